@@ -1,0 +1,1 @@
+"""One file per algorithm; each is math with a paper's name on it. Found by module name."""

@@ -1,0 +1,210 @@
+"""The command line: one sub-command a stage. Each parses paths, loads its params and calls one function."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+# OpenMP threads that spin while they wait make a busy two-core machine ten times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import typer
+
+app = typer.Typer(
+    help="Self-training for image classifiers, with the pseudo-label set as the product.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Params = Annotated[Path, typer.Option(help="Parameters file.")]
+Corpus = Annotated[Path, typer.Option(help="Corpus folder.")]
+Out = Annotated[Path, typer.Option(help="What to write; the stage's DVC output.")]
+PARAMS = Path("params.yaml")
+CORPUS = Path("data/corpus")
+
+
+@app.command()
+def digits(out: Out, params: Params = PARAMS) -> None:
+    """Write the built-in corpus, scikit-learn's handwritten digits, as image folders."""
+    from selftrain.config import load_params, load_seed, parse_section
+    from selftrain.corpus.config import DigitsConfig
+    from selftrain.corpus.digits import write_digits
+    from selftrain.stage import sole_writer
+
+    values = load_params(params)
+    with sole_writer(out):
+        write_digits(parse_section(values.get("digits"), DigitsConfig, f"{params}: digits"), load_seed(values, params), out)
+
+
+@app.command()
+def ingest(out: Out, params: Params = PARAMS) -> None:
+    """Bring images into the corpus: WebDataset shards and their manifest."""
+    from selftrain.config import load_params, load_seed, parse_section
+    from selftrain.corpus.config import IngestConfig
+    from selftrain.corpus.ingest import ingest as run_ingest
+    from selftrain.stage import sole_writer
+
+    values = load_params(params)
+    with sole_writer(out):
+        run_ingest(parse_section(values.get("ingest"), IngestConfig, f"{params}: ingest"), load_seed(values, params), out)
+
+
+@app.command()
+def train(
+    run: Annotated[str, typer.Argument(help="Name under `supervised` or `rounds` in the parameters.")],
+    out: Out,
+    corpus: Corpus = CORPUS,
+    selection: Annotated[Path | None, typer.Option(help="The round's selection.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="The teacher's table of the unlabeled split.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="The teacher's model folder.")] = None,
+    pipeline: Annotated[str, typer.Option(help="MLflow tag.")] = "noisy_student",
+    params: Params = PARAMS,
+) -> None:
+    """Train one run; goes on where a killed process stopped."""
+    from selftrain.config import load_params, load_seed, parse_section
+    from selftrain.hardware import HardwareConfig
+    from selftrain.stage import sole_writer
+    from selftrain.training.config import train_config
+
+    values = load_params(params)
+    config = train_config(values, run, str(params))
+    hardware = parse_section(values.get("hardware"), HardwareConfig, f"{params}: hardware")
+    seed = load_seed(values, params)
+    # In torchrun's processes the parent holds the lock.
+    with contextlib.nullcontext() if "RANK" in os.environ else sole_writer(out):
+        from selftrain.training.train import Inputs
+        from selftrain.training.train import train as run_train
+
+        inputs = Inputs(corpus, out, selection, predictions, teacher)
+        run_train(run, pipeline, config, hardware, seed, inputs, restart=["-m", "selftrain", *sys.argv[1:]])
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Option(help="The run's model folder.")],
+    out: Out,
+    corpus: Corpus = CORPUS,
+    split: Annotated[list[str] | None, typer.Option(help="Split to label; repeat for several.")] = None,
+    params: Params = PARAMS,
+) -> None:
+    """Write a run's full opinion of every image of the splits."""
+    from selftrain.config import load_params, parse_section
+    from selftrain.predictions.predict import predict as run_predict
+    from selftrain.stage import sole_writer
+    from selftrain.hardware import HardwareConfig
+
+    hardware = parse_section(load_params(params).get("hardware"), HardwareConfig, f"{params}: hardware")
+    with sole_writer(out):
+        run_predict(model, corpus, split or ["unlabeled", "validation", "test"], out, hardware)
+
+
+@app.command()
+def select(
+    round_: Annotated[str, typer.Argument(metavar="ROUND", help="Name under `rounds` in the parameters.")],
+    predictions: Annotated[Path, typer.Option(help="The teacher's table of the unlabeled split.")],
+    out: Out,
+    corpus: Corpus = CORPUS,
+    params: Params = PARAMS,
+) -> None:
+    """Decide on every unlabeled image: kept, how often, or why not."""
+    from selftrain.config import load_params, load_seed
+    from selftrain.predictions.config import select_config
+    from selftrain.predictions.select import select as run_select
+    from selftrain.stage import sole_writer
+
+    values = load_params(params)
+    with sole_writer(out):
+        run_select(
+            select_config(values, round_, str(params)),
+            load_seed(values, params),
+            predictions,
+            corpus / "duplicates.parquet",
+            out,
+        )
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Option(help="The run's model folder.")],
+    predictions: Annotated[Path, typer.Option(help="The run's prediction tables.")],
+    out: Out,
+    corpus: Corpus = CORPUS,
+    teacher_predictions: Annotated[Path | None, typer.Option(help="The teacher's prediction tables.")] = None,
+    selection: Annotated[Path | None, typer.Option(help="What the run was trained on.")] = None,
+    params: Params = PARAMS,
+) -> None:
+    """Write a run's figures: accuracy, calibration, pseudo-label quality, comparison with its teacher."""
+    from selftrain.config import load_params, parse_section
+    from selftrain.evaluation.config import EvaluateConfig
+    from selftrain.evaluation.evaluate import Inputs
+    from selftrain.evaluation.evaluate import evaluate as run_evaluate
+    from selftrain.stage import sole_writer
+
+    config = parse_section(load_params(params).get("evaluate"), EvaluateConfig, f"{params}: evaluate")
+    with sole_writer(out):
+        run_evaluate(Inputs(corpus, model, predictions, teacher_predictions, selection), config, out)
+
+
+@app.command()
+def report(
+    evaluation: Annotated[Path, typer.Option(help="A pipeline's evaluations.")],
+    out: Out,
+    corpus: Corpus = CORPUS,
+) -> None:
+    """Write the report, one self-contained page, and hand its figures to MLflow."""
+    from selftrain.report.build import build_report
+    from selftrain.stage import sole_writer
+
+    with sole_writer(out):
+        build_report(evaluation, corpus, out)
+
+
+@app.command()
+def summary(
+    evaluation: Annotated[Path, typer.Option(help="A pipeline's evaluations.")] = Path("evaluation/noisy_student"),
+) -> None:
+    """Print the table of runs and where to look next."""
+    from selftrain.report.summary import print_summary
+
+    print_summary(evaluation)
+
+
+@app.command()
+def browse(
+    params: Params = PARAMS,
+    corpus: Corpus = CORPUS,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5151,
+    build_only: Annotated[bool, typer.Option("--build-only", help="Build the dataset and do not open the App.")] = False,
+) -> None:
+    """Open FiftyOne with the unlabeled pool: predictions, decisions, saved views."""
+    from selftrain.config import load_params
+    from selftrain.inspection.app import browse as run_browse
+
+    run_browse(load_params(params), str(params), corpus, port, build_only)
+
+
+@app.command()
+def check(params: Params = PARAMS) -> None:
+    """Check every section of the parameters."""
+    from selftrain.params import check_params
+
+    check_params(params)
+
+
+def main() -> None:
+    """Run the command line. Errors that the user can mend are one line; ``--debug`` shows where they come from."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

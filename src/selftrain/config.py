@@ -1,0 +1,99 @@
+"""params.yaml as frozen, validated pydantic models: the base model and the loader.
+
+Each section's model stands beside the code that it configures (``corpus/config.py``,
+``training/config.py``, …), so that a change to one section's model is a change to
+that stage alone.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from selftrain.errors import UserError
+
+
+class Section(BaseModel):
+    """A validated part of params.yaml. Unknown keys are errors, instances are immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def load_params(path: Path) -> dict[str, Any]:
+    """Read a params file as DVC reads it (YAML 1.2).
+
+    Raises UserError if the file is missing, is not YAML, or is not a mapping.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        params = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run from the project's root or pass --params") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(params, dict):
+        raise UserError(f"{path}: expected a mapping of sections, found {type(params).__name__}")
+    return params
+
+
+def parse_section(values: Any, model: type[SectionT], where: str) -> SectionT:
+    """Validate one section. ``where`` names it in errors, e.g. ``params.yaml: rounds.student1``."""
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: expected a mapping of parameters, found {values!r}")
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(item, model, where) for item in error.errors())) from None
+
+
+def load_seed(params: Mapping[str, Any], path: Path) -> int:
+    """The one seed that everything random in the project derives from."""
+    seed = params.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise UserError(f"{path}: seed: expected a whole number from 0 to {2**31 - 1}, found {seed!r}")
+    return seed
+
+
+def merged(defaults: Any, overrides: Any) -> dict[str, Any]:
+    """Overlay one mapping on another, mapping by mapping; neither is changed."""
+    result = dict(defaults or {})
+    for key, value in (overrides or {}).items():
+        both_mappings = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both_mappings else value
+    return result
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """A hint for a mistyped name: the closest known one, or else all of them."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def _explain(item: Any, model: type[Section], where: str) -> str:
+    location = [str(part) for part in item["loc"]]
+    name = ".".join([where, *location]) if location else where
+    if item["type"] == "extra_forbidden":
+        owner = _model_at(model, location[:-1])
+        known = sorted(owner.model_fields) if owner else []
+        return f"{name}: unknown parameter; {did_you_mean(location[-1], known)}"
+    if item["type"] == "missing":
+        return f"{name}: missing; it has no default"
+    return f"{name}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
+
+
+def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
+    for part in path:
+        field = model.model_fields.get(part)
+        annotation: Any = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        model = annotation
+    return model

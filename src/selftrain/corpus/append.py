@@ -1,0 +1,162 @@
+"""Bringing one split up to date: new images into new shards, removed ones out of their own shard."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import xxhash
+
+from selftrain.corpus.decode import BrokenImage
+from selftrain.corpus.inspect import ImageFacts, image_facts
+from selftrain.corpus.keys import shard_name, shard_of_part
+from selftrain.corpus.manifest import iter_manifest, manifest_parts
+from selftrain.corpus.reader import ShardReader
+from selftrain.corpus.shards import Shard, ShardWriter, recover
+from selftrain.corpus.sources import SourceImage
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass
+class SplitCounts:
+    """What became of a split's images: found = kept + added + quarantined + listed_twice."""
+
+    found: int = 0
+    kept: int = 0
+    added: int = 0
+    removed: int = 0
+    listed_twice: int = 0
+    quarantined: list[tuple[str, str]] = field(default_factory=list)
+    """(source, reason) of each image that could not be used."""
+
+
+class KnownImages:
+    """The images that a split already holds, by source, class and content: 9 bytes an image."""
+
+    def __init__(self, split_folder: Path, classes: list[str]) -> None:
+        parts: list[np.ndarray] = [np.empty(0, np.uint64)]
+        if (split_folder / "manifest").is_dir():
+            for _, table in iter_manifest(split_folder, ["source", "label", "sha256"]):
+                rows = zip(*(table.column(name).to_pylist() for name in ("source", "label", "sha256")), strict=True)
+                names = ((source, None if label is None else classes[label], digest) for source, label, digest in rows)
+                parts.append(np.array([fingerprint(*name) for name in names], dtype=np.uint64))
+        self._sorted = np.sort(np.concatenate(parts))
+        self._seen = np.zeros(len(self._sorted), dtype=bool)
+
+    def see(self, print_: int) -> bool:
+        """Whether the image is known; if so, remember that it is still there."""
+        place = int(np.searchsorted(self._sorted, np.uint64(print_)))
+        if place == len(self._sorted) or int(self._sorted[place]) != print_:
+            return False
+        self._seen[place] = True
+        return True
+
+    def gone(self) -> set[int]:
+        """Fingerprints of known images that were not seen."""
+        return set(self._sorted[~self._seen].tolist())
+
+
+def fingerprint(source: str, class_name: str | None, digest: bytes) -> int:
+    """64 bits that change when an image's place, class or content does."""
+    return xxhash.xxh3_64_intdigest(f"{source}\0{class_name or ''}\0".encode() + digest)
+
+
+def update_split(
+    split_folder: Path,
+    split: str,
+    images: Iterable[SourceImage],
+    classes: list[str],
+    *,
+    images_per_shard: int,
+    max_pixels: int,
+    on_image: Callable[[], None] = lambda: None,
+) -> SplitCounts:
+    """Make a split hold just ``images``, touching only shards that have to change.
+
+    A broken image is counted with its reason and left out. Killed at any moment and run again, it
+    ends with the same shards.
+    """
+    recover(split_folder)
+    counts = SplitCounts()
+    known = KnownImages(split_folder, classes)
+    class_index = {name: index for index, name in enumerate(classes)}
+    shards = [shard_of_part(path.name) for path in manifest_parts(split_folder)]
+    writer = ShardWriter(split_folder, split, images_per_shard, first_shard=max(shards, default=-1) + 1)
+    sources: set[int] = set()
+
+    def examine(image: SourceImage) -> tuple[SourceImage, bytes, ImageFacts | str | None]:
+        if image.problem:
+            return image, b"", image.problem
+        try:
+            data = image.read()
+            if known.see(fingerprint(image.source, image.class_name, sha256(data).digest())):
+                return image, b"", None
+            return image, data, image_facts(data, max_pixels)
+        except BrokenImage as error:
+            return image, b"", str(error)
+        except OSError as error:
+            return image, b"", f"cannot be read: {error.strerror or error}"
+
+    for image, data, facts in threaded(examine, images):
+        on_image()
+        counts.found += 1
+        name = xxhash.xxh3_64_intdigest(image.source.encode())
+        if name in sources:
+            counts.listed_twice += 1
+        elif isinstance(facts, str):
+            counts.quarantined.append((image.source, facts))
+        elif facts is None:
+            counts.kept += 1
+        else:
+            counts.added += 1
+            label = None if image.class_name is None else class_index[image.class_name]
+            writer.add(data, facts, label, image.source)
+        sources.add(name)
+    writer.close()
+    counts.removed = _remove_images(split_folder, known.gone(), classes)
+    assert counts.found == counts.kept + counts.added + len(counts.quarantined) + counts.listed_twice
+    return counts
+
+
+def threaded(work: Callable[[Item], Result], items: Iterable[Item], threads: int = 4) -> Iterator[Result]:
+    """``map`` on a few threads, in order, never running far ahead: decoding and hashing release the GIL."""
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as executor:
+        for item in items:
+            pending.append(executor.submit(work, item))
+            if len(pending) >= threads * 16:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _remove_images(split_folder: Path, gone: set[int], classes: list[str]) -> int:
+    """Rewrite the shards that hold removed images, without them; keys of the others stay."""
+    import pyarrow.parquet as pq
+
+    removed = 0
+    for part in manifest_parts(split_folder) if gone else []:
+        rows = pq.read_table(part).to_pylist()
+        stay = [row for row in rows if _row_fingerprint(row, classes) not in gone]
+        removed += len(rows) - len(stay)
+        shard = shard_of_part(part.name)
+        if not stay:
+            part.unlink()
+            (split_folder / shard_name(shard)).unlink()
+        elif len(stay) < len(rows):
+            rewritten = Shard(split_folder, shard)
+            with ShardReader(split_folder) as reader:
+                for row in stay:
+                    rewritten.add(row, reader.read(row["shard"], row["offset"], row["size"]))
+            rewritten.commit()
+    return removed
+
+
+def _row_fingerprint(row: dict[str, Any], classes: list[str]) -> int:
+    return fingerprint(row["source"], None if row["label"] is None else classes[row["label"]], row["sha256"])

@@ -1,0 +1,169 @@
+"""The stage ``ingest``: from folders and shards to the corpus. Append-only, and accounts for every image."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from selftrain.corpus.append import SplitCounts, update_split
+from selftrain.corpus.config import IngestConfig, Source
+from selftrain.corpus.duplicates import write_duplicates
+from selftrain.corpus.keys import SPLITS
+from selftrain.corpus.manifest import manifest_digest, scan_manifest
+from selftrain.corpus.sources import SourceImage, class_folders, find_images
+from selftrain.corpus.splits import cut
+from selftrain.corpus.truth import write_truth
+from selftrain.errors import UserError
+from selftrain.files import atomic_path, write_json
+from selftrain.progress import progress_bar
+
+LABELED_SPLITS = ("labeled", "validation", "test")
+
+
+def ingest(config: IngestConfig, seed: int, corpus: Path) -> dict[str, Any]:
+    """Bring the corpus up to date with its sources and return the summary that is written to ``summary.json``.
+
+    Raises UserError for missing paths, classes that differ between splits, empty splits, and more broken
+    images than ``max_quarantined``.
+    """
+    root = Path(config.root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; correct `ingest.root` in params.yaml")
+    classes = _classes(root, config)
+    _drop_splits_of_other_classes(corpus, classes)
+    corpus.mkdir(parents=True, exist_ok=True)
+    write_json(corpus / "classes.json", classes)
+
+    cut_images = _cut_splits(root, config, classes, seed)
+    counts: dict[str, SplitCounts] = {}
+    for split in SPLITS:
+        images = cut_images.get(split)
+        if images is None:
+            images = _found(root, getattr(config, split), split, classes)
+        with progress_bar(f"ingest {split}") as advance:
+            counts[split] = update_split(
+                corpus / split,
+                split,
+                images,
+                classes,
+                images_per_shard=config.images_per_shard,
+                max_pixels=config.max_pixels,
+                on_image=advance,
+            )
+    _write_quarantine(corpus / "quarantine.parquet", counts)
+    for split in SPLITS:
+        _check_split(corpus, split, counts[split], config, classes)
+    quarantined = {source for source, _ in counts["unlabeled"].quarantined}
+    truth_csv = root / config.truth if config.truth else None
+    with_truth = write_truth(truth_csv, corpus, classes, quarantined, corpus / "truth.parquet")
+    repeats = write_duplicates(corpus, corpus / "duplicates.parquet")
+    for split in SPLITS:
+        _print_split(split, counts[split])
+    summary = {split: _summary(corpus / split, counts[split], classes) for split in SPLITS}
+    summary["unlabeled"] |= {"leaks": repeats["leak"], "duplicates": repeats["duplicate"], "with_truth": with_truth}
+    write_json(corpus / "summary.json", summary)
+    return summary
+
+
+def _classes(root: Path, config: IngestConfig) -> list[str]:
+    """Class names by index. Every labeled split that has folders must have the same ones."""
+    found = {
+        split: class_folders(root, source.images)
+        for split in LABELED_SPLITS
+        if (source := getattr(config, split)).images
+    }
+    classes = config.classes or found["labeled"]
+    if len(set(classes)) != len(classes):
+        raise UserError("params.yaml: ingest.classes: a class is named twice")
+    for split, names in found.items():
+        for name in names:
+            if name not in classes:
+                raise UserError(f"class '{name}' is a folder of split '{split}', but not a class of split 'labeled'")
+        for name in classes if names else []:
+            if name not in names:
+                raise UserError(f"class '{name}' has no folder in split '{split}'; every split needs every class")
+    if config.classes is None and not classes:
+        raise UserError("params.yaml: ingest.classes: missing; name the classes that the shards' .cls indices mean")
+    if len(classes) < 2:
+        raise UserError(f"only one class ('{classes[0]}') found; a classifier needs two or more class folders")
+    return classes
+
+
+def _drop_splits_of_other_classes(corpus: Path, classes: list[str]) -> None:
+    """When the class list changes, every stored label index means something else: label those splits anew."""
+    import json
+
+    path = corpus / "classes.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != classes:
+        for split in LABELED_SPLITS:
+            shutil.rmtree(corpus / split, ignore_errors=True)
+
+
+def _found(root: Path, source: Source, split: str, classes: list[str]) -> Iterable[SourceImage]:
+    return find_images(root, source.images, labeled=split != "unlabeled", classes=classes)
+
+
+def _cut_splits(root: Path, config: IngestConfig, classes: list[str], seed: int) -> dict[str, list[SourceImage]]:
+    shares: dict[str, float] = {}
+    for split in ("validation", "test"):
+        source: Source = getattr(config, split)
+        if source.share is not None:
+            shares[split] = source.share
+    if not shares:
+        return {}
+    return cut(_found(root, config.labeled, "labeled", classes), shares, seed)
+
+
+def _write_quarantine(out: Path, counts: dict[str, SplitCounts]) -> None:
+    import polars as pl
+
+    rows = [(split, *entry) for split, count in counts.items() for entry in count.quarantined]
+    with atomic_path(out) as temporary:
+        pl.DataFrame(rows, schema=dict.fromkeys(("split", "source", "reason"), pl.String), orient="row").write_parquet(
+            temporary
+        )
+
+
+def _check_split(corpus: Path, split: str, count: SplitCounts, config: IngestConfig, classes: list[str]) -> None:
+    broken = count.quarantined
+    if count.found and len(broken) / count.found > config.max_quarantined:
+        raise UserError(
+            f"{len(broken)} of the {count.found} images of split '{split}' are broken, more than "
+            f"`ingest.max_quarantined` ({config.max_quarantined:g}) allows; the first is {broken[0][0]}: {broken[0][1]}; "
+            f"all are in {corpus / 'quarantine.parquet'}"
+        )
+    per_class = _images_per_class(corpus / split, classes)
+    if count.kept + count.added == 0:
+        paths = ", ".join(getattr(config, split).images) or "the labeled images"
+        raise UserError(f"split '{split}' has no usable images in {paths}; correct `ingest.{split}` in params.yaml")
+    for name, images in per_class.items() if split != "unlabeled" else []:
+        if images == 0:
+            raise UserError(f"class '{name}' has no usable images in split '{split}'; every split needs every class")
+
+
+def _images_per_class(split_folder: Path, classes: list[str]) -> dict[str, int]:
+    import polars as pl
+
+    counts = scan_manifest(split_folder).group_by("label").agg(pl.len().alias("images")).collect(engine="streaming")
+    by_label = dict(counts.iter_rows())
+    return {name: by_label.get(index, 0) for index, name in enumerate(classes)}
+
+
+def _print_split(split: str, count: SplitCounts) -> None:
+    print(
+        f"{split}: {count.kept + count.added:,} images ({count.added:,} new, {count.removed:,} removed, "
+        f"{len(count.quarantined):,} quarantined, {count.listed_twice:,} listed twice)"
+    )
+
+
+def _summary(split_folder: Path, count: SplitCounts, classes: list[str]) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "found": count.found,
+        "images": count.kept + count.added,
+        "quarantined": len(count.quarantined),
+        "listed_twice": count.listed_twice,
+        "digest": manifest_digest(split_folder),
+    }
+    if split_folder.name != "unlabeled":
+        summary["per_class"] = _images_per_class(split_folder, classes)
+    return summary

@@ -1,0 +1,52 @@
+"""What ingest learns of one image: its format, its size and its hashes."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+from PIL import Image
+
+from selftrain.corpus.decode import decode_with_format
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """Facts of one decodable image, as the manifest records them."""
+
+    format: str
+    width: int
+    height: int
+    sha256: bytes
+    """Of the file's bytes: names the file."""
+    pixels: bytes
+    """xxh3-128 of the decoded RGB pixels and the size: equal for equal pictures, however they are stored."""
+    dhash: int
+    """64-bit difference hash (signed, as Parquet and SQL have it): near for near-equal pictures."""
+
+
+def image_facts(data: bytes, max_pixels: int) -> ImageFacts:
+    """Decode an image once and take everything the manifest needs. Raises BrokenImage."""
+    image, image_format = decode_with_format(data, max_pixels)
+    return ImageFacts(
+        format=image_format,
+        width=image.width,
+        height=image.height,
+        sha256=hashlib.sha256(data).digest(),
+        pixels=pixel_hash(image),
+        dhash=difference_hash(image),
+    )
+
+
+def pixel_hash(image: Image.Image) -> bytes:
+    """Hash of an RGB image's size and pixels, 16 bytes."""
+    digest = xxhash.xxh3_128(f"{image.width}x{image.height}".encode())
+    digest.update(image.tobytes())
+    return digest.digest()
+
+
+def difference_hash(image: Image.Image) -> int:
+    """dHash: for 8 rows of 9 grey pixels, whether each is darker than its right neighbour. Signed 64 bits."""
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR))
+    bits = np.packbits(grey[:, :-1] < grey[:, 1:])
+    return int.from_bytes(bits.tobytes(), "big", signed=True)

@@ -1,0 +1,125 @@
+"""Writing shards: a WebDataset tar and its manifest part, always both old or both new.
+
+Both are written under staged names, then renamed, the tar first. Whoever comes after a kill calls
+``recover``: a staged part whose tar was already renamed is what remains to be renamed.
+"""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from selftrain.corpus.decode import EXTENSIONS
+from selftrain.corpus.inspect import ImageFacts
+from selftrain.corpus.keys import make_key, shard_name, shard_of_part
+from selftrain.corpus.manifest import manifest_parts, manifest_schema, part_path
+from selftrain.files import atomic_path, remove_temporary_files
+
+STAGED = "staged-"
+
+
+class Shard:
+    """One shard being written: ``add`` images in order, then ``commit``.
+
+    The same rows and bytes give the same files, byte for byte: no times, no owners.
+    """
+
+    def __init__(self, split_folder: Path, shard: int) -> None:
+        self.tar_path = split_folder / shard_name(shard)
+        self.part_path = part_path(split_folder, shard)
+        self.rows: list[dict[str, Any]] = []
+        self._file = _staged(self.tar_path).open("wb")
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+
+    def add(self, row: dict[str, Any], data: bytes) -> None:
+        """Add an image: its manifest row, in which ``shard, offset, size`` are filled in here, and its bytes."""
+        key = str(row["key"])
+        offset = self._add_member(f"{key}.{EXTENSIONS[row['format']]}", data)
+        if row["label"] is not None:
+            self._add_member(f"{key}.cls", str(row["label"]).encode())
+        self._add_member(f"{key}.json", json.dumps({"source": row["source"]}, ensure_ascii=False).encode())
+        self.rows.append(row | {"shard": self.tar_path.name, "offset": offset, "size": len(data)})
+
+    def commit(self) -> None:
+        """Put the shard in its place, over an older one of the same number."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._tar.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        with atomic_path(_staged(self.part_path)) as temporary:
+            pq.write_table(pa.Table.from_pylist(self.rows, schema=manifest_schema()), temporary, compression="zstd")
+        _staged(self.tar_path).replace(self.tar_path)
+        _staged(self.part_path).replace(self.part_path)
+
+    def _add_member(self, name: str, data: bytes) -> int:
+        """Add a member and return the offset of its data in the tar."""
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        offset = self._tar.offset + tarfile.BLOCKSIZE
+        self._tar.addfile(info, io.BytesIO(data))
+        return offset
+
+
+class ShardWriter:
+    """Appends images to a split, ``images_per_shard`` to a shard; existing shards are not touched."""
+
+    def __init__(self, split_folder: Path, split: str, images_per_shard: int, first_shard: int) -> None:
+        self.split_folder = split_folder
+        self.split = split
+        self.images_per_shard = images_per_shard
+        self.next_shard = first_shard
+        self._shard: Shard | None = None
+
+    def add(self, data: bytes, facts: ImageFacts, label: int | None, source: str) -> None:
+        """Add one image, bytes as found."""
+        if self._shard is None:
+            self._shard = Shard(self.split_folder, self.next_shard)
+        row = {
+            "key": make_key(self.split, self.next_shard, len(self._shard.rows)),
+            "label": label,
+            "width": facts.width,
+            "height": facts.height,
+            "format": facts.format,
+            "sha256": facts.sha256,
+            "pixels": facts.pixels,
+            "dhash": facts.dhash,
+            "source": source,
+        }
+        self._shard.add(row, data)
+        if len(self._shard.rows) == self.images_per_shard:
+            self.close()
+
+    def close(self) -> None:
+        """Commit the shard that is open, however short."""
+        if self._shard is not None:
+            self._shard.commit()
+            self._shard = None
+            self.next_shard += 1
+
+
+def recover(split_folder: Path) -> None:
+    """Finish or undo what a killed writer left, and make the split's folders if they are not there."""
+    manifest = split_folder / "manifest"
+    manifest.mkdir(parents=True, exist_ok=True)
+    remove_temporary_files(manifest)
+    for staged_part in manifest.glob(f"{STAGED}*"):
+        shard = shard_of_part(staged_part.name.removeprefix(STAGED))
+        if _staged(split_folder / shard_name(shard)).exists():
+            staged_part.unlink()
+        else:
+            staged_part.replace(part_path(split_folder, shard))
+    for staged_tar in split_folder.glob(f"{STAGED}*"):
+        staged_tar.unlink()
+    whole = {shard_name(shard_of_part(path.name)) for path in manifest_parts(split_folder)}
+    for tar in split_folder.glob("shard-*.tar"):
+        if tar.name not in whole:
+            tar.unlink()
+
+
+def _staged(path: Path) -> Path:
+    return path.with_name(STAGED + path.name)

@@ -1,0 +1,38 @@
+"""From a decoded image to the square that a network sees, without noise."""
+
+import random
+
+from PIL import Image
+
+BILINEAR = Image.Resampling.BILINEAR
+BICUBIC = Image.Resampling.BICUBIC
+
+
+def clean(image: Image.Image, size: int, crop_fraction: float = 1.0) -> Image.Image:
+    """Resize the shorter side to ``size / crop_fraction`` and take the central ``size``×``size`` square.
+
+    Done as one resampling of the central square, which is the same and never makes a huge picture of a
+    very long one.
+    """
+    side = min(image.size) * crop_fraction
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return _resized(image, (left, top, left + side, top + side), size)
+
+
+def random_resized_crop(image: Image.Image, size: int, scale: tuple[float, float], rng: random.Random) -> Image.Image:
+    """A random part of the image, ``scale`` of its area and between 3:4 and 4:3 wide, resized to a square.
+
+    The crop of Inception training (Szegedy et al. 2015, Section 6); where ten draws do not fit, the clean square.
+    """
+    for _ in range(10):
+        area = image.width * image.height * rng.uniform(*scale)
+        ratio = (3 / 4) * (16 / 9) ** rng.random()
+        width, height = (area * ratio) ** 0.5, (area / ratio) ** 0.5
+        if width <= image.width and height <= image.height:
+            left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
+            return _resized(image, (left, top, left + width, top + height), size)
+    return clean(image, size)
+
+
+def _resized(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
+    return image.resize((size, size), BILINEAR, box=box, reducing_gap=None)

@@ -1,0 +1,47 @@
+"""Hidden truth: what unlabeled images really show, where somebody knows. Read to measure, never to train."""
+
+from pathlib import Path
+
+from selftrain.corpus.manifest import scan_manifest
+from selftrain.errors import UserError
+from selftrain.files import atomic_path
+
+NO_CLASS = -1
+"""Truth of an image that shows none of the classes."""
+
+
+def write_truth(truth_csv: Path | None, corpus: Path, classes: list[str], quarantined: set[str], out: Path) -> int:
+    """Write ``key, label`` for the unlabeled images that the CSV (``file,label``) knows; return their number.
+
+    Without a CSV the table is empty. Raises UserError for an unknown class or a file that is not in the pool.
+    """
+    import polars as pl
+
+    truth = pl.DataFrame(schema={"source": pl.String, "class": pl.String})
+    if truth_csv is not None:
+        truth = _read_csv(truth_csv)
+    unknown = truth.filter(pl.col("class").is_not_null() & ~pl.col("class").is_in(classes))
+    if len(unknown):
+        raise UserError(f"{truth_csv}: '{unknown['class'][0]}', the label of {unknown['source'][0]}, is not a class")
+    index = pl.DataFrame({"class": classes, "label": list(range(len(classes)))}, schema={"class": pl.String, "label": pl.Int32})
+    rows = truth.join(index, on="class", how="left").with_columns(pl.col("label").fill_null(NO_CLASS))
+    pool = scan_manifest(corpus / "unlabeled").select("key", "source").collect(engine="streaming")
+    known = rows.join(pool, on="source", how="left")
+    missing = known.filter(pl.col("key").is_null() & ~pl.col("source").is_in(sorted(quarantined)))
+    if len(missing):
+        raise UserError(f"{truth_csv}: {missing['source'][0]} is not among the unlabeled images; correct or remove its row")
+    found = known.filter(pl.col("key").is_not_null()).select("key", "label").sort("key")
+    with atomic_path(out) as temporary:
+        found.write_parquet(temporary)
+    return len(found)
+
+
+def _read_csv(path: Path) -> "pl.DataFrame":  # noqa: F821
+    import polars as pl
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; correct `ingest.truth` in params.yaml")
+    table = pl.read_csv(path, infer_schema=False)
+    if table.columns != ["file", "label"]:
+        raise UserError(f"{path}: expected the columns file,label; found {','.join(table.columns)}")
+    return table.rename({"file": "source", "label": "class"})

@@ -1,0 +1,1 @@
+"""Accuracy, calibration, agreement: figures from prediction tables, without a network."""

@@ -1,0 +1,87 @@
+"""The stage ``evaluate``: one run's figures, from tables alone."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selftrain.evaluation import metrics
+from selftrain.evaluation.config import EvaluateConfig
+from selftrain.evaluation.examples import select_examples
+from selftrain.evaluation.held_out import HeldOut, held_out_metrics, load_held_out
+from selftrain.evaluation.pseudo_labels import (
+    class_balance,
+    confidence_histogram,
+    flips,
+    pseudo_label_metrics,
+    tally,
+    threshold_curve,
+)
+from selftrain.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the figures of a run are made from."""
+
+    corpus: Path
+    model: Path
+    predictions: Path
+    teacher_predictions: Path | None = None
+    selection: Path | None = None
+    """What the run was trained on."""
+
+
+def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any]:
+    """Write a run's ``metrics.json``, plots' tables and ``details/``; return the metrics.
+
+    Hidden truth, where there is some, is read here and nowhere that trains.
+    """
+    classes = read_json(inputs.corpus / "classes.json", "dvc repro ingest")
+    run = read_json(inputs.model / "run.json", "dvc repro")
+    truth = inputs.corpus / "truth.parquet"
+    shutil.rmtree(out, ignore_errors=True)
+    details = out / "details"
+    details.mkdir(parents=True)
+
+    validation = load_held_out(inputs.predictions, inputs.corpus, "validation")
+    test = load_held_out(inputs.predictions, inputs.corpus, "test")
+    figures = held_out_metrics("test", test) | held_out_metrics("validation", validation)
+    figures["train_seconds"] = run["train_seconds"]
+    _write_held_out_tables(test, classes, out)
+    flipped = None
+    if inputs.teacher_predictions is not None:
+        teacher = load_held_out(inputs.teacher_predictions, inputs.corpus, "test")
+        gained, lost, p = metrics.mcnemar(test.correct, teacher.correct)
+        flipped = flips(inputs.predictions / "unlabeled", inputs.teacher_predictions / "unlabeled")
+        figures |= {"gained_on_teacher": gained, "lost_to_teacher": lost, "mcnemar_p": p, "flipped": len(flipped)}
+    if inputs.selection is not None:
+        counts = tally(inputs.selection, truth)
+        decided = read_json(inputs.selection / "summary.json", "dvc repro")
+        figures |= pseudo_label_metrics(counts) | {name: decided[name] for name in ("per_class_quota", "decisions")}
+        threshold_curve(counts).write_csv(out / "thresholds.csv")
+        class_balance(counts, classes).write_csv(out / "class_balance.csv")
+        confidence_histogram(counts).write_csv(details / "confidence.csv")
+    select_examples(inputs.selection, flipped, truth, config.examples).write_parquet(details / "examples.parquet")
+    matrix = metrics.confusion_matrix(test.labels, test.predicted, len(classes))
+    np.savetxt(details / "confusion_matrix.csv", matrix, fmt="%d", delimiter=",")
+    recall = metrics.per_class_accuracy(matrix).tolist()
+    write_json(details / "run.json", run | {"classes": classes, "per_class_accuracy": dict(zip(classes, recall, strict=True))})
+    write_json(out / "metrics.json", figures)
+    return figures
+
+
+def _write_held_out_tables(test: HeldOut, classes: list[str], out: Path) -> None:
+    import polars as pl
+
+    diagram = metrics.reliability(test.confidences, test.correct)
+    pl.DataFrame({"confidence": diagram.confidence, "accuracy": diagram.accuracy, "images": diagram.count}).filter(
+        pl.col("images") > 0
+    ).write_csv(out / "reliability.csv")
+    names = np.array(classes)
+    pl.DataFrame({"actual": names[test.labels], "predicted": names[test.predicted]}).write_csv(out / "confusion.csv")

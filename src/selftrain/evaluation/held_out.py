@@ -1,0 +1,58 @@
+"""A run on the validation and test splits: its predictions beside the labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selftrain.corpus.manifest import read_manifest
+from selftrain.errors import UserError
+from selftrain.evaluation import metrics
+from selftrain.predictions.table import iter_predictions
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions on a labeled split, N images in key order."""
+
+    labels: NDArray[np.int32]  # (N,)
+    predicted: NDArray[np.int32]  # (N,)
+    confidences: NDArray[np.float32]  # (N,)
+    log_probs: NDArray[np.float16]  # (N, C)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each prediction is right, (N,)."""
+        return self.predicted == self.labels
+
+
+def load_held_out(predictions: Path, corpus: Path, split: str) -> HeldOut:
+    """A run's predictions on a labeled split. Raises UserError if they are of other images than the corpus holds."""
+    manifest = read_manifest(corpus / split, ["key", "label"])
+    parts = [part for _, part in iter_predictions(predictions / split)]
+    keys = np.concatenate([part.keys for part in parts])
+    if not np.array_equal(keys, manifest.column("key").to_numpy()):
+        raise UserError(f"{predictions / split}: made from other images than {corpus / split} holds; run `dvc repro`")
+    return HeldOut(
+        labels=manifest.column("label").to_numpy(),
+        predicted=np.concatenate([part.labels for part in parts]),
+        confidences=np.concatenate([part.confidences for part in parts]),
+        log_probs=np.concatenate([part.log_probs for part in parts]),
+    )
+
+
+def held_out_metrics(split: str, held_out: HeldOut) -> dict[str, Any]:
+    """The figures of one split: accuracy with its 95% interval, top-5, loss and calibration error."""
+    right, images = int(held_out.correct.sum()), len(held_out.labels)
+    low, high = metrics.proportion_interval(right, images)
+    diagram = metrics.reliability(held_out.confidences, held_out.correct)
+    return {
+        f"{split}_accuracy": right / images,
+        f"{split}_accuracy_low": low,
+        f"{split}_accuracy_high": high,
+        f"{split}_top5": metrics.top_k_accuracy(held_out.log_probs, held_out.labels, 5),
+        f"{split}_nll": metrics.negative_log_likelihood(held_out.log_probs, held_out.labels),
+        f"{split}_calibration_error": diagram.expected_calibration_error,
+    }

@@ -1,0 +1,113 @@
+"""How good a round's pseudo-labels are: counts by class, decision, confidence and, where known, truth."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from selftrain.corpus.truth import NO_CLASS
+from selftrain.predictions.selection import KEPT, scan_selection
+from selftrain.predictions.table import prediction_parts
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CONFIDENCE_BINS = 100
+
+
+def tally(selection: Path, truth: Path) -> "pl.DataFrame":
+    """Counts of a selection's images by ``label, decision, bin`` of confidence (0…99).
+
+    Columns: ``images, copies, known`` (images whose truth is known), ``correct, out_of_domain`` of those.
+    """
+    import polars as pl
+
+    known = pl.scan_parquet(truth).rename({"label": "truth"})
+    bin_ = (pl.col("confidence").fill_nan(0) * CONFIDENCE_BINS).floor().clip(0, CONFIDENCE_BINS - 1).cast(pl.Int32)
+    return (
+        scan_selection(selection)
+        .join(known, on="key", how="left")
+        .group_by("label", "decision", bin_.alias("bin"))
+        .agg(
+            pl.len().alias("images"),
+            pl.col("copies").sum(),
+            pl.col("truth").is_not_null().sum().alias("known"),
+            (pl.col("truth") == pl.col("label")).sum().alias("correct"),
+            (pl.col("truth") == NO_CLASS).sum().alias("out_of_domain"),
+        )
+        .sort("label", "decision", "bin")
+        .collect(engine="streaming")
+    )
+
+
+def pseudo_label_metrics(counts: "pl.DataFrame") -> dict[str, Any]:
+    """Coverage, and where truth is known, accuracy of the kept and of all pseudo-labels."""
+    import polars as pl
+
+    kept = counts.filter(pl.col("decision") == KEPT)
+    figures: dict[str, Any] = {
+        "coverage": kept["images"].sum() / counts["images"].sum(),
+        "kept": kept["images"].sum(),
+        "balanced": kept["copies"].sum(),
+    }
+    if kept["known"].sum():
+        figures["pseudo_label_accuracy"] = kept["correct"].sum() / kept["known"].sum()
+        figures["out_of_domain_kept"] = kept["out_of_domain"].sum()
+    if counts["known"].sum():
+        figures["pseudo_label_accuracy_unfiltered"] = counts["correct"].sum() / counts["known"].sum()
+    return figures
+
+
+def threshold_curve(counts: "pl.DataFrame") -> "pl.DataFrame":
+    """``threshold, coverage, accuracy``: what each confidence threshold would keep, and how much of it is right.
+
+    ``accuracy`` is null where no kept image's truth is known.
+    """
+    import polars as pl
+
+    images = counts["images"].sum()
+    by_bin = counts.group_by("bin").agg(pl.col("images", "known", "correct").sum())
+    grid = pl.DataFrame({"bin": range(CONFIDENCE_BINS)}, schema={"bin": pl.Int32}).join(by_bin, on="bin", how="left")
+    above = grid.fill_null(0).sort("bin").with_columns(pl.col("images", "known", "correct").cum_sum(reverse=True))
+    accuracy = pl.when(pl.col("known") > 0).then(pl.col("correct") / pl.col("known"))
+    return above.select(
+        threshold=pl.col("bin") / CONFIDENCE_BINS, coverage=pl.col("images") / images, accuracy=accuracy
+    )
+
+
+def class_balance(counts: "pl.DataFrame", classes: list[str]) -> "pl.DataFrame":
+    """``class, predicted, kept, balanced``: images a class before the filter, after it, and in the balanced epoch."""
+    import polars as pl
+
+    kept = pl.col("decision") == KEPT
+    by_class = counts.group_by("label").agg(
+        pl.col("images").sum().alias("predicted"),
+        pl.col("images").filter(kept).sum().alias("kept"),
+        pl.col("copies").sum().alias("balanced"),
+    )
+    names = pl.DataFrame({"label": range(len(classes)), "class": classes}, schema={"label": pl.Int32, "class": pl.String})
+    return names.join(by_class, on="label", how="left").fill_null(0).drop("label")
+
+
+def confidence_histogram(counts: "pl.DataFrame") -> "pl.DataFrame":
+    """``decision, confidence, images`` in twenty bins of confidence (its lower edge)."""
+    import polars as pl
+
+    confidence = (pl.col("bin") // 5) / 20
+    return counts.group_by("decision", confidence.alias("confidence")).agg(pl.col("images").sum()).sort("decision", "confidence")
+
+
+def flips(predictions: Path, teacher_predictions: Path) -> "pl.DataFrame":
+    """Images that a run labels otherwise than its teacher: ``key, label, confidence, teacher_label``.
+
+    Both are the unlabeled split's tables; they are compared part by part.
+    """
+    import polars as pl
+
+    changed = []
+    for part in prediction_parts(predictions):
+        own = pl.DataFrame(pq.read_table(part, columns=["key", "label", "confidence"]))
+        teacher = pl.DataFrame(pq.read_table(teacher_predictions / part.name, columns=["key", "label"]))
+        both = own.join(teacher.rename({"label": "teacher_label"}), on="key")
+        changed.append(both.filter(pl.col("label") != pl.col("teacher_label")))
+    return pl.concat(changed)

@@ -1,0 +1,1 @@
+"""FiftyOne: media, dataset, saved views."""

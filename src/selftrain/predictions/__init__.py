@@ -1,0 +1,1 @@
+"""The prediction table: schema, writer, reader; running a model over shards; select."""

@@ -1,0 +1,29 @@
+"""The section of params.yaml that filters and balances pseudo-labels."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from selftrain.config import Section, merged, parse_section
+
+
+class SelectConfig(Section):
+    """``select``: the rounds' defaults; each round overlays its own ``select``. The paper's: 0.3 and 130,000."""
+
+    threshold: float = Field(default=0.3, ge=0, lt=1)
+    """Images are kept when the teacher's confidence is above it."""
+    per_class: int | Literal["auto"] = "auto"
+    """Images a class in the balanced epoch, K; ``auto``: the median of the classes' kept images."""
+    max_copies: int = Field(default=10, ge=1)
+    """Most times that one image is repeated to fill up its class."""
+
+
+def select_config(params: dict[str, Any], round_: str, params_path: str) -> SelectConfig:
+    """The round's selection parameters: ``select``, overlaid with the round's own ``select``."""
+    from selftrain.errors import UserError
+
+    rounds = params.get("rounds") or {}
+    if round_ not in rounds:
+        raise UserError(f"{params_path}: rounds: there is no round '{round_}'; there are: {', '.join(rounds)}")
+    own = (rounds[round_] or {}).get("select")
+    return parse_section(merged(params.get("select"), own), SelectConfig, f"{params_path}: rounds.{round_}.select")

@@ -1,0 +1,52 @@
+"""The selection: what becomes of every unlabeled image in a round, and why.
+
+``selections/<round>/part-*.parquet``, one part a shard, one row an unlabeled image:
+``key, label, confidence, decision, copies``. ``copies`` is how often the balanced epoch holds it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selftrain.errors import UserError
+from selftrain.files import read_json
+
+if TYPE_CHECKING:
+    import polars as pl
+
+KEPT = "kept"
+LOW_CONFIDENCE = "low_confidence"
+OVER_QUOTA = "over_quota"
+LEAK = "leak"
+DUPLICATE = "duplicate"
+REJECTED = "rejected"
+CORRECTED = "corrected"
+DECISIONS = (KEPT, LOW_CONFIDENCE, OVER_QUOTA, LEAK, DUPLICATE, REJECTED, CORRECTED)
+
+
+def selection_parts(folder: Path) -> list[Path]:
+    """The parts of a selection, in shard order. Raises UserError if there is none."""
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        raise UserError(f"{folder}: no selection there; run `dvc repro` for the stage that makes it")
+    return parts
+
+
+def scan_selection(folder: Path) -> "pl.LazyFrame":
+    """A selection as a lazy polars frame."""
+    import polars as pl
+
+    return pl.scan_parquet(selection_parts(folder))
+
+
+def iter_selection(folder: Path) -> Iterator["pl.DataFrame"]:
+    """A selection, part by part."""
+    import polars as pl
+
+    for path in selection_parts(folder):
+        yield pl.read_parquet(path)
+
+
+def selection_digest(folder: Path) -> str:
+    """A short hash of a selection's decisions, from its summary."""
+    return str(read_json(folder / "summary.json", "dvc repro")["digest"])

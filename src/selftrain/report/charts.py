@@ -1,0 +1,171 @@
+"""The report's charts, as SVG text that takes its text colour from the page."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selftrain.report.runs import EvaluatedRun
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Matplotlib cannot write `currentColor`; this colour is replaced by it.
+INK = "#010203"
+BLUE, ORANGE, GREEN, RED, GREY = "#3b76c4", "#e0862a", "#3f9c5a", "#c8504b", "#8c8c8c"
+DECISION_COLOURS = {
+    "kept": GREEN,
+    "over_quota": ORANGE,
+    "low_confidence": GREY,
+    "leak": RED,
+    "duplicate": "#8a63b8",
+    "rejected": "#5b2b2b",
+    "corrected": BLUE,
+}
+
+
+def accuracy_chart(runs: list[EvaluatedRun]) -> str:
+    """Test accuracy of each run with its 95% interval."""
+    figure, (axes,) = _figure(1, height=0.5 + 0.4 * len(runs), width=7)
+    values = np.array([[run.metrics[f"test_accuracy{end}"] for end in ("", "_low", "_high")] for run in runs]) * 100
+    places = np.arange(len(runs))[::-1]
+    axes.errorbar(
+        values[:, 0], places, xerr=[values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]],
+        fmt="o", color=BLUE, capsize=4, linewidth=1.5,
+    )
+    for value, place in zip(values[:, 0], places, strict=True):
+        axes.annotate(f"{value:.1f}", (value, place), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=9)
+    axes.set_yticks(places, [run.name for run in runs])
+    axes.set_ylim(-0.6, len(runs) - 0.3)
+    axes.set_xlabel("test accuracy, %")
+    return _svg(figure)
+
+
+def reliability_chart(runs: list[EvaluatedRun]) -> str:
+    """Accuracy against confidence on the test split, a panel a run; the diagonal is perfect calibration."""
+    figure, panels = _figure(len(runs))
+    for axes, run in zip(panels, runs, strict=True):
+        bins = _csv(run.folder / "reliability.csv")
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+        share = bins["images"].to_numpy() / bins["images"].sum()
+        axes.plot(bins["confidence"], bins["accuracy"], color=BLUE, linewidth=1.2)
+        axes.scatter(bins["confidence"], bins["accuracy"], s=8 + 160 * share, color=BLUE)
+        axes.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", aspect="equal")
+        axes.set_title(f"{run.name}: error {run.metrics['test_calibration_error']:.3f}", fontsize=10)
+    panels[0].set_ylabel("accuracy")
+    return _svg(figure)
+
+
+def threshold_chart(runs: list[EvaluatedRun]) -> str:
+    """What each confidence threshold keeps, and how much of that is right, a panel a round."""
+    figure, panels = _figure(len(runs))
+    for axes, run in zip(panels, runs, strict=True):
+        curve = _csv(run.folder / "thresholds.csv")
+        axes.plot(curve["threshold"], curve["coverage"], color=BLUE, label="coverage")
+        if curve["accuracy"].null_count() < len(curve):
+            axes.plot(curve["threshold"], curve["accuracy"].cast(float), color=GREEN, label="accuracy")
+        axes.set(xlim=(0, 1), ylim=(0, 1.03), xlabel="threshold")
+        axes.set_title(f"labels for {run.name}", fontsize=10)
+    panels[0].legend(frameon=False, fontsize=9, loc="lower left")
+    return _svg(figure)
+
+
+def confidence_chart(runs: list[EvaluatedRun]) -> str:
+    """Histograms of the teacher's confidence, by what was decided, a panel a round."""
+    figure, panels = _figure(len(runs))
+    shown: set[str] = set()
+    for axes, run in zip(panels, runs, strict=True):
+        histogram = _csv(run.folder / "details" / "confidence.csv")
+        base = np.zeros(20)
+        for decision, colour in DECISION_COLOURS.items():
+            rows = histogram.filter(histogram["decision"] == decision)
+            if len(rows) == 0:
+                continue
+            counts = np.zeros(20)
+            counts[np.rint(rows["confidence"].to_numpy() * 20).astype(int)] = rows["images"].to_numpy()
+            label = None if decision in shown else decision.replace("_", " ")
+            axes.bar(np.arange(20) / 20 + 0.025, counts, 0.045, bottom=base, color=colour, label=label)
+            base += counts
+            shown.add(decision)
+        axes.set(xlim=(0, 1), xlabel="teacher's confidence")
+        axes.set_title(f"labels for {run.name}", fontsize=10)
+    panels[0].set_ylabel("images")
+    figure.legend(frameon=False, fontsize=9, loc="outside upper center", ncols=len(shown))
+    return _svg(figure)
+
+
+def balance_chart(runs: list[EvaluatedRun]) -> str:
+    """Images a class: as predicted, as kept, and in the balanced epoch, a panel a round."""
+    figure, panels = _figure(len(runs))
+    for axes, run in zip(panels, runs, strict=True):
+        balance = _csv(run.folder / "class_balance.csv")
+        places = np.arange(len(balance))
+        axes.bar(places, balance["predicted"], 0.8, color=GREY, alpha=0.4, label="predicted")
+        axes.bar(places, balance["kept"], 0.8, color=GREEN, label="kept")
+        axes.step(
+            np.append(places, len(places)) - 0.5, [*balance["balanced"], balance["balanced"][-1]],
+            where="post", color=ORANGE, linewidth=1.5, label="balanced",
+        )
+        if len(balance) <= 20:
+            axes.set_xticks(places, balance["class"].cast(str), rotation=90 if len(balance) > 10 else 0, fontsize=8)
+        axes.set_title(f"labels for {run.name}", fontsize=10)
+    panels[0].set_ylabel("images")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside upper center", ncols=3)
+    return _svg(figure)
+
+
+def confusion_chart(run: EvaluatedRun) -> str:
+    """A run's confusion matrix on the test split, in shares of each true class."""
+    matrix = np.loadtxt(run.folder / "details" / "confusion_matrix.csv", delimiter=",", ndmin=2)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = min(9.0, 2.5 + 0.3 * len(matrix))
+    figure, (axes,) = _figure(1, height=side, width=side)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    classes = run.about["classes"]
+    if len(classes) <= 40:
+        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    if len(classes) <= 15:
+        for row, column in np.argwhere(matrix > 0):
+            colour = "white" if shares[row, column] > 0.5 else "#202020"
+            axes.text(column, row, int(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
+    axes.set(xlabel="predicted", ylabel="actual")
+    return _svg(figure)
+
+
+def _csv(path: Path) -> "pl.DataFrame":
+    import polars as pl
+
+    return pl.read_csv(path)
+
+
+def _figure(panels: int, height: float = 2.9, width: float | None = None) -> "tuple[Figure, list[Axes]]":
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams.update(
+        {
+            "svg.fonttype": "none", "svg.hashsalt": "selftrain", "font.family": "sans-serif", "font.size": 10,
+            "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+            "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none", "figure.facecolor": "none",
+        }
+    )  # fmt: skip
+    columns = min(panels, 3)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(width or 3.2 * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for unused in axes[panels:]:
+        unused.remove()
+    return figure, list(axes[:panels])
+
+
+def _svg(figure: "Figure") -> str:
+    text = io.StringIO()
+    metadata: dict[str, Any] = {"Date": None, "Creator": None}
+    figure.savefig(text, format="svg", metadata=metadata)
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :].replace(INK, "currentColor")

@@ -1,0 +1,53 @@
+"""A pipeline's evaluated runs, teachers before their students."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import UserError
+from selftrain.files import read_json
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """One run's evaluation folder, read."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    about: dict[str, Any]
+    """``run.json`` of its model, with ``classes`` and ``per_class_accuracy``."""
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.about["run"])
+
+    @property
+    def teacher(self) -> str | None:
+        """Its teacher's name; None for supervised runs."""
+        return self.about["teacher"]
+
+    @property
+    def is_round(self) -> bool:
+        """Whether it was trained on pseudo-labels."""
+        return "coverage" in self.metrics
+
+
+def load_runs(evaluation: Path) -> list[EvaluatedRun]:
+    """Every evaluated run under a folder. Raises UserError if there is none."""
+    folders = sorted(path.parent for path in evaluation.glob("*/metrics.json"))
+    if not folders:
+        raise UserError(f"{evaluation}: nothing evaluated there yet; run `dvc repro`")
+    runs = {}
+    for folder in folders:
+        about = read_json(folder / "details" / "run.json", "dvc repro")
+        runs[about["run"]] = EvaluatedRun(folder, read_json(folder / "metrics.json", "dvc repro"), about)
+    teachers = {run.teacher for run in runs.values()}
+
+    def place(run: EvaluatedRun) -> tuple[int, bool, str]:
+        depth, teacher = 0, run.teacher
+        while teacher is not None and teacher in runs:
+            depth, teacher = depth + 1, runs[teacher].teacher
+        return depth, run.name not in teachers, run.name
+
+    return sorted(runs.values(), key=place)

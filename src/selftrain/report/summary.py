@@ -1,0 +1,37 @@
+"""The table that a run ends with."""
+
+from pathlib import Path
+
+from selftrain.report.runs import EvaluatedRun, load_runs
+
+HEADINGS = ("run", "model", "test accuracy", "95% interval", "coverage", "pseudo-label accuracy", "time")
+
+
+def table_row(run: EvaluatedRun) -> tuple[str, ...]:
+    """One run as text, in the order of ``HEADINGS``; what does not apply is a dash."""
+    figures = run.metrics
+    return (
+        run.name,
+        str(run.about["model"]),
+        f"{figures['test_accuracy']:.1%}",
+        f"{figures['test_accuracy_low']:.1%} – {figures['test_accuracy_high']:.1%}",
+        f"{figures['coverage']:.1%}" if "coverage" in figures else "–",
+        f"{figures['pseudo_label_accuracy']:.1%}" if "pseudo_label_accuracy" in figures else "–",
+        f"{figures['train_seconds']:.0f} s",
+    )
+
+
+def print_summary(evaluation: Path) -> None:
+    """Print the runs' table, and where to look next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    runs = load_runs(evaluation)
+    table = Table(title=evaluation.name.replace("_", " "))
+    for place, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
+    for run in runs:
+        table.add_row(*table_row(run))
+    console = Console(width=120 if not Console().is_terminal else None)
+    console.print(table)
+    console.print("report: report/index.html    runs compared: make mlflow    pseudo-labels: make browse", style="dim")

@@ -1,0 +1,46 @@
+"""What every stage process does first: take its output's lock, and die with the DVC that started it.
+
+A killed ``dvc repro`` leaves its stage's process behind, and the next one would start a second process on
+the same output, and commit the mixture. So an output has one writer at a time.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+WORK = Path(".selftrain")
+"""Checkpoints, locks and scratch files: outside DVC's outputs, which DVC deletes before it runs a stage."""
+
+
+@contextlib.contextmanager
+def sole_writer(out: Path) -> Iterator[None]:
+    """Hold an output's lock; wait, and say so, while another process writes it."""
+    from filelock import FileLock, Timeout
+
+    _end_with_dvc()
+    locks = WORK / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{str(out).strip('/').replace('/', '--')}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{out}: another process is still writing it; waiting for it to end", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _end_with_dvc() -> None:
+    """Ask Linux to send SIGTERM to this process when DVC, its parent, dies."""
+    if "DVC_STAGE" not in os.environ or not sys.platform.startswith("linux"):
+        return
+    parent_death_signal = 1  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
+    if os.getppid() == 1:  # it died before we asked
+        raise SystemExit(128 + signal.SIGTERM)

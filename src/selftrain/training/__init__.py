@@ -1,0 +1,1 @@
+"""Batches, noise, models, optimizers and schedules, the loop, checkpoints."""

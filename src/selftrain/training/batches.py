@@ -1,0 +1,133 @@
+"""Batches: what a step sees, computed from (seed, step) alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from selftrain.algorithms.algorithm import Batch
+from selftrain.counters import mixed_int
+from selftrain.training.config import TrainConfig
+from selftrain.training.loading import ImageIndex, ImageLoader
+from selftrain.training.order import stream
+from selftrain.training.pseudo_labels import PseudoLabels
+from selftrain.training.views import IMAGE_VIEWS, view
+
+# Separate streams of random numbers, so that what one source draws says nothing of the other.
+LABELED, UNLABELED = 1, 2
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every global batch this process takes."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def of(self, count: int) -> tuple[int, int]:
+        """(start, length) of this process's contiguous part of ``count`` items, which must divide evenly."""
+        assert count % self.world_size == 0
+        part = count // self.world_size
+        return self.rank * part, part
+
+
+class TrainingBatches(Dataset[Batch]):
+    """The batch of each step, for one process: uint8 images (B, S, S, 3), ``label`` (B,), ``log_probs`` (B, C)."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        views: dict[str, tuple[str, ...]],
+        seed: int,
+        share: Share,
+        labeled: ImageIndex,
+        pseudo_labels: PseudoLabels | None,
+    ) -> None:
+        self.config, self.views, self.seed, self.share = config, views, seed, share
+        self.labeled = ImageLoader(labeled)
+        self.pseudo_labels = pseudo_labels
+        self.unlabeled = ImageLoader(pseudo_labels.index) if pseudo_labels else None
+
+    def __getitem__(self, step: int) -> Batch:
+        """This process's part of the global batch of a step."""
+        batch = {"labeled": self._labeled(step)}
+        if "unlabeled" in self.views:
+            batch["unlabeled"] = self._unlabeled(step)
+        return batch
+
+    def _labeled(self, step: int) -> dict[str, Tensor]:
+        size = len(self.labeled.index)
+        places, rows = self._rows(step, self.config.batch_size, size, LABELED)
+        labels = self.labeled.index.labels[rows].astype(np.int64)
+        return self._view_batch("labeled", self.labeled, places, rows, {"label": labels})
+
+    def _unlabeled(self, step: int) -> dict[str, Tensor]:
+        assert self.pseudo_labels is not None and self.unlabeled is not None
+        per_step = self.config.batch_size * self.config.unlabeled_ratio
+        places, slots = self._rows(step, per_step, len(self.pseudo_labels.epoch), UNLABELED)
+        rows = self.pseudo_labels.epoch[slots].astype(np.int64)
+        log_probs = self.pseudo_labels.log_probs[rows]
+        return self._view_batch("unlabeled", self.unlabeled, places, rows, {"log_probs": log_probs})
+
+    def _rows(self, step: int, per_step: int, size: int, source: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(places in the source's endless stream, items of its epoch) of this process in a step."""
+        start, count = self.share.of(per_step)
+        first = step * per_step + start
+        _, items = stream(first, count, size, mixed_int(self.seed, source))
+        return np.arange(first, first + count, dtype=np.int64), items
+
+    def _view_batch(
+        self,
+        source: str,
+        loader: ImageLoader,
+        places: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        targets: dict[str, NDArray[np.generic]],
+    ) -> dict[str, Tensor]:
+        size, config = self.config.image_size, self.config
+        names = [name for name in self.views[source] if name in IMAGE_VIEWS]
+        images = {name: np.empty((len(rows), size, size, 3), np.uint8) for name in names}
+        stream_seed = mixed_int(self.seed, LABELED if source == "labeled" else UNLABELED)
+        for place, row in enumerate(rows):
+            decoded = loader.image(int(row))
+            # The place in the endless stream is (epoch, position) in one number.
+            noise_seed = mixed_int(stream_seed, int(places[place]))
+            for name in names:
+                images[name][place] = view(decoded, name, size, config.crop_fraction, config.noise, noise_seed)
+        arrays = {**images, **{name: targets[name] for name in self.views[source] if name in targets}}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+class Steps:
+    """The steps of a training from ``first`` on, as a sampler: a step can be sought directly."""
+
+    def __init__(self, first: int, total: int) -> None:
+        self.steps = range(first, total)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def batch_loader(batches: TrainingBatches, first_step: int, total_steps: int, workers: int, pin: bool) -> "DataLoader[Batch]":
+    """Batches of the steps from ``first_step`` on, in order, made by ``workers`` processes (0: this one)."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=Steps(first_step, total_steps),
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=_one_thread,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    del worker
+    torch.set_num_threads(1)

@@ -1,0 +1,113 @@
+"""The sections of params.yaml that describe a training."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from selftrain.config import Section, did_you_mean, merged, parse_section
+from selftrain.errors import UserError
+
+
+class AlgorithmChoice(BaseModel):
+    """Which algorithm, and its own parameters, which its own file declares and checks."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class NoiseConfig(Section):
+    """``train.noise``: what makes the student's work harder than the teacher's."""
+
+    random_crop: tuple[float, float] | None = None
+    """Range of the area's share that a random resized crop keeps; null: the image as prediction sees it."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
+    randaugment_ops: int = Field(default=2, ge=0)
+    randaugment_magnitude: float = Field(default=9, ge=0, le=30)
+    """10 is the full strength of AutoAugment's ranges; the paper's 27 goes beyond them, as its code does."""
+    randaugment_policy: Literal["full", "svhn"] = "full"
+    """``svhn`` leaves out what turns one digit into another: rotation and horizontal translation."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """On the last layer."""
+    stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
+    """Drop probability of the last block, falling linearly to the first."""
+
+
+class TrainConfig(Section):
+    """``train``: one training. Runs overlay this section with their own ``train``."""
+
+    algorithm: AlgorithmChoice
+    model: str
+    """Any timm model name."""
+    pretrained: bool = False
+    image_size: int = Field(ge=8)
+    crop_fraction: float = Field(default=1.0, gt=0, le=1)
+    """Share of the shorter side that the centre crop of a clean image keeps."""
+    batch_size: int = Field(ge=1)
+    """Labeled images a step, over all processes."""
+    unlabeled_ratio: int = Field(default=0, ge=0)
+    """Pseudo-labeled images a step for each labeled one."""
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the labeled images, instead of ``steps``."""
+    optimizer: str = "adamw"
+    """Any timm optimizer name."""
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from zero."""
+    clip_grad: float | None = Field(default=None, gt=0)
+    """Largest gradient norm."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of the weights' moving average, which is then what is evaluated and exported."""
+    noise: NoiseConfig = NoiseConfig()
+    validate_every: int = Field(default=50, ge=1)
+    """Steps between validations; the best one's weights are the result."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either `steps` or `epochs`")
+        return self
+
+    def total_steps(self, labeled_images: int) -> int:
+        """Optimizer steps of the whole training."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * labeled_images / self.batch_size))
+
+
+class RunConfig(Section):
+    """A run's entry under ``supervised`` or ``rounds``."""
+
+    teacher: str | None = None
+    select: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+
+
+RUN_SECTIONS = ("supervised", "rounds")
+
+
+def run_entry(params: dict[str, Any], run: str, params_path: str) -> tuple[RunConfig, str]:
+    """A run's own entry and its place in the params file. Raises UserError naming the runs there are."""
+    for section in RUN_SECTIONS:
+        runs = params.get(section) or {}
+        if run in runs:
+            where = f"{params_path}: {section}.{run}"
+            return parse_section(runs[run], RunConfig, where), where
+    known = [name for section in RUN_SECTIONS for name in params.get(section) or {}]
+    raise UserError(f"{params_path}: there is no run '{run}'; {did_you_mean(run, known)}")
+
+
+def train_config(params: dict[str, Any], run: str, params_path: str) -> TrainConfig:
+    """The run's training parameters: ``train``, overlaid with the run's own ``train``."""
+    entry, where = run_entry(params, run, params_path)
+    return parse_section(merged(params.get("train"), entry.train), TrainConfig, f"{where}.train")

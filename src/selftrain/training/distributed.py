@@ -1,0 +1,66 @@
+"""Several processes, one training: torchrun's environment, averages over processes, one voice."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join torchrun's process group, if this process was started by torchrun."""
+    if "RANK" not in os.environ:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def rank_and_world() -> tuple[int, int, int, int]:
+    """(rank, world size, local rank, processes on this machine), from torchrun's environment."""
+    read = os.environ.get
+    return (
+        int(read("RANK", 0)),
+        int(read("WORLD_SIZE", 1)),
+        int(read("LOCAL_RANK", 0)),
+        int(read("LOCAL_WORLD_SIZE", 1)),
+    )
+
+
+def average(tensors: Iterable[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes, in one message."""
+    tensors = list(tensors)
+    if not distributed.is_initialized() or not tensors:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The tensor's sum over the processes."""
+    if distributed.is_initialized():
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every process the first one's buffers (BatchNorm's statistics, which each gathers of its own images)."""
+    if distributed.is_initialized():
+        for buffer in module.buffers():
+            distributed.broadcast(buffer, src=0)
+
+
+def wait_for_all() -> None:
+    """Return when every process is here."""
+    if distributed.is_initialized():
+        distributed.barrier()

@@ -1,0 +1,200 @@
+"""The training loop. It knows no algorithm by name."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from selftrain.algorithms.algorithm import Algorithm, Batch
+from selftrain.counters import mixed_int
+from selftrain.progress import progress_bar
+from selftrain.training.batches import Share, TrainingBatches, batch_loader
+from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
+from selftrain.training.config import TrainConfig
+from selftrain.hardware import Hardware
+from selftrain.training.models import normalization, to_input
+from selftrain.training.optimization import Descent
+from selftrain.training.validation import Score, Validation
+
+LOG_EVERY = 10
+MODEL_NOISE = 3
+"""Names the stream of random numbers that dropout and stochastic depth use; the loader's are 1 and 2."""
+
+
+class Curves(Protocol):
+    """Where the loop reports its curves."""
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Take the values of a step."""
+
+    def flush(self) -> None:
+        """Store what was taken; called right before a checkpoint, so that no point is stored twice."""
+
+
+class Loop:
+    """One training: its state, and how to go on from any step of it."""
+
+    def __init__(
+        self, algorithm: Algorithm, config: TrainConfig, total_steps: int, seed: int, hardware: Hardware, share: Share
+    ) -> None:
+        self.algorithm = algorithm.to(hardware.device)
+        self.algorithm.autocast = hardware.autocast
+        self.descents = {
+            name: Descent(network, config, total_steps) for name, network in algorithm.trained_networks().items()
+        }
+        self.algorithm.minimizers.update(self.descents)
+        self.ema = ModelEmaV3(algorithm.student, config.ema_decay, use_warmup=True) if config.ema_decay else None
+        self.config, self.total_steps, self.seed = config, total_steps, seed
+        self.hardware, self.share = hardware, share
+        self.step = 0
+        self.seconds = 0.0
+        self.best_step = 0
+        self.best_score: Score | None = None
+        self.best_weights: dict[str, Tensor] = {}
+
+    def run(
+        self, batches: TrainingBatches, validation: Validation, curves: Curves, checkpoints: Path, checkpoint_seconds: float
+    ) -> None:
+        """Train from the newest checkpoint, or the start, to the end. The best weights are then in ``best_weights``."""
+        state = load_checkpoint(checkpoints)
+        if state is not None:
+            self.load_state(state)
+        saved_at = time.monotonic()
+        window = Window()
+        pin = self.hardware.device.type == "cuda"
+        loader = batch_loader(batches, self.step, self.total_steps, self.hardware.workers, pin)
+        self.algorithm.train()
+        with progress_bar(f"train {checkpoints.parent.name}", self.total_steps, self.step) as advance, _stoppable() as stop:
+            for batch in loader:
+                window.add(self._one_step(batch), _images_in(batch) * self.share.world_size)
+                if self.step % LOG_EVERY == 0 or self.step == self.total_steps:
+                    self.seconds += window.seconds
+                    figures = window.means() | {f"{name}_learning_rate": d.learning_rate for name, d in self.descents.items()}
+                    curves.log(self.step, figures)
+                    advance(window.steps, loss=f"{figures['loss']:.3f}")
+                    window = Window()
+                if self.step % self.config.validate_every == 0 or self.step == self.total_steps:
+                    curves.log(self.step, self._validate(validation))
+                    window.restart_clock()
+                due = time.monotonic() - saved_at > checkpoint_seconds
+                if due or stop.requested or self.step == self.total_steps:
+                    curves.flush()
+                    self._save(checkpoints)
+                    saved_at = time.monotonic()
+                if stop.requested:
+                    raise SystemExit(128 + signal.SIGTERM)
+
+    def evaluated_model(self) -> nn.Module:
+        """What is validated and exported: the weights' moving average if there is one, or else the student."""
+        return self.ema.module if self.ema is not None else self.algorithm.student
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a later process needs to go on; random numbers are computed, so none are in it."""
+        score = self.best_score
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "best_step": self.best_step,
+            "best_score": None if score is None else [score.accuracy, score.negative_loss],
+            "best_weights": self.best_weights,
+            "algorithm": self.algorithm.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "optimizers": {name: descent.optimizer.state_dict() for name, descent in self.descents.items()},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` returned."""
+        self.step, self.seconds, self.best_step = state["step"], state["seconds"], state["best_step"]
+        self.best_score = None if state["best_score"] is None else Score(*state["best_score"])
+        self.best_weights = state["best_weights"]
+        self.algorithm.load_state_dict(state["algorithm"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        for name, descent in self.descents.items():
+            descent.optimizer.load_state_dict(state["optimizers"][name])
+
+    def _one_step(self, batch: Batch) -> dict[str, Tensor]:
+        torch.manual_seed(mixed_int(self.seed, MODEL_NOISE, self.step, self.share.rank))
+        losses = self.algorithm.update(self._on_device(batch), self.step)
+        self.step += 1
+        if self.ema is not None:
+            self.ema.update(self.algorithm.student, self.step)
+        return losses
+
+    def _on_device(self, batch: Batch) -> Batch:
+        mean, std = normalization(self.algorithm.student)
+        device = self.hardware.device
+        return {
+            source: {
+                name: to_input(value, mean, std, device) if value.dtype == torch.uint8 else value.to(device)
+                for name, value in views.items()
+            }
+            for source, views in batch.items()
+        }
+
+    def _validate(self, validation: Validation) -> dict[str, float]:
+        model = self.evaluated_model()
+        score = validation.score(model)
+        if self.best_score is None or score > self.best_score:
+            self.best_score, self.best_step = score, self.step
+            self.best_weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        return {"validation_accuracy": score.accuracy, "validation_loss": -score.negative_loss}
+
+    def _save(self, checkpoints: Path) -> None:
+        if self.share.rank == 0:
+            save_checkpoint(checkpoints, self.step, self.state())
+
+
+class Window:
+    """The steps since the last point of the curves."""
+
+    def __init__(self) -> None:
+        self.steps, self.images, self.started, self.losses = 0, 0, time.monotonic(), list[dict[str, Tensor]]()
+
+    def add(self, losses: dict[str, Tensor], images: int) -> None:
+        """Count one step."""
+        self.steps, self.images = self.steps + 1, self.images + images
+        self.losses.append(losses)
+
+    def restart_clock(self) -> None:
+        """Leave out the time that validation took."""
+        self.started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the window began."""
+        return time.monotonic() - self.started
+
+    def means(self) -> dict[str, float]:
+        """Each loss's mean over the steps, and the images a second."""
+        means = {name: float(torch.stack([losses[name] for losses in self.losses]).mean()) for name in self.losses[0]}
+        return means | {"images_per_second": self.images / self.seconds}
+
+
+def _images_in(batch: Batch) -> int:
+    return sum(len(next(iter(views.values()))) for views in batch.values())
+
+
+class _Stop:
+    requested = False
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[_Stop]:
+    """While it lasts, SIGTERM asks for a last checkpoint instead of ending the process at once."""
+    stop = _Stop()
+
+    def request(number: int, frame: object) -> None:
+        stop.requested = True
+
+    before = signal.signal(signal.SIGTERM, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,94 @@
+"""Networks: made by timm's name, exported as and read back from timm model folders."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from selftrain.config import did_you_mean
+from selftrain.errors import UserError
+from selftrain.files import read_json
+
+
+def create_model(
+    name: str, num_classes: int, *, pretrained: bool = False, dropout: float = 0.0, stochastic_depth: float = 0.0
+) -> nn.Module:
+    """A timm model; ``dropout`` is on its last layer, ``stochastic_depth`` on its last block.
+
+    Raises UserError for names that timm does not know and noise that the architecture does not have.
+    """
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise UserError(f"train.model: timm knows no model '{name}'; {did_you_mean(architecture, timm.list_models())}")
+    noise = {"drop_rate": dropout, "drop_path_rate": stochastic_depth}
+    try:
+        return timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, **{key: rate for key, rate in noise.items() if rate}
+        )
+    except TypeError as error:
+        if "drop_path_rate" in str(error):
+            raise UserError(f"train.noise.stochastic_depth: '{name}' has none; set it to 0") from None
+        raise
+    except (RuntimeError, OSError) as error:
+        if pretrained:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"train.pretrained: the weights of '{name}' cannot be had: {reason}") from None
+        raise
+
+
+def export_model(
+    model: nn.Module, folder: Path, *, classes: list[str], image_size: int, crop_fraction: float
+) -> None:
+    """Write a timm model folder: ``config.json`` and ``model.safetensors``.
+
+    ``timm.create_model("local-dir:<folder>", pretrained=True)`` reads it anywhere.
+    """
+    mean, std = normalization(model)
+    timm.models.save_for_hf(
+        model,
+        str(folder),
+        model_config={"label_names": classes},
+        data_config={
+            "input_size": (3, image_size, image_size),
+            "interpolation": "bilinear",
+            "crop_pct": crop_fraction,
+            "crop_mode": "center",
+            "mean": tuple(mean),
+            "std": tuple(std),
+        },
+        safe_serialization=True,
+    )
+
+
+def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A model and its ``config.json`` from a timm model folder, in eval mode.
+
+    Raises UserError if the folder is not there or not whole.
+    """
+    config = read_json(folder / "config.json", "dvc repro")
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: not a whole timm model folder ({reason}); train it again") from None
+    return model.eval(), config
+
+
+def normalization(model: nn.Module) -> tuple[list[float], list[float]]:
+    """(mean, std) by channel that the model's inputs are normalised with, for values 0–1."""
+    config = _pretrained_config(model)
+    return [float(value) for value in config["mean"]], [float(value) for value in config["std"]]
+
+
+def to_input(images: Tensor, mean: list[float], std: list[float], device: torch.device) -> Tensor:
+    """(B, H, W, 3) uint8 → (B, 3, H, W) float32 on ``device``, normalised."""
+    images = images.to(device, non_blocking=True)
+    offset = torch.tensor(mean, device=device).mul_(255)
+    scale = torch.tensor(std, device=device).mul_(255)
+    return images.float().sub_(offset).div_(scale).permute(0, 3, 1, 2)
+
+
+def _pretrained_config(model: nn.Module) -> dict[str, Any]:
+    return dict(model.pretrained_cfg)  # type: ignore[arg-type]

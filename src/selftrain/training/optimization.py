@@ -1,0 +1,63 @@
+"""Optimizer, schedule, clipping and averaging: one step down a loss."""
+
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler.scheduler import Scheduler
+from timm.scheduler.scheduler_factory import create_scheduler_v2
+from torch import Tensor, nn
+
+from selftrain.errors import UserError
+from selftrain.training.config import TrainConfig
+from selftrain.training.distributed import average
+
+
+class Descent:
+    """An optimizer and its schedule for one network; the ``Minimizer`` that algorithms call."""
+
+    def __init__(self, network: nn.Module, config: TrainConfig, total_steps: int) -> None:
+        self.network = network
+        self.clip_grad = config.clip_grad
+        self.optimizer = create_optimizer(network, config)
+        self.schedule = create_schedule(self.optimizer, config, total_steps)
+
+    def minimize(self, loss: Tensor, step: int) -> None:
+        """Backward, average over processes, clip, set the step's learning rate, step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        average(parameter.grad for parameter in self.network.parameters() if parameter.grad is not None)
+        if self.clip_grad is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_grad)
+        self.schedule.step_update(step)
+        self.optimizer.step()
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step."""
+        return float(self.optimizer.param_groups[-1]["lr"])
+
+
+def create_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """timm's optimizer by name; no weight decay on biases and norms. Raises UserError for unknown names."""
+    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    try:
+        return create_optimizer_v2(network, opt=config.optimizer, **options)
+    except (ValueError, AssertionError):
+        raise UserError(f"train.optimizer: timm knows no optimizer '{config.optimizer}'; try adamw, sgd or rmsproptf") from None
+
+
+def create_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int) -> Scheduler:
+    """A timm schedule that is a function of the step alone."""
+    warmup_steps = round(config.warmup * total_steps)
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        config.schedule,
+        num_epochs=total_steps,
+        warmup_epochs=warmup_steps,
+        warmup_lr=config.learning_rate / (warmup_steps + 1),
+        step_on_epochs=False,
+        updates_per_epoch=1,
+    )
+    assert schedule is not None
+    return schedule

@@ -1,0 +1,62 @@
+"""What a round trains on: the selected images, how often each, and the teacher's opinion of each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from selftrain.errors import UserError
+from selftrain.predictions.selection import selection_parts
+from selftrain.predictions.table import read_part
+from selftrain.training.loading import ImageIndex, load_index
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """The selected images of the unlabeled split, N of them, and the epoch that repeats them."""
+
+    index: ImageIndex
+    log_probs: NDArray[np.float16]  # (N, C)
+    epoch: NDArray[np.int32]
+    """The balanced epoch: places in ``index``, each as often as its ``copies``."""
+
+
+def load_pseudo_labels(split_folder: Path, selection: Path, predictions: Path, scratch: Path) -> PseudoLabels:
+    """Gather the images with copies from a selection, and their teacher's log-probabilities.
+
+    The log-probabilities go to a file in ``scratch`` that is mapped, not read: processes and loader workers
+    share it, and it may be larger than memory.
+    """
+    index = load_index(split_folder)
+    copies = np.concatenate([pq.read_table(part, columns=["copies"]).column(0).to_numpy() for part in selection_parts(selection)])
+    keys = np.concatenate([pq.read_table(part, columns=["key"]).column(0).to_numpy() for part in selection_parts(selection)])
+    if not np.array_equal(keys, index.keys):
+        raise UserError(f"{selection}: was made from other images than {split_folder} holds; run `dvc repro`")
+    selected = copies > 0
+    chosen = index.take(selected)
+    log_probs = _gather_log_probs(predictions, selection, selected, scratch)
+    epoch = np.repeat(np.arange(len(chosen), dtype=np.int32), copies[selected])
+    return PseudoLabels(chosen, log_probs, epoch)
+
+
+def _gather_log_probs(
+    predictions: Path, selection: Path, selected: NDArray[np.bool_], scratch: Path
+) -> NDArray[np.float16]:
+    """The selected rows of a prediction table, (N, C), as a mapped file without a name."""
+    gathered: np.memmap | None = None  # type: ignore[type-arg]
+    seen, written = 0, 0
+    for part in selection_parts(selection):
+        rows = read_part(predictions / part.name).log_probs
+        if gathered is None:
+            scratch.mkdir(parents=True, exist_ok=True)
+            path = scratch / f"log_probs-{np.random.default_rng().integers(2**62)}.f16"
+            gathered = np.memmap(path, np.float16, "w+", shape=(int(selected.sum()), rows.shape[1]))
+            # Unlinked at once: whatever ends this process frees the space.
+            path.unlink()
+        taken = rows[selected[seen : seen + len(rows)]]
+        gathered[written : written + len(taken)] = taken
+        seen, written = seen + len(rows), written + len(taken)
+    assert gathered is not None and seen == len(selected) and written == len(gathered)
+    return gathered

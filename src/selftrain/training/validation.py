@@ -1,0 +1,63 @@
+"""Accuracy and loss on the validation split, while training."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from selftrain.training.batches import Share
+from selftrain.training.clean_images import CleanImages, in_batches
+from selftrain.training.config import TrainConfig
+from selftrain.training.distributed import share_buffers, summed
+from selftrain.hardware import Hardware
+from selftrain.training.loading import ImageIndex, ImageLoader
+from selftrain.training.models import normalization, to_input
+
+KEPT_DECODED = 256 * 2**20
+"""Bytes of decoded validation images up to which they are decoded once and kept."""
+
+
+@dataclass(frozen=True, order=True)
+class Score:
+    """What a model is chosen by: accuracy first, then the lower loss."""
+
+    accuracy: float
+    negative_loss: float
+
+
+class Validation:
+    """The validation split; each process looks at its part of it."""
+
+    def __init__(self, index: ImageIndex, config: TrainConfig, hardware: Hardware, share: Share) -> None:
+        mine = np.arange(share.rank, len(index), share.world_size)
+        batches = in_batches(mine, 256)
+        images = CleanImages(ImageLoader(index), batches, config.image_size, config.crop_fraction)
+        self.hardware = hardware
+        self.labels = [torch.from_numpy(index.labels[batch].astype(np.int64)) for batch in batches]
+        self.images: Iterable[Tensor]
+        if len(mine) * config.image_size**2 * 3 <= KEPT_DECODED:
+            self.images = [images[batch] for batch in range(len(images))]
+        else:
+            self.images = DataLoader(images, batch_size=None, num_workers=hardware.workers)
+
+    @torch.inference_mode()
+    def score(self, model: nn.Module) -> Score:
+        """Score a model in eval mode, over all processes' parts; its training mode is as before afterwards."""
+        share_buffers(model)
+        was_training = model.training
+        model.eval()
+        mean, std = normalization(model)
+        totals = torch.zeros(3, dtype=torch.float64)  # correct, loss, images
+        for images, labels in zip(self.images, self.labels, strict=True):
+            with self.hardware.autocast():
+                logits = model(to_input(images, mean, std, self.hardware.device)).float().cpu()  # (B, C)
+            totals[0] += (logits.argmax(dim=1) == labels).sum()
+            totals[1] += functional.cross_entropy(logits, labels, reduction="sum")
+            totals[2] += len(labels)
+        model.train(was_training)
+        correct, loss, images_seen = summed(totals.to(self.hardware.device)).tolist()
+        return Score(correct / images_seen, -loss / images_seen)
