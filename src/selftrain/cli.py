@@ -35,7 +35,9 @@ def digits(out: Out, params: Params = PARAMS) -> None:
 
     values = load_params(params)
     with sole_writer(out):
-        write_digits(parse_section(values.get("digits"), DigitsConfig, f"{params}: digits"), load_seed(values, params), out)
+        write_digits(
+            parse_section(values.get("digits"), DigitsConfig, f"{params}: digits"), load_seed(values, params), out
+        )
 
 
 @app.command()
@@ -48,7 +50,9 @@ def ingest(out: Out, params: Params = PARAMS) -> None:
 
     values = load_params(params)
     with sole_writer(out):
-        run_ingest(parse_section(values.get("ingest"), IngestConfig, f"{params}: ingest"), load_seed(values, params), out)
+        run_ingest(
+            parse_section(values.get("ingest"), IngestConfig, f"{params}: ingest"), load_seed(values, params), out
+        )
 
 
 @app.command()
@@ -91,9 +95,9 @@ def predict(
 ) -> None:
     """Write a run's full opinion of every image of the splits."""
     from selftrain.config import load_params, parse_section
+    from selftrain.hardware import HardwareConfig
     from selftrain.predictions.predict import predict as run_predict
     from selftrain.stage import sole_writer
-    from selftrain.hardware import HardwareConfig
 
     hardware = parse_section(load_params(params).get("hardware"), HardwareConfig, f"{params}: hardware")
     with sole_writer(out):
@@ -176,7 +180,9 @@ def browse(
     params: Params = PARAMS,
     corpus: Corpus = CORPUS,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5151,
-    build_only: Annotated[bool, typer.Option("--build-only", help="Build the dataset and do not open the App.")] = False,
+    build_only: Annotated[
+        bool, typer.Option("--build-only", help="Build the dataset and do not open the App.")
+    ] = False,
 ) -> None:
     """Open FiftyOne with the unlabeled pool: predictions, decisions, saved views."""
     from selftrain.config import load_params

@@ -29,7 +29,8 @@ def load_params(path: Path) -> dict[str, Any]:
 
     Raises UserError if the file is missing, is not YAML, or is not a mapping.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         params = YAML(typ="safe").load(path.read_text(encoding="utf-8"))

@@ -13,18 +13,20 @@ def mix(*words: int | NDArray[np.int64] | UInt64Array) -> UInt64Array:
     splitmix64's (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
     OOPSLA 2014), applied once a word.
     """
-    state = np.zeros((), dtype=np.uint64)
+    state: UInt64Array = np.zeros((), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for word in words:
-            bits = np.asarray(word).astype(np.int64, copy=False).view(np.uint64) if not (
-                isinstance(word, np.ndarray) and word.dtype == np.uint64
-            ) else word
-            state = state ^ bits
+            state = state ^ _bits(word)
             state = state + np.uint64(0x9E3779B97F4A7C15)
             state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state = state ^ (state >> np.uint64(31))
     return state
+
+
+def _bits(word: int | NDArray[np.int64] | UInt64Array) -> UInt64Array:
+    array = np.asarray(word)
+    return array if array.dtype == np.uint64 else array.astype(np.int64).view(np.uint64)
 
 
 def mixed_int(*words: int) -> int:

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from selftrain.config import did_you_mean, load_params, load_seed, parse_section
+from selftrain.config import Section, did_you_mean, load_params, load_seed, parse_section
 from selftrain.corpus.config import DigitsConfig, IngestConfig
 from selftrain.errors import UserError
 from selftrain.evaluation.config import EvaluateConfig
+from selftrain.hardware import HardwareConfig
 from selftrain.inspection.config import BrowseConfig
 from selftrain.predictions.config import select_config
-from selftrain.hardware import HardwareConfig
 from selftrain.training.config import RUN_SECTIONS, run_entry, train_config
 
-SECTIONS = {
+SECTIONS: dict[str, type[Section]] = {
     "digits": DigitsConfig,
     "ingest": IngestConfig,
     "evaluate": EvaluateConfig,
@@ -40,4 +40,5 @@ def check_params(path: Path) -> None:
         if section == "rounds":
             select_config(params, run, str(path))
             if entry.teacher not in known or entry.teacher == run:
-                raise UserError(f"{where}.teacher: there is no other run '{entry.teacher}'; {did_you_mean(str(entry.teacher), known)}")
+                hint = did_you_mean(str(entry.teacher), known)
+                raise UserError(f"{where}.teacher: there is no other run '{entry.teacher}'; {hint}")

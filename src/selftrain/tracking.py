@@ -100,25 +100,28 @@ class Tracker:
         self._started.wait()
         if self._error is not None:
             raise self._error
-        assert self.run_id is not None
-        return self.run_id
+        return self._known_run()
 
     def finish(self, status: str) -> None:
         """Store what is left and end the run as FINISHED, FAILED or KILLED; waits."""
         points, self._points = self._points, []
         self._jobs.put(lambda: self._store(points))
-        self._jobs.put(lambda: self._client.set_terminated(self.run_id, status))
+        self._jobs.put(lambda: self._client.set_terminated(self._known_run(), status))
         self._jobs.put(None)
         self._thread.join()
         if self._unstored:
             print(f"MLflow at {tracking_uri()}: {self._unstored} points of the curves could not be stored")
+
+    def _known_run(self) -> str:
+        assert self.run_id is not None
+        return self.run_id
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
                 if self._error is None:
                     job()
-            except Exception as error:  # handed to the training thread by wait_for_run
+            except Exception as error:  # noqa: BLE001 - handed to the training thread by wait_for_run
                 if not self._started.is_set():
                     self._error = error
                 else:
@@ -166,7 +169,7 @@ class Tracker:
         self._unstored += len(new)
         for start in range(0, len(new), BATCH):
             batch = new[start : start + BATCH]
-            self._client.log_batch(self.run_id, metrics=batch)
+            self._client.log_batch(self._known_run(), metrics=batch)
             self._unstored -= len(batch)
 
 

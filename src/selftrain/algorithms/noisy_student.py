@@ -28,9 +28,7 @@ class NoisyStudentConfig(Section):
     """Of the soft pseudo-labels; the paper's is 1."""
 
 
-def noisy_student_loss(
-    student_logits: Tensor, labels: Tensor, pseudo_labels: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def noisy_student_loss(student_logits: Tensor, labels: Tensor, pseudo_labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(average over all, mean over labeled, mean over pseudo-labeled) cross-entropy, three scalars.
 
     ``student_logits`` is (B + r·B, C), labeled images first; ``labels`` (B,) class indices;
@@ -38,7 +36,7 @@ def noisy_student_loss(
     """
     targets = torch.cat([one_hot(labels, student_logits.shape[1]), pseudo_labels])  # (B + r·B, C)
     losses = soft_cross_entropy(student_logits, targets)  # (B + r·B,)
-    labeled, unlabeled = losses.split([len(labels), len(pseudo_labels)])
+    labeled, unlabeled = torch.split(losses, [len(labels), len(pseudo_labels)])
     return losses.mean(), labeled.mean(), unlabeled.mean()
 
 

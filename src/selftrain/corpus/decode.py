@@ -57,7 +57,7 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Imag
     except UnidentifiedImageError:
         raise BrokenImage(f"not an image in a known format ({', '.join(FORMATS)})") from None
     # Pillow's decoders raise nearly anything on damaged files; whatever it is, it is this file's reason.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BrokenImage(f"cannot be decoded: {reason[:200]}") from None
 

@@ -38,8 +38,8 @@ def write_digits(config: DigitsConfig, seed: int, out: Path) -> None:
     pool += [(crop, "") for crop in _photograph_crops(config.out_of_domain, drawn)]
 
     shutil.rmtree(out, ignore_errors=True)
-    for split, members in by_split.items():
-        for index, label in sorted(members):
+    for split, chosen in by_split.items():
+        for index, label in sorted(chosen):
             _save(images[index], out / split / str(label) / f"digit-{index:04d}.png")
     with _new_file(out / "truth.csv").open("w", newline="") as file:
         rows = csv.writer(file)

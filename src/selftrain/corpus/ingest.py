@@ -37,9 +37,7 @@ def ingest(config: IngestConfig, seed: int, corpus: Path) -> dict[str, Any]:
     cut_images = _cut_splits(root, config, classes, seed)
     counts: dict[str, SplitCounts] = {}
     for split in SPLITS:
-        images = cut_images.get(split)
-        if images is None:
-            images = _found(root, getattr(config, split), split, classes)
+        images = cut_images.get(split) or _found(root, getattr(config, split), split, classes)
         with progress_bar(f"ingest {split}") as advance:
             counts[split] = update_split(
                 corpus / split,
@@ -103,7 +101,7 @@ def _found(root: Path, source: Source, split: str, classes: list[str]) -> Iterab
     return find_images(root, source.images, labeled=split != "unlabeled", classes=classes)
 
 
-def _cut_splits(root: Path, config: IngestConfig, classes: list[str], seed: int) -> dict[str, list[SourceImage]]:
+def _cut_splits(root: Path, config: IngestConfig, classes: list[str], seed: int) -> dict[str, Iterable[SourceImage]]:
     shares: dict[str, float] = {}
     for split in ("validation", "test"):
         source: Source = getattr(config, split)
@@ -111,7 +109,7 @@ def _cut_splits(root: Path, config: IngestConfig, classes: list[str], seed: int)
             shares[split] = source.share
     if not shares:
         return {}
-    return cut(_found(root, config.labeled, "labeled", classes), shares, seed)
+    return dict(cut(_found(root, config.labeled, "labeled", classes), shares, seed))
 
 
 def _write_quarantine(out: Path, counts: dict[str, SplitCounts]) -> None:
@@ -129,8 +127,8 @@ def _check_split(corpus: Path, split: str, count: SplitCounts, config: IngestCon
     if count.found and len(broken) / count.found > config.max_quarantined:
         raise UserError(
             f"{len(broken)} of the {count.found} images of split '{split}' are broken, more than "
-            f"`ingest.max_quarantined` ({config.max_quarantined:g}) allows; the first is {broken[0][0]}: {broken[0][1]}; "
-            f"all are in {corpus / 'quarantine.parquet'}"
+            f"`ingest.max_quarantined` ({config.max_quarantined:g}) allows; the first is {broken[0][0]}: "
+            f"{broken[0][1]}; all are in {corpus / 'quarantine.parquet'}"
         )
     per_class = _images_per_class(corpus / split, classes)
     if count.kept + count.added == 0:

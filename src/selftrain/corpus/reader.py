@@ -23,7 +23,9 @@ class ShardReader:
     def read(self, shard: str, offset: int, size: int) -> bytes:
         """The bytes of one image. ``shard`` is as the manifest has it: a name in the split's folder, or a URL."""
         location = shard if "://" in shard else f"{self.split_folder}/{shard}"
-        data = self._read_url(location, offset, size) if "://" in location else self._map(location)[offset : offset + size]
+        data = (
+            self._read_url(location, offset, size) if "://" in location else self._map(location)[offset : offset + size]
+        )
         if len(data) != size:
             raise UserError(f"{location}: shorter than its manifest says; restore it with `dvc checkout`")
         return data

@@ -140,8 +140,8 @@ def _from_tar(url: str, file: object, *, labeled: bool, classes: list[str] | Non
         if sample:
             yield from _sample_image(url, stem, sample, labeled, classes)
         # tarfile takes a missing end for the end; a whole tar has a block of zeros there.
-        tar.fileobj.seek(tar.offset)  # type: ignore[union-attr]
-        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # type: ignore[union-attr]
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("cut short: its end mark is missing")
 
 

@@ -1,10 +1,14 @@
 """Hidden truth: what unlabeled images really show, where somebody knows. Read to measure, never to train."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selftrain.corpus.manifest import scan_manifest
 from selftrain.errors import UserError
 from selftrain.files import atomic_path
+
+if TYPE_CHECKING:
+    import polars as pl
 
 NO_CLASS = -1
 """Truth of an image that shows none of the classes."""
@@ -23,20 +27,24 @@ def write_truth(truth_csv: Path | None, corpus: Path, classes: list[str], quaran
     unknown = truth.filter(pl.col("class").is_not_null() & ~pl.col("class").is_in(classes))
     if len(unknown):
         raise UserError(f"{truth_csv}: '{unknown['class'][0]}', the label of {unknown['source'][0]}, is not a class")
-    index = pl.DataFrame({"class": classes, "label": list(range(len(classes)))}, schema={"class": pl.String, "label": pl.Int32})
+    index = pl.DataFrame(
+        {"class": classes, "label": list(range(len(classes)))}, schema={"class": pl.String, "label": pl.Int32}
+    )
     rows = truth.join(index, on="class", how="left").with_columns(pl.col("label").fill_null(NO_CLASS))
     pool = scan_manifest(corpus / "unlabeled").select("key", "source").collect(engine="streaming")
     known = rows.join(pool, on="source", how="left")
     missing = known.filter(pl.col("key").is_null() & ~pl.col("source").is_in(sorted(quarantined)))
     if len(missing):
-        raise UserError(f"{truth_csv}: {missing['source'][0]} is not among the unlabeled images; correct or remove its row")
+        raise UserError(
+            f"{truth_csv}: {missing['source'][0]} is not among the unlabeled images; correct or remove its row"
+        )
     found = known.filter(pl.col("key").is_not_null()).select("key", "label").sort("key")
     with atomic_path(out) as temporary:
         found.write_parquet(temporary)
     return len(found)
 
 
-def _read_csv(path: Path) -> "pl.DataFrame":  # noqa: F821
+def _read_csv(path: Path) -> "pl.DataFrame":
     import polars as pl
 
     if not path.is_file():

@@ -22,7 +22,7 @@ from selftrain.evaluation.pseudo_labels import (
 from selftrain.files import read_json, write_json
 
 if TYPE_CHECKING:
-    import polars as pl
+    pass
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
     matrix = metrics.confusion_matrix(test.labels, test.predicted, len(classes))
     np.savetxt(details / "confusion_matrix.csv", matrix, fmt="%d", delimiter=",")
     recall = metrics.per_class_accuracy(matrix).tolist()
-    write_json(details / "run.json", run | {"classes": classes, "per_class_accuracy": dict(zip(classes, recall, strict=True))})
+    write_json(
+        details / "run.json", run | {"classes": classes, "per_class_accuracy": dict(zip(classes, recall, strict=True))}
+    )
     write_json(out / "metrics.json", figures)
     return figures
 

@@ -37,8 +37,14 @@ def select_examples(selection: Path | None, flipped: "pl.DataFrame | None", trut
         groups.append(_named("flipped", _first(rows, count, "confidence", descending=True)))
     empty = pl.DataFrame(
         schema={
-            "group": pl.String, "key": pl.Int64, "label": pl.Int32, "confidence": pl.Float32, "decision": pl.String,
-            "copies": pl.Int32, "truth": pl.Int32, "teacher_label": pl.Int32,
+            "group": pl.String,
+            "key": pl.Int64,
+            "label": pl.Int32,
+            "confidence": pl.Float32,
+            "decision": pl.String,
+            "copies": pl.Int32,
+            "truth": pl.Int32,
+            "teacher_label": pl.Int32,
         }
     )
     return pl.concat([empty, *groups], how="diagonal").select(COLUMNS)

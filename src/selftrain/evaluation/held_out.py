@@ -25,7 +25,7 @@ class HeldOut:
     @property
     def correct(self) -> NDArray[np.bool_]:
         """Whether each prediction is right, (N,)."""
-        return self.predicted == self.labels
+        return np.equal(self.predicted, self.labels)
 
 
 def load_held_out(predictions: Path, corpus: Path, split: str) -> HeldOut:

@@ -45,16 +45,20 @@ def pseudo_label_metrics(counts: "pl.DataFrame") -> dict[str, Any]:
     import polars as pl
 
     kept = counts.filter(pl.col("decision") == KEPT)
+
+    def total(rows: pl.DataFrame, column: str) -> int:
+        return int(rows[column].sum())
+
     figures: dict[str, Any] = {
-        "coverage": kept["images"].sum() / counts["images"].sum(),
-        "kept": kept["images"].sum(),
-        "balanced": kept["copies"].sum(),
+        "coverage": total(kept, "images") / total(counts, "images"),
+        "kept": total(kept, "images"),
+        "balanced": total(kept, "copies"),
     }
-    if kept["known"].sum():
-        figures["pseudo_label_accuracy"] = kept["correct"].sum() / kept["known"].sum()
-        figures["out_of_domain_kept"] = kept["out_of_domain"].sum()
-    if counts["known"].sum():
-        figures["pseudo_label_accuracy_unfiltered"] = counts["correct"].sum() / counts["known"].sum()
+    if total(kept, "known"):
+        figures["pseudo_label_accuracy"] = total(kept, "correct") / total(kept, "known")
+        figures["out_of_domain_kept"] = total(kept, "out_of_domain")
+    if total(counts, "known"):
+        figures["pseudo_label_accuracy_unfiltered"] = total(counts, "correct") / total(counts, "known")
     return figures
 
 
@@ -85,7 +89,9 @@ def class_balance(counts: "pl.DataFrame", classes: list[str]) -> "pl.DataFrame":
         pl.col("images").filter(kept).sum().alias("kept"),
         pl.col("copies").sum().alias("balanced"),
     )
-    names = pl.DataFrame({"label": range(len(classes)), "class": classes}, schema={"label": pl.Int32, "class": pl.String})
+    names = pl.DataFrame(
+        {"label": range(len(classes)), "class": classes}, schema={"label": pl.Int32, "class": pl.String}
+    )
     return names.join(by_class, on="label", how="left").fill_null(0).drop("label")
 
 
@@ -94,7 +100,11 @@ def confidence_histogram(counts: "pl.DataFrame") -> "pl.DataFrame":
     import polars as pl
 
     confidence = (pl.col("bin") // 5) / 20
-    return counts.group_by("decision", confidence.alias("confidence")).agg(pl.col("images").sum()).sort("decision", "confidence")
+    return (
+        counts.group_by("decision", confidence.alias("confidence"))
+        .agg(pl.col("images").sum())
+        .sort("decision", "confidence")
+    )
 
 
 def flips(predictions: Path, teacher_predictions: Path) -> "pl.DataFrame":

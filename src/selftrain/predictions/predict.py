@@ -19,14 +19,20 @@ from selftrain.corpus.keys import make_key, shard_of_part, split_of
 from selftrain.corpus.manifest import manifest_parts
 from selftrain.errors import UserError
 from selftrain.files import read_json, remove_temporary_files
+from selftrain.hardware import Hardware, HardwareConfig, resolve
 from selftrain.predictions.table import PredictionPart, made_from, write_part
 from selftrain.progress import progress_bar
 from selftrain.training.clean_images import CleanImages, in_batches
-from selftrain.hardware import Hardware, HardwareConfig, resolve
 from selftrain.training.loading import ImageLoader, load_index
 from selftrain.training.models import load_model, to_input
 
-CODE = ("corpus/decode.py", "corpus/transforms.py", "predictions/predict.py", "training/clean_images.py", "training/models.py")
+CODE = (
+    "corpus/decode.py",
+    "corpus/transforms.py",
+    "predictions/predict.py",
+    "training/clean_images.py",
+    "training/models.py",
+)
 """Code that decides what a prediction is."""
 
 
@@ -43,7 +49,9 @@ def predict(model_folder: Path, corpus: Path, splits: list[str], out: Path, conf
     digest.update(code_digest(CODE).encode())
     for split in splits:
         todo = _outdated_parts(corpus / split, out / split, digest.hexdigest()[:32])
-        _predict_split(model, model_config["pretrained_cfg"], classes, corpus / split, out / split, todo, hardware, config)
+        _predict_split(
+            model, model_config["pretrained_cfg"], classes, corpus / split, out / split, todo, hardware, config
+        )
 
 
 def _outdated_parts(split_folder: Path, out: Path, made_with: str) -> dict[int, str]:

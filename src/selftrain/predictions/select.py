@@ -114,7 +114,9 @@ def select(config: SelectConfig, seed: int, predictions: Path, repeats: Path, ou
             before = totals.get((label, decision), (0, 0))
             totals[label, decision] = (before[0] + images, before[1] + copies)
     summary = _summary(totals, classes, config, quota, digest.hexdigest()[:32])
-    assert {p.label: p.kept for p in plans} == {p.label: totals.get((p.label, selection.KEPT), (0, 0))[0] for p in plans}
+    assert {p.label: p.kept for p in plans} == {
+        p.label: totals.get((p.label, selection.KEPT), (0, 0))[0] for p in plans
+    }
     write_json(out / "summary.json", summary)
     return summary
 
@@ -129,7 +131,7 @@ def _cutoffs(connection: "duckdb.DuckDBPyConnection", plans: list[ClassPlan], se
 
     plan = pl.DataFrame(plans, schema_overrides={"label": pl.Int32})
     connection.register("plan", plan.to_arrow())
-    connection.create_function("draw_lot", draw_lot, ["BIGINT"], "UBIGINT", type="arrow")  # type: ignore[arg-type, list-item]
+    connection.create_function("draw_lot", draw_lot, ["BIGINT"], "UBIGINT", type="arrow")  # type: ignore[call-overload]
     last_kept = pl.DataFrame(connection.sql(LAST_KEPT).to_arrow_table())
     last_extra = pl.DataFrame(connection.sql(LAST_WITH_EXTRA_COPY).to_arrow_table())
     connection.remove_function("draw_lot")

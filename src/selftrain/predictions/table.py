@@ -60,7 +60,7 @@ def made_from(folder: Path, shard: int) -> str | None:
         metadata = pq.read_metadata(folder / part_name(shard)).metadata or {}
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
-    return metadata.get(MADE_FROM, b"").decode()
+    return str(metadata.get(MADE_FROM, b"").decode())
 
 
 def prediction_parts(folder: Path) -> list[Path]:

@@ -77,4 +77,6 @@ def _page(
 
 def _decisions_made(rounds: list[EvaluatedRun]) -> list[str]:
     """Decisions that were taken at all."""
-    return [decision for decision in charts.DECISION_COLOURS if any(run.metrics["decisions"][decision] for run in rounds)]
+    return [
+        decision for decision in charts.DECISION_COLOURS if any(run.metrics["decisions"][decision] for run in rounds)
+    ]

@@ -33,11 +33,18 @@ def accuracy_chart(runs: list[EvaluatedRun]) -> str:
     values = np.array([[run.metrics[f"test_accuracy{end}"] for end in ("", "_low", "_high")] for run in runs]) * 100
     places = np.arange(len(runs))[::-1]
     axes.errorbar(
-        values[:, 0], places, xerr=[values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]],
-        fmt="o", color=BLUE, capsize=4, linewidth=1.5,
+        values[:, 0],
+        places,
+        xerr=[values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]],
+        fmt="o",
+        color=BLUE,
+        capsize=4,
+        linewidth=1.5,
     )
     for value, place in zip(values[:, 0], places, strict=True):
-        axes.annotate(f"{value:.1f}", (value, place), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=9)
+        axes.annotate(
+            f"{value:.1f}", (value, place), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=9
+        )
     axes.set_yticks(places, [run.name for run in runs])
     axes.set_ylim(-0.6, len(runs) - 0.3)
     axes.set_xlabel("test accuracy, %")
@@ -106,8 +113,12 @@ def balance_chart(runs: list[EvaluatedRun]) -> str:
         axes.bar(places, balance["predicted"], 0.8, color=GREY, alpha=0.4, label="predicted")
         axes.bar(places, balance["kept"], 0.8, color=GREEN, label="kept")
         axes.step(
-            np.append(places, len(places)) - 0.5, [*balance["balanced"], balance["balanced"][-1]],
-            where="post", color=ORANGE, linewidth=1.5, label="balanced",
+            np.append(places, len(places)) - 0.5,
+            [*balance["balanced"], balance["balanced"][-1]],
+            where="post",
+            color=ORANGE,
+            linewidth=1.5,
+            label="balanced",
         )
         if len(balance) <= 20:
             axes.set_xticks(places, balance["class"].cast(str), rotation=90 if len(balance) > 10 else 0, fontsize=8)
@@ -132,7 +143,7 @@ def confusion_chart(run: EvaluatedRun) -> str:
     if len(classes) <= 15:
         for row, column in np.argwhere(matrix > 0):
             colour = "white" if shares[row, column] > 0.5 else "#202020"
-            axes.text(column, row, int(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
+            axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
     axes.set(xlabel="predicted", ylabel="actual")
     return _svg(figure)
 

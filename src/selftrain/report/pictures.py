@@ -76,7 +76,9 @@ def _picture(row: dict[str, object], image: str, classes: list[str]) -> Picture:
     caption = f"{teacher}→{label} {confidence}" if teacher else f"{label} {confidence}"
     known = f", truth: {truth}" if truth else ""
     copies = f", {row['copies']} copies" if row["copies"] else ""
-    return Picture(image, f"{row['key']}: {caption}{copies}{known}", caption, wrong=truth is not None and truth != label)
+    return Picture(
+        image, f"{row['key']}: {caption}{copies}{known}", caption, wrong=truth is not None and truth != label
+    )
 
 
 def _name(label: object, classes: list[str]) -> str | None:

@@ -25,7 +25,8 @@ class EvaluatedRun:
     @property
     def teacher(self) -> str | None:
         """Its teacher's name; None for supervised runs."""
-        return self.about["teacher"]
+        teacher: str | None = self.about["teacher"]
+        return teacher
 
     @property
     def is_round(self) -> bool:

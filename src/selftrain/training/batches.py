@@ -115,7 +115,9 @@ class Steps:
         return len(self.steps)
 
 
-def batch_loader(batches: TrainingBatches, first_step: int, total_steps: int, workers: int, pin: bool) -> "DataLoader[Batch]":
+def batch_loader(
+    batches: TrainingBatches, first_step: int, total_steps: int, workers: int, pin: bool
+) -> "DataLoader[Batch]":
     """Batches of the steps from ``first_step`` on, in order, made by ``workers`` processes (0: this one)."""
     return DataLoader(
         batches,

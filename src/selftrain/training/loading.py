@@ -35,7 +35,12 @@ class ImageIndex:
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "ImageIndex":
         """The index of some of the images."""
         return ImageIndex(
-            self.split_folder, self.shards, self.keys[rows], self.shard[rows], self.offset[rows], self.size[rows],
+            self.split_folder,
+            self.shards,
+            self.keys[rows],
+            self.shard[rows],
+            self.offset[rows],
+            self.size[rows],
             self.labels[rows],
         )
 
@@ -55,8 +60,13 @@ def load_index(split_folder: Path) -> ImageIndex:
     arrays = [np.concatenate(part) if part else np.empty(0, np.int64) for part in parts]
     keys, shard, offset, size, labels = arrays
     return ImageIndex(
-        split_folder, shards, keys.astype(np.int64), shard.astype(np.int32), offset.astype(np.int64),
-        size.astype(np.int32), labels.astype(np.int32),
+        split_folder,
+        shards,
+        keys.astype(np.int64),
+        shard.astype(np.int32),
+        offset.astype(np.int64),
+        size.astype(np.int32),
+        labels.astype(np.int32),
     )
 
 

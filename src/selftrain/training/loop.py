@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.counters import mixed_int
+from selftrain.hardware import Hardware
 from selftrain.progress import progress_bar
 from selftrain.training.batches import Share, TrainingBatches, batch_loader
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
 from selftrain.training.config import TrainConfig
-from selftrain.hardware import Hardware
 from selftrain.training.models import normalization, to_input
 from selftrain.training.optimization import Descent
 from selftrain.training.validation import Score, Validation
@@ -59,7 +59,12 @@ class Loop:
         self.best_weights: dict[str, Tensor] = {}
 
     def run(
-        self, batches: TrainingBatches, validation: Validation, curves: Curves, checkpoints: Path, checkpoint_seconds: float
+        self,
+        batches: TrainingBatches,
+        validation: Validation,
+        curves: Curves,
+        checkpoints: Path,
+        checkpoint_seconds: float,
     ) -> None:
         """Train from the newest checkpoint, or the start, to the end. The best weights are then in ``best_weights``."""
         state = load_checkpoint(checkpoints)
@@ -70,12 +75,17 @@ class Loop:
         pin = self.hardware.device.type == "cuda"
         loader = batch_loader(batches, self.step, self.total_steps, self.hardware.workers, pin)
         self.algorithm.train()
-        with progress_bar(f"train {checkpoints.parent.name}", self.total_steps, self.step) as advance, _stoppable() as stop:
+        with (
+            progress_bar(f"train {checkpoints.parent.name}", self.total_steps, self.step) as advance,
+            _stoppable() as stop,
+        ):
             for batch in loader:
                 window.add(self._one_step(batch), _images_in(batch) * self.share.world_size)
                 if self.step % LOG_EVERY == 0 or self.step == self.total_steps:
                     self.seconds += window.seconds
-                    figures = window.means() | {f"{name}_learning_rate": d.learning_rate for name, d in self.descents.items()}
+                    figures = window.means() | {
+                        f"{name}_learning_rate": d.learning_rate for name, d in self.descents.items()
+                    }
                     curves.log(self.step, figures)
                     advance(window.steps, loss=f"{figures['loss']:.3f}")
                     window = Window()

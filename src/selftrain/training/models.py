@@ -22,7 +22,7 @@ def create_model(
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise UserError(f"train.model: timm knows no model '{name}'; {did_you_mean(architecture, timm.list_models())}")
-    noise = {"drop_rate": dropout, "drop_path_rate": stochastic_depth}
+    noise: dict[str, Any] = {"drop_rate": dropout, "drop_path_rate": stochastic_depth}
     try:
         return timm.create_model(
             name, pretrained=pretrained, num_classes=num_classes, **{key: rate for key, rate in noise.items() if rate}
@@ -38,9 +38,7 @@ def create_model(
         raise
 
 
-def export_model(
-    model: nn.Module, folder: Path, *, classes: list[str], image_size: int, crop_fraction: float
-) -> None:
+def export_model(model: nn.Module, folder: Path, *, classes: list[str], image_size: int, crop_fraction: float) -> None:
     """Write a timm model folder: ``config.json`` and ``model.safetensors``.
 
     ``timm.create_model("local-dir:<folder>", pretrained=True)`` reads it anywhere.

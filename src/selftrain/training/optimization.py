@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim._optim_factory import create_optimizer_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
@@ -39,12 +39,14 @@ class Descent:
 
 
 def create_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """timm's optimizer by name; no weight decay on biases and norms. Raises UserError for unknown names."""
+    """Timm's optimizer by name; no weight decay on biases and norms. Raises UserError for unknown names."""
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     try:
         return create_optimizer_v2(network, opt=config.optimizer, **options)
     except (ValueError, AssertionError):
-        raise UserError(f"train.optimizer: timm knows no optimizer '{config.optimizer}'; try adamw, sgd or rmsproptf") from None
+        raise UserError(
+            f"train.optimizer: timm knows no optimizer '{config.optimizer}'; try adamw, sgd or rmsproptf"
+        ) from None
 
 
 def create_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int) -> Scheduler:
@@ -59,5 +61,5 @@ def create_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total
         step_on_epochs=False,
         updates_per_epoch=1,
     )
-    assert schedule is not None
+    assert isinstance(schedule, Scheduler)
     return schedule

@@ -30,8 +30,12 @@ def load_pseudo_labels(split_folder: Path, selection: Path, predictions: Path, s
     share it, and it may be larger than memory.
     """
     index = load_index(split_folder)
-    copies = np.concatenate([pq.read_table(part, columns=["copies"]).column(0).to_numpy() for part in selection_parts(selection)])
-    keys = np.concatenate([pq.read_table(part, columns=["key"]).column(0).to_numpy() for part in selection_parts(selection)])
+    copies = np.concatenate(
+        [pq.read_table(part, columns=["copies"]).column(0).to_numpy() for part in selection_parts(selection)]
+    )
+    keys = np.concatenate(
+        [pq.read_table(part, columns=["key"]).column(0).to_numpy() for part in selection_parts(selection)]
+    )
     if not np.array_equal(keys, index.keys):
         raise UserError(f"{selection}: was made from other images than {split_folder} holds; run `dvc repro`")
     selected = copies > 0
@@ -45,7 +49,7 @@ def _gather_log_probs(
     predictions: Path, selection: Path, selected: NDArray[np.bool_], scratch: Path
 ) -> NDArray[np.float16]:
     """The selected rows of a prediction table, (N, C), as a mapped file without a name."""
-    gathered: np.memmap | None = None  # type: ignore[type-arg]
+    gathered: np.memmap | None = None
     seen, written = 0, 0
     for part in selection_parts(selection):
         rows = read_part(predictions / part.name).log_probs

@@ -18,9 +18,7 @@ PROBABILITY = 0.5
 """Of each drawn operation to be applied."""
 
 
-def randaugment(
-    image: Image.Image, operations: int, magnitude: float, policy: str, rng: random.Random
-) -> Image.Image:
+def randaugment(image: Image.Image, operations: int, magnitude: float, policy: str, rng: random.Random) -> Image.Image:
     """Apply ``operations`` random operations of a policy, each with probability one half.
 
     ``image`` is RGB and keeps its size; ``magnitude`` is 0–30; ``policy`` is a key of ``POLICIES``.

@@ -17,15 +17,14 @@ from selftrain.config import did_you_mean, parse_section
 from selftrain.corpus.manifest import manifest_digest
 from selftrain.errors import UserError
 from selftrain.files import read_json, write_json
+from selftrain.hardware import HardwareConfig, processes, resolve
 from selftrain.predictions.selection import selection_digest
 from selftrain.predictions.table import made_from_digest
 from selftrain.stage import WORK
 from selftrain.tracking import Tracker
 from selftrain.training.batches import Share, TrainingBatches
-from selftrain.hardware import HardwareConfig
 from selftrain.training.config import TrainConfig
 from selftrain.training.distributed import process_group, rank_and_world, wait_for_all
-from selftrain.hardware import processes, resolve
 from selftrain.training.loading import load_index
 from selftrain.training.loop import Loop
 from selftrain.training.models import create_model, export_model
@@ -49,7 +48,13 @@ class Inputs:
 
 
 def train(
-    run: str, pipeline: str, config: TrainConfig, hardware: HardwareConfig, seed: int, inputs: Inputs, restart: list[str]
+    run: str,
+    pipeline: str,
+    config: TrainConfig,
+    hardware: HardwareConfig,
+    seed: int,
+    inputs: Inputs,
+    restart: list[str],
 ) -> None:
     """Train a run and write its model folder with ``run.json``; go on where a killed process stopped.
 
@@ -130,9 +135,13 @@ def _check(run: str, config: TrainConfig, algorithm: type[Algorithm], inputs: In
     if needs_pool and (inputs.selection is None or inputs.predictions is None):
         raise UserError(f"'{run}': {config.algorithm.name} needs --selection and --predictions")
     if not needs_pool and config.unlabeled_ratio:
-        raise UserError(f"train.unlabeled_ratio of '{run}': {config.algorithm.name} uses no unlabeled images; set it to 0")
+        raise UserError(
+            f"train.unlabeled_ratio of '{run}': {config.algorithm.name} uses no unlabeled images; set it to 0"
+        )
     if config.batch_size % share.world_size:
-        raise UserError(f"train.batch_size of '{run}': {config.batch_size} does not divide by {share.world_size} processes")
+        raise UserError(
+            f"train.batch_size of '{run}': {config.batch_size} does not divide by {share.world_size} processes"
+        )
 
 
 def _pseudo_labels(algorithm: type[Algorithm], inputs: Inputs) -> PseudoLabels | None:
@@ -190,7 +199,11 @@ def _tracked(
         "mlflow.source.git.commit": git_commit(),
     }
     contexts = {"labeled": "training", "validation": "validation", "selection": "pseudo-labels"}
-    paths = {"labeled": inputs.corpus / "labeled", "validation": inputs.corpus / "validation", "selection": inputs.selection}
+    paths = {
+        "labeled": inputs.corpus / "labeled",
+        "validation": inputs.corpus / "validation",
+        "selection": inputs.selection,
+    }
     datasets = {contexts[name]: (str(paths[name]), data[name]) for name in contexts if name in data}
     remembered = folder / "mlflow_run_id"
     run_id = remembered.read_text().strip() if remembered.exists() else None

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from selftrain.hardware import Hardware
 from selftrain.training.batches import Share
 from selftrain.training.clean_images import CleanImages, in_batches
 from selftrain.training.config import TrainConfig
 from selftrain.training.distributed import share_buffers, summed
-from selftrain.hardware import Hardware
 from selftrain.training.loading import ImageIndex, ImageLoader
 from selftrain.training.models import normalization, to_input
 

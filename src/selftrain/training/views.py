@@ -30,7 +30,5 @@ def view(
     if rng.random() < noise.flip:
         square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if name == "image":
-        square = randaugment(
-            square, noise.randaugment_ops, noise.randaugment_magnitude, noise.randaugment_policy, rng
-        )
+        square = randaugment(square, noise.randaugment_ops, noise.randaugment_magnitude, noise.randaugment_policy, rng)
     return np.asarray(square)
