@@ -30,8 +30,8 @@ class Shard:
         self.tar_path = split_folder / shard_name(shard)
         self.part_path = part_path(split_folder, shard)
         self.rows: list[dict[str, Any]] = []
-        self._file = _staged(self.tar_path).open("wb")  # noqa: SIM115 - closed by commit
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._file = _staged(self.tar_path).open("wb")
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     def add(self, row: dict[str, Any], data: bytes) -> None:
         """Add an image: its manifest row, in which ``shard, offset, size`` are filled in here, and its bytes."""

@@ -90,4 +90,5 @@ def confusion_matrix(labels: Labels, predicted: Labels, num_classes: int) -> NDA
 def per_class_accuracy(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     """Recall of each class from a confusion matrix; NaN for classes without images."""
     with np.errstate(invalid="ignore"):
-        return np.divide(np.diag(matrix), matrix.sum(axis=1))
+        shares: NDArray[np.float64] = np.diag(matrix) / matrix.sum(axis=1)
+    return shares
