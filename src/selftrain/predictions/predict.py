@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader
 
 from selftrain.code import code_digest
 from selftrain.corpus.keys import make_key, shard_of_part, split_of
@@ -25,6 +24,7 @@ from selftrain.progress import progress_bar
 from selftrain.training.clean_images import CleanImages, in_batches
 from selftrain.training.loading import ImageLoader, load_index
 from selftrain.training.models import load_model, to_input
+from selftrain.training.workers import in_order
 
 CODE = (
     "corpus/decode.py",
@@ -83,13 +83,10 @@ def _predict_split(
     rows_of = {shard: _rows_of_shard(index.keys, shard) for shard in todo}
     batches = [batch for rows in rows_of.values() for batch in in_batches(rows, config.predict_batch_size)]
     size, crop_fraction = pretrained["input_size"][1], pretrained["crop_pct"]
-    loader = DataLoader(
-        CleanImages(ImageLoader(index), batches, size, crop_fraction),
-        batch_size=None,
-        # Starting workers costs more than a few batches do.
-        num_workers=hardware.workers if len(batches) > 8 else 0,
-        pin_memory=hardware.device.type == "cuda",
-    )
+    images = CleanImages(ImageLoader(index), batches, size, crop_fraction)
+    # Starting workers costs more than a few batches do.
+    workers = hardware.workers if len(batches) > 8 else 0
+    loader = in_order(images, range(len(batches)), workers, pin_memory=hardware.device.type == "cuda")
     with progress_bar(f"predict {out.parent.name}/{out.name}", total=sum(map(len, batches))) as advance:
         log_probs = _log_probs(model, pretrained, loader, hardware, advance)
         for shard, source in todo.items():
@@ -111,7 +108,7 @@ def _rows_of_shard(keys: NDArray[np.int64], shard: int) -> NDArray[np.int64]:
 def _log_probs(
     model: nn.Module,
     pretrained: dict,  # type: ignore[type-arg]
-    loader: "DataLoader[torch.Tensor]",
+    loader: Iterator[torch.Tensor],
     hardware: Hardware,
     advance: Callable[..., None],
 ) -> Iterator[NDArray[np.float32]]:

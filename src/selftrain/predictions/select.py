@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT = "2GB"
 
-# NaN compares as the largest number in SQL; it must never pass for a high confidence.
+# NaN compares as the largest number in SQL; it must never pass for a high confidence. Parquet's statistics
+# leave NaN out, and DuckDB 2.0, believing them, drops `NOT isnan(…)` as always true: hence the setting in `select`.
 CANDIDATES = """
 CREATE VIEW candidates AS
 SELECT key, label, confidence FROM read_parquet({parts})
@@ -93,6 +94,7 @@ def select(config: SelectConfig, seed: int, predictions: Path, repeats: Path, ou
     parts = prediction_parts(predictions)
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill}'")
+        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
         connection.execute(
             CANDIDATES.format(parts=[str(part) for part in parts], threshold=config.threshold, repeats=repeats)
         )

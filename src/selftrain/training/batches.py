@@ -1,13 +1,12 @@
 """Batches: what a step sees, computed from (seed, step) alone."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from selftrain.algorithms.algorithm import Batch
 from selftrain.counters import mixed_int
@@ -100,36 +99,3 @@ class TrainingBatches(Dataset[Batch]):
                 images[name][place] = view(decoded, name, size, config.crop_fraction, config.noise, noise_seed)
         arrays = {**images, **{name: targets[name] for name in self.views[source] if name in targets}}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
-class Steps:
-    """The steps of a training from ``first`` on, as a sampler: a step can be sought directly."""
-
-    def __init__(self, first: int, total: int) -> None:
-        self.steps = range(first, total)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-
-def batch_loader(
-    batches: TrainingBatches, first_step: int, total_steps: int, workers: int, pin: bool
-) -> "DataLoader[Batch]":
-    """Batches of the steps from ``first_step`` on, in order, made by ``workers`` processes (0: this one)."""
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=Steps(first_step, total_steps),
-        num_workers=workers,
-        pin_memory=pin,
-        worker_init_fn=_one_thread,
-        prefetch_factor=4 if workers else None,
-    )
-
-
-def _one_thread(worker: int) -> None:
-    del worker
-    torch.set_num_threads(1)

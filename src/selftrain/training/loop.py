@@ -15,12 +15,13 @@ from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.counters import mixed_int
 from selftrain.hardware import Hardware
 from selftrain.progress import progress_bar
-from selftrain.training.batches import Share, TrainingBatches, batch_loader
+from selftrain.training.batches import Share, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
 from selftrain.training.config import TrainConfig
 from selftrain.training.models import normalization, to_input
 from selftrain.training.optimization import Descent
 from selftrain.training.validation import Score, Validation
+from selftrain.training.workers import in_order
 
 LOG_EVERY = 10
 MODEL_NOISE = 3
@@ -73,13 +74,13 @@ class Loop:
         saved_at = time.monotonic()
         window = Window()
         pin = self.hardware.device.type == "cuda"
-        loader = batch_loader(batches, self.step, self.total_steps, self.hardware.workers, pin)
+        steps = range(self.step, self.total_steps)
         self.algorithm.train()
         with (
             progress_bar(f"train {checkpoints.parent.name}", self.total_steps, self.step) as advance,
             _stoppable() as stop,
         ):
-            for batch in loader:
+            for batch in in_order(batches, steps, self.hardware.workers, pin):
                 window.add(self._one_step(batch), _images_in(batch) * self.share.world_size)
                 if self.step % LOG_EVERY == 0 or self.step == self.total_steps:
                     self.seconds += window.seconds

@@ -65,10 +65,12 @@ def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
     Raises UserError if the folder is not there or not whole.
     """
+    from safetensors import SafetensorError
+
     config = read_json(folder / "config.json", "dvc repro")
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: not a whole timm model folder ({reason}); train it again") from None
     return model.eval(), config

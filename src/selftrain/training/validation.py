@@ -1,13 +1,11 @@
 """Accuracy and loss on the validation split, while training."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from selftrain.hardware import Hardware
 from selftrain.training.batches import Share
@@ -16,6 +14,7 @@ from selftrain.training.config import TrainConfig
 from selftrain.training.distributed import share_buffers, summed
 from selftrain.training.loading import ImageIndex, ImageLoader
 from selftrain.training.models import normalization, to_input
+from selftrain.training.workers import in_order
 
 KEPT_DECODED = 256 * 2**20
 """Bytes of decoded validation images up to which they are decoded once and kept."""
@@ -38,11 +37,10 @@ class Validation:
         images = CleanImages(ImageLoader(index), batches, config.image_size, config.crop_fraction)
         self.hardware = hardware
         self.labels = [torch.from_numpy(index.labels[batch].astype(np.int64)) for batch in batches]
-        self.images: Iterable[Tensor]
+        self.images = images
+        self.decoded: list[Tensor] | None = None
         if len(mine) * config.image_size**2 * 3 <= KEPT_DECODED:
-            self.images = [images[batch] for batch in range(len(images))]
-        else:
-            self.images = DataLoader(images, batch_size=None, num_workers=hardware.workers)
+            self.decoded = list(in_order(images, range(len(images)), workers=0))
 
     @torch.inference_mode()
     def score(self, model: nn.Module) -> Score:
@@ -52,7 +50,8 @@ class Validation:
         model.eval()
         mean, std = normalization(model)
         totals = torch.zeros(3, dtype=torch.float64)  # correct, loss, images
-        for images, labels in zip(self.images, self.labels, strict=True):
+        batches = self.decoded or in_order(self.images, range(len(self.images)), self.hardware.workers)
+        for images, labels in zip(batches, self.labels, strict=True):
             with self.hardware.autocast():
                 logits = model(to_input(images, mean, std, self.hardware.device)).float().cpu()  # (B, C)
             totals[0] += (logits.argmax(dim=1) == labels).sum()

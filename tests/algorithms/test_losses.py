@@ -1,0 +1,60 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from selftrain.algorithms import losses
+from selftrain.algorithms.noisy_student import NoisyStudent, NoisyStudentConfig, noisy_student_loss
+
+
+def by_hand(logits: list[float], target: list[float]) -> float:
+    normaliser = math.log(sum(math.exp(value) for value in logits))
+    return -sum(p * (value - normaliser) for p, value in zip(target, logits, strict=True))
+
+
+def test_soft_cross_entropy_by_hand() -> None:
+    logits, targets = [[1.0, -2.0, 0.5], [0.0, 3.0, 3.0]], [[0.2, 0.3, 0.5], [0.0, 1.0, 0.0]]
+    found = losses.soft_cross_entropy(torch.tensor(logits), torch.tensor(targets))
+    assert found.tolist() == pytest.approx([by_hand(*pair) for pair in zip(logits, targets, strict=True)], rel=1e-5)
+
+
+def test_hard_targets_are_ordinary_cross_entropy() -> None:
+    logits, labels = torch.randn(6, 4), torch.tensor([0, 3, 1, 2, 2, 0])
+    found = losses.soft_cross_entropy(logits, losses.one_hot(labels, 4))
+    assert torch.allclose(found, functional.cross_entropy(logits, labels, reduction="none"), atol=1e-6)
+
+
+def test_temperature() -> None:
+    log_probs = torch.tensor([[0.7, 0.2, 0.1]]).log()
+    assert torch.allclose(losses.with_temperature(log_probs, 1.0), torch.tensor([[0.7, 0.2, 0.1]]))
+    squared = torch.tensor([[0.49, 0.04, 0.01]])
+    assert torch.allclose(losses.with_temperature(log_probs, 0.5), squared / squared.sum())
+
+
+def test_noisy_student_averages_over_all_images() -> None:
+    logits = torch.randn(2 + 6, 3)
+    labels, pseudo_labels = torch.tensor([2, 0]), torch.rand(6, 3).softmax(dim=1)
+    targets = [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], *pseudo_labels.tolist()]
+    each = [by_hand(*pair) for pair in zip(logits.tolist(), targets, strict=True)]
+    loss, labeled, unlabeled = noisy_student_loss(logits, labels, pseudo_labels)
+    assert loss.item() == pytest.approx(sum(each) / 8, rel=1e-5)
+    assert labeled.item() == pytest.approx(sum(each[:2]) / 2, rel=1e-5)
+    assert unlabeled.item() == pytest.approx(sum(each[2:]) / 6, rel=1e-5)
+
+
+@pytest.mark.parametrize(("labels", "temperature"), [("soft", 1.0), ("soft", 0.5), ("hard", 1.0)])
+def test_noisy_student_takes_the_teachers_opinion_as_asked(labels: str, temperature: float) -> None:
+    student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    algorithm = NoisyStudent(student, NoisyStudentConfig.model_validate({"labels": labels, "temperature": temperature}))
+    images = torch.randn(5, 3, 2, 2)
+    log_probs = torch.randn(3, 3).log_softmax(dim=1)
+    batch = {
+        "labeled": {"image": images[:2], "label": torch.tensor([1, 2])},
+        "unlabeled": {"image": images[2:], "log_probs": log_probs},
+    }
+    target = (
+        (log_probs / temperature).softmax(dim=1) if labels == "soft" else functional.one_hot(log_probs.argmax(1), 3)
+    )
+    expected = functional.cross_entropy(student(images[2:]), target.float())
+    assert algorithm.loss(batch)["unlabeled_loss"].item() == pytest.approx(expected.item(), rel=1e-5)

@@ -1,0 +1,219 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import webdataset
+from tests.conftest import image_bytes, write_images
+
+from selftrain.corpus.config import IngestConfig
+from selftrain.corpus.ingest import ingest
+from selftrain.corpus.lookup import read_images
+from selftrain.corpus.manifest import read_manifest
+from selftrain.errors import UserError
+from selftrain.files import read_json
+
+MakeConfig = Callable[..., IngestConfig]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def sources(corpus: Path, split: str) -> dict[str, int]:
+    table = read_manifest(corpus / split, ["source", "key"])
+    return dict(zip(table["source"].to_pylist(), table["key"].to_pylist(), strict=True))
+
+
+def test_manifest_rows_lead_to_the_bytes_as_found(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    (photos / "pool" / "odd.name é.webp").write_bytes(image_bytes(7, (20, 30), "WEBP"))
+    ingest(ingest_config(), 0, tmp_path / "corpus")
+    by_key = {key: source for source, key in sources(tmp_path / "corpus", "unlabeled").items()}
+    assert len(by_key) == 10
+    for key, image_format, data in read_images(tmp_path / "corpus" / "unlabeled", by_key):
+        assert data == (photos / by_key[key]).read_bytes()
+        assert image_format == ("WEBP" if "odd" in by_key[key] else "PNG")
+
+
+def test_any_webdataset_reader_opens_the_shards(ingest_config: MakeConfig, tmp_path: Path) -> None:
+    ingest(ingest_config(), 0, tmp_path / "corpus")
+    tars = sorted(str(path) for path in (tmp_path / "corpus" / "labeled").glob("*.tar"))
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False))
+    manifest = read_manifest(tmp_path / "corpus" / "labeled", ["key", "label"]).to_pylist()
+    assert [(int(s["__key__"]), int(s["cls"])) for s in samples] == [(row["key"], row["label"]) for row in manifest]
+    assert read_json(tmp_path / "corpus" / "classes.json", "") == ["cat", "dog", "owl"]
+
+
+def test_again_changes_nothing_and_new_images_go_to_new_shards(
+    ingest_config: MakeConfig, photos: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    ingest(ingest_config(), 0, corpus)
+    before = files(corpus)
+    ingest(ingest_config(), 0, corpus)
+    assert files(corpus) == before
+    write_images(photos / "pool" / "more", 7, 99)
+    ingest(ingest_config(), 0, corpus)
+    after = files(corpus)
+    assert {name for name in before if after.get(name) != before[name]} == {"summary.json"}
+    assert sorted(set(after) - set(before)) == [
+        f"unlabeled/{name}-0000000{shard}.{end}"
+        for name, end in (("manifest/part", "parquet"), ("shard", "tar"))
+        for shard in (2, 3)
+    ]
+
+
+def test_a_removed_or_changed_image_touches_only_its_own_shard(
+    ingest_config: MakeConfig, photos: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    ingest(ingest_config(), 0, corpus)
+    before, keys = files(corpus), sources(corpus, "unlabeled")
+    removed, changed = sorted(keys)[6], sorted(keys)[7]
+    (photos / removed).unlink()
+    (photos / changed).write_bytes(image_bytes(1234))
+    ingest(ingest_config(), 0, corpus)
+    after = files(corpus)
+    assert after["unlabeled/shard-00000000.tar"] == before["unlabeled/shard-00000000.tar"]
+    assert after["unlabeled/shard-00000001.tar"] != before["unlabeled/shard-00000001.tar"]
+    now = sources(corpus, "unlabeled")
+    assert now.pop(changed) not in keys.values(), "another picture has another key"
+    assert now == {source: key for source, key in keys.items() if source not in (removed, changed)}
+    (_, _, data), *_ = read_images(corpus / "unlabeled", [sources(corpus, "unlabeled")[changed]])
+    assert data == image_bytes(1234)
+
+
+def test_a_new_class_relabels_everything(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    ingest(ingest_config(), 0, corpus)
+    for split in ("labeled", "validation", "test"):
+        write_images(photos / split / "bee", 1, 77 + len(split))
+    ingest(ingest_config(), 0, corpus)
+    rows = read_manifest(corpus / "labeled", ["source", "label"]).to_pylist()
+    assert {row["source"].split("/")[1]: row["label"] for row in rows} == {"bee": 0, "cat": 1, "dog": 2, "owl": 3}
+
+
+def test_broken_images_are_quarantined_and_counted(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    (photos / "pool" / "broken.jpg").write_bytes(b"nothing")
+    (photos / "pool" / "link.png").symlink_to(photos / "nowhere.png")
+    (photos / "labeled" / "stray.png").write_bytes(image_bytes())
+    summary = ingest(ingest_config(unlabeled={"images": ["pool", "pool"]}), 0, tmp_path / "corpus")
+    rows = pl.read_parquet(tmp_path / "corpus" / "quarantine.parquet").rows()
+    assert {(split, source): reason.split(":")[0] for split, source, reason in rows} == {
+        ("labeled", "labeled/stray.png"): "lies beside the class folders, so it has no class",
+        ("unlabeled", "pool/broken.jpg"): "not an image in a known format (JPEG, PNG, WEBP, BMP, GIF, TIFF)",
+        ("unlabeled", "pool/link.png"): "cannot be read",
+    }
+    counts = summary["unlabeled"]
+    assert (counts["found"], counts["images"], counts["quarantined"], counts["listed_twice"]) == (22, 9, 2, 11)
+
+
+def test_too_many_broken_images_stop_ingest(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    (photos / "pool" / "broken.jpg").write_bytes(b"")
+    ingest(ingest_config(max_quarantined=0.1), 0, tmp_path / "corpus")
+    (photos / "pool" / "worse.jpg").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"2 of the 11 images of split 'unlabeled' are broken.*pool/broken.jpg: empty file"
+    ):
+        ingest(ingest_config(max_quarantined=0.1), 0, tmp_path / "corpus")
+    assert len(pl.read_parquet(tmp_path / "corpus" / "quarantine.parquet")) == 2
+
+
+def test_leaks_and_duplicates_are_found(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    pool = photos / "pool"
+    test_image = min((photos / "test" / "dog").iterdir())
+    (pool / "leak.png").write_bytes(test_image.read_bytes())
+    (pool / "z-twin.bmp").write_bytes(image_bytes(50_000, image_format="BMP"))  # pool/50-000.png, in another format
+    (pool / "labeled.png").write_bytes(min((photos / "labeled" / "cat").iterdir()).read_bytes())
+    ingest(ingest_config(), 0, tmp_path / "corpus")
+    names = {
+        key: source
+        for split in ("labeled", "unlabeled", "test")
+        for source, key in sources(tmp_path / "corpus", split).items()
+    }
+    rows = pl.read_parquet(tmp_path / "corpus" / "duplicates.parquet").rows()
+    assert {(names[key], kind, names[of]) for key, kind, of in rows} == {
+        ("pool/leak.png", "leak", str(test_image.relative_to(photos))),
+        ("pool/z-twin.bmp", "duplicate", "pool/50-000.png"),
+        ("pool/labeled.png", "duplicate", "labeled/cat/10-000.png"),
+    }
+
+
+def test_truth_is_matched_by_file(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    (photos / "truth.csv").write_text("file,label\npool/50-003.png,owl\npool/50-001.png,\n")
+    ingest(ingest_config(truth="truth.csv"), 0, tmp_path / "corpus")
+    keys = sources(tmp_path / "corpus", "unlabeled")
+    truth = dict(pl.read_parquet(tmp_path / "corpus" / "truth.parquet").rows())
+    assert truth == {keys["pool/50-003.png"]: 2, keys["pool/50-001.png"]: -1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\npool/50-003.png,cow\n", "'cow', the label of pool/50-003.png, is not a class"),
+        ("file,label\npool/gone.png,cat\n", "pool/gone.png is not among the unlabeled images"),
+        ("name,label\n", "expected the columns file,label; found name,label"),
+    ],
+)
+def test_wrong_truth_is_an_error(
+    ingest_config: MakeConfig, photos: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    (photos / "truth.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        ingest(ingest_config(truth="truth.csv"), 0, tmp_path / "corpus")
+
+
+def test_classes_that_differ_between_splits_are_named(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    write_images(photos / "test" / "bee", 1)
+    with pytest.raises(UserError, match="class 'bee' is a folder of split 'test', but not a class of split 'labeled'"):
+        ingest(ingest_config(), 0, tmp_path / "corpus")
+    write_images(photos / "labeled" / "bee", 1)
+    with pytest.raises(UserError, match="class 'bee' has no folder in split 'validation'"):
+        ingest(ingest_config(), 0, tmp_path / "corpus")
+
+
+def test_an_empty_pool_is_an_error(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    (photos / "empty").mkdir()
+    with pytest.raises(UserError, match="split 'unlabeled' has no usable images in empty"):
+        ingest(ingest_config(unlabeled={"images": "empty"}), 0, tmp_path / "corpus")
+
+
+def test_splits_cut_from_one_folder(ingest_config: MakeConfig, tmp_path: Path) -> None:
+    cut = {"cut_from": "labeled", "share": 0.25}
+    summary = ingest(ingest_config(validation=cut, test=cut), 0, tmp_path / "corpus")
+    assert [summary[split]["per_class"] for split in ("labeled", "validation", "test")] == [
+        dict.fromkeys(("cat", "dog", "owl"), count) for count in (2, 1, 1)
+    ]
+
+
+def test_killed_at_any_moment_and_run_again_it_ends_the_same(photos: Path, tmp_path: Path) -> None:
+    write_images(photos / "pool", 300, 60)
+    values = (
+        f"dict(root={str(photos)!r}, labeled=dict(images='labeled'), unlabeled=dict(images='pool'), "
+        "validation=dict(images='validation'), test=dict(images='test'), images_per_shard=7)"
+    )
+    program = (
+        "import sys; from pathlib import Path; from selftrain.corpus.ingest import ingest\n"
+        f"from selftrain.corpus.config import IngestConfig\ningest(IngestConfig(**{values}), 0, Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", program]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    killed = 0
+    for attempt in range(40):
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=0.4 + 0.2 * attempt)
+            break
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+            time.sleep(0.01)
+    assert killed >= 3
+    assert process.returncode == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")

@@ -1,0 +1,129 @@
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from tests.conftest import image_bytes, write_images
+
+from selftrain.corpus.sources import class_folders, find_images
+from selftrain.errors import UserError
+
+
+def found(
+    root: Path, *paths: str, labeled: bool = True, classes: list[str] | None = None
+) -> list[tuple[str, str | None]]:
+    return [(i.source, i.class_name) for i in find_images(root, list(paths), labeled=labeled, classes=classes)]
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def test_class_folders_are_read_deep_and_in_order(tmp_path: Path) -> None:
+    write_images(tmp_path / "a" / "dog" / "deep", 1)
+    write_images(tmp_path / "a" / "cat", 2)
+    (tmp_path / "a" / "cat" / "notes.txt").write_text("no image")
+    assert found(tmp_path, "a") == [
+        ("a/cat/0-000.png", "cat"),
+        ("a/cat/0-001.png", "cat"),
+        ("a/dog/deep/0-000.png", "dog"),
+    ]
+    assert class_folders(tmp_path, ["a"]) == ["cat", "dog"]
+
+
+def test_a_flat_folder_and_a_list_of_folders(tmp_path: Path) -> None:
+    write_images(tmp_path / "b", 1)
+    write_images(tmp_path / "a" / "x", 1)
+    assert found(tmp_path, "b", "a", labeled=False) == [("b/0-000.png", None), ("a/x/0-000.png", None)]
+
+
+def test_any_file_name_is_recorded_as_valid_text(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    names = ["a.b.c.PNG", "é 日本.jpg", "new\nline.gif", os.fsdecode(b"bad\xff.png")]
+    for name in names:
+        (tmp_path / "pool" / name).write_bytes(image_bytes())
+    sources = {source for source, _ in found(tmp_path, "pool", labeled=False)}
+    assert sources == {"pool/a.b.c.PNG", "pool/é 日本.jpg", "pool/new\nline.gif", "pool/bad\\xff.png"}
+
+
+def test_links_are_followed_and_cycles_end(tmp_path: Path) -> None:
+    write_images(tmp_path / "elsewhere", 1)
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "pool" / "loop").symlink_to(tmp_path / "pool")
+    assert found(tmp_path, "pool", labeled=False) == [("pool/link/0-000.png", None)]
+
+
+def test_an_image_beside_the_class_folders_has_no_class(tmp_path: Path) -> None:
+    write_images(tmp_path / "a" / "cat", 1)
+    write_images(tmp_path / "a", 1)
+    problems = {i.source: i.problem for i in find_images(tmp_path, ["a"], labeled=True, classes=None)}
+    assert problems == {"a/0-000.png": "lies beside the class folders, so it has no class", "a/cat/0-000.png": None}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [("", "no such folder"), ("a", "no class folders"), ("a/cat", "class folder without images")]
+)
+def test_missing_and_empty_folders_are_named(tmp_path: Path, make: str, message: str) -> None:
+    (tmp_path / make).mkdir(parents=True, exist_ok=True)
+    with pytest.raises(UserError, match=message):
+        found(tmp_path, "a")
+
+
+def test_shards_by_brace_pattern(tmp_path: Path) -> None:
+    for shard in range(2):
+        members = {f"s{shard}-{n}.png": image_bytes(n) for n in range(2)} | {"x.txt": b"no image"}
+        members |= {f"s{shard}-{n}.cls": str(n).encode() for n in range(2)}
+        write_tar(tmp_path / f"t-{shard}.tar", dict(sorted(members.items())))
+    rows = found(tmp_path, "t-{0..1}.tar", classes=["cat", "dog"])
+    assert rows[0] == ("t-0.tar::s0-0.png", "cat")
+    assert [name for _, name in rows] == ["cat", "dog"] * 2
+    assert len(found(tmp_path, str(tmp_path / "t-0.tar"), labeled=False)) == 2
+
+
+def test_shards_from_any_fsspec_url(tmp_path: Path) -> None:
+    import fsspec
+
+    write_tar(tmp_path / "t.tar", {"a.png": image_bytes()})
+    fsspec.filesystem("memory").pipe("/bucket/t.tar", (tmp_path / "t.tar").read_bytes())
+    images = list(find_images(tmp_path, ["memory://bucket/t.tar"], labeled=False, classes=None))
+    assert [image.source for image in images] == ["memory://bucket/t.tar::a.png"]
+    assert images[0].read() == image_bytes()
+
+
+def test_every_image_of_a_sample_is_its_own_and_nothing_is_lost(tmp_path: Path) -> None:
+    write_tar(tmp_path / "t.tar", {f"cat.{n}.png": image_bytes(n) for n in range(10)})
+    assert len(found(tmp_path, "t.tar", labeled=False)) == 10
+
+
+@pytest.mark.parametrize("cls", [b"9", b"cat", b""])
+def test_a_bad_class_index_is_a_problem_of_that_image(tmp_path: Path, cls: bytes) -> None:
+    write_tar(tmp_path / "t.tar", {"a.png": image_bytes(), "a.cls": cls})
+    (image,) = find_images(tmp_path, ["t.tar"], labeled=True, classes=["x"])
+    assert image.problem
+    assert ".cls member" in image.problem
+
+
+def test_every_cut_of_a_shard_is_noticed(tmp_path: Path) -> None:
+    write_tar(tmp_path / "t.tar", {f"{n}.png": image_bytes(n) for n in range(3)})
+    whole = (tmp_path / "t.tar").read_bytes()
+    with tarfile.open(tmp_path / "t.tar") as tar:
+        tar.getmembers()
+        end = tar.offset
+    for length in range(0, end, 97):
+        (tmp_path / "t.tar").write_bytes(whole[:length])
+        with pytest.raises(UserError, match="damaged shard"):
+            found(tmp_path, "t.tar", labeled=False)
+
+
+def test_missing_shards_and_missing_class_names(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such shard"):
+        found(tmp_path, "t.tar", labeled=False)
+    write_tar(tmp_path / "t.tar", {"a.png": image_bytes(), "a.cls": b"0"})
+    with pytest.raises(UserError, match=r"ingest\.classes: missing"):
+        found(tmp_path, "t.tar")

@@ -1,0 +1,159 @@
+import math
+import random
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from selftrain.corpus.keys import make_key
+from selftrain.counters import mix
+from selftrain.errors import UserError
+from selftrain.files import read_json
+from selftrain.predictions.config import SelectConfig, select_config
+from selftrain.predictions.select import plan_classes, select
+from selftrain.predictions.selection import scan_selection
+from selftrain.predictions.table import PredictionPart, write_part
+
+CLASSES = ["a", "b", "c"]
+SHARD = 7
+
+Rows = list[tuple[int, float]]
+
+
+def write_predictions(folder: Path, rows: Rows) -> list[int]:
+    """Write (label, confidence) rows as a prediction table; returns their keys."""
+    keys = [make_key("unlabeled", number // SHARD, number % SHARD) for number in range(len(rows))]
+    for shard in range(math.ceil(len(rows) / SHARD)):
+        part = slice(shard * SHARD, (shard + 1) * SHARD)
+        labels, confidences = zip(*rows[part], strict=True)
+        log_probs = np.zeros((len(labels), len(CLASSES)), np.float16)
+        arrays = (np.array(keys[part]), np.array(labels, np.int32), np.array(confidences, np.float32), log_probs)
+        write_part(folder, shard, PredictionPart(*arrays), CLASSES, "test")
+    return keys
+
+
+def write_repeats(path: Path, repeats: dict[int, str]) -> Path:
+    schema = {"key": pl.Int64, "kind": pl.String, "of_key": pl.Int64}
+    pl.DataFrame([(key, kind, 0) for key, kind in repeats.items()], schema=schema, orient="row").write_parquet(path)
+    return path
+
+
+def brute_force(
+    keys: list[int], rows: Rows, repeats: dict[int, str], config: SelectConfig, seed: int
+) -> dict[int, Any]:
+    threshold = float(np.float32(config.threshold))
+    candidates: dict[int, list[tuple[float, int]]] = {}
+    for key, (label, confidence) in zip(keys, rows, strict=True):
+        if key not in repeats and float(np.float32(confidence)) > threshold:
+            candidates.setdefault(label, []).append((-float(np.float32(confidence)), key))
+    quota = config.per_class
+    if quota == "auto":
+        quota = math.ceil(statistics.median(len(members) for members in candidates.values()))
+    copies = {}
+    for members in candidates.values():
+        kept = [key for _, key in sorted(members)[:quota]]
+        total = min(quota, len(kept) * config.max_copies)
+        lots = sorted(kept, key=lambda key: int(mix(seed, key)))
+        copies.update({key: total // len(kept) + (place < total % len(kept)) for place, key in enumerate(lots)})
+    result = {}
+    for key, (_, confidence) in zip(keys, rows, strict=True):
+        if key in repeats:
+            result[key] = (repeats[key], 0)
+        elif not float(np.float32(confidence)) > threshold:
+            result[key] = ("low_confidence", 0)
+        else:
+            result[key] = ("kept", copies[key]) if key in copies else ("over_quota", 0)
+    return result
+
+
+# Few distinct values, so that ties are common.
+CONFIDENCE = st.sampled_from([0.0, 0.1, 0.3, 0.30000001, 0.5, 0.75, 0.9, 1.0, math.nan])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 2), CONFIDENCE), min_size=1, max_size=40),
+    threshold=st.sampled_from([0.0, 0.3, 0.5]),
+    per_class=st.sampled_from(["auto", 1, 3, 10]),
+    max_copies=st.integers(1, 4),
+    seed=st.integers(0, 5),
+)
+def test_against_brute_force(
+    tmp_path_factory: pytest.TempPathFactory, rows: Rows, threshold: float, per_class: Any, max_copies: int, seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("select")
+    keys = write_predictions(folder / "p", rows)
+    repeats = {key: random.Random(key).choice(["leak", "duplicate"]) for key in keys[::5]}
+    config = SelectConfig(threshold=threshold, per_class=per_class, max_copies=max_copies)
+    path = write_repeats(folder / "repeats.parquet", repeats)
+    if not any(k not in repeats and float(np.float32(c)) > threshold for k, (_, c) in zip(keys, rows, strict=True)):
+        return
+    try:
+        summary = select(config, seed, folder / "p", path, folder / "out")
+    except UserError:
+        assert not any(
+            k not in repeats and float(np.float32(c)) > float(np.float32(threshold))
+            for k, (_, c) in zip(keys, rows, strict=True)
+        )
+        return
+    table = scan_selection(folder / "out").collect()
+    decided = {row["key"]: (row["decision"], row["copies"]) for row in table.iter_rows(named=True)}
+    assert decided == brute_force(keys, rows, repeats, config, seed)
+    assert table["key"].to_list() == keys
+    assert sum(summary["decisions"].values()) == summary["images"] == len(rows)
+
+
+def test_the_papers_plan() -> None:
+    quota, plans = plan_classes({0: 200_000, 1: 130_000, 2: 50_000, 3: 100}, 130_000, 10**6)
+    assert quota == 130_000
+    assert [(plan.kept, plan.kept * plan.copies + plan.extra) for plan in plans] == [
+        (130_000, 130_000), (130_000, 130_000), (50_000, 130_000), (100, 130_000),
+    ]  # fmt: skip
+    _, (bounded,) = plan_classes({0: 100}, 130_000, 10)
+    assert (bounded.copies, bounded.extra) == (10, 0)
+    assert plan_classes({0: 1, 1: 4, 2: 0}, "auto", 3)[0] == 3, "the median of the classes that have any, rounded up"
+
+
+def test_nan_is_never_kept_and_all_nan_is_an_error(tmp_path: Path) -> None:
+    repeats = write_repeats(tmp_path / "r.parquet", {})
+    write_predictions(tmp_path / "p", [(0, math.nan), (0, 0.9)])
+    select(SelectConfig(threshold=0), 0, tmp_path / "p", repeats, tmp_path / "out")
+    assert scan_selection(tmp_path / "out").collect()["decision"].to_list() == ["low_confidence", "kept"]
+    write_predictions(tmp_path / "q", [(0, math.nan)])
+    with pytest.raises(UserError, match="every confidence is NaN"):
+        select(SelectConfig(threshold=0), 0, tmp_path / "q", repeats, tmp_path / "out")
+
+
+def test_nothing_left_says_how_far_the_threshold_is(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p", [(0, 0.4), (1, 0.62)])
+    with pytest.raises(
+        UserError, match=r"select.threshold: 0.9 filters out every image.*highest confidence there is 0.620"
+    ):
+        select(SelectConfig(threshold=0.9), 0, tmp_path / "p", write_repeats(tmp_path / "r", {}), tmp_path / "out")
+
+
+def test_the_same_input_gives_the_same_bytes_and_the_seed_moves_the_copies(tmp_path: Path) -> None:
+    rows = [(number % 2 if number < 40 else 0, 0.5 + number / 1000) for number in range(100)]
+    write_predictions(tmp_path / "p", rows)
+    repeats = write_repeats(tmp_path / "r.parquet", {})
+    config = SelectConfig(per_class=35)
+    digests = [
+        select(config, seed, tmp_path / "p", repeats, tmp_path / f"out{number}")["digest"]
+        for number, seed in enumerate((1, 1, 2))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+    assert read_json(tmp_path / "out0" / "summary.json", "")["balanced_images"] == 70
+
+
+def test_rounds_overlay_the_defaults() -> None:
+    params = {"select": {"threshold": 0.3, "max_copies": 2}, "rounds": {"s1": {"select": {"threshold": 0.9}}}}
+    assert select_config(params, "s1", "p") == SelectConfig(threshold=0.9, max_copies=2)
+    with pytest.raises(UserError, match=r"p: rounds.s1.select.treshold: unknown parameter; did you mean 'threshold'"):
+        select_config({"rounds": {"s1": {"select": {"treshold": 1}}}}, "s1", "p")
+    with pytest.raises(UserError, match="there is no round 's2'"):
+        select_config(params, "s2", "p")

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from selftrain.config import load_params, load_seed, merged, parse_section
+from selftrain.corpus.config import IngestConfig
+from selftrain.errors import UserError
+from selftrain.training.config import TrainConfig, train_config
+
+TRAIN = {
+    "algorithm": {"name": "supervised"},
+    "model": "test_resnet",
+    "image_size": 32,
+    "batch_size": 8,
+    "learning_rate": 0.1,
+    "steps": 3,
+}
+
+
+def test_unknown_keys_are_named_with_a_suggestion() -> None:
+    with pytest.raises(UserError, match=r"params.yaml: train.stepz: unknown parameter; did you mean 'steps'\?"):
+        parse_section(TRAIN | {"stepz": 3}, TrainConfig, "params.yaml: train")
+    with pytest.raises(UserError, match=r"train.noise.dropuot: unknown parameter; did you mean 'dropout'\?"):
+        parse_section(TRAIN | {"noise": {"dropuot": 0.1}}, TrainConfig, "train")
+
+
+def test_wrong_values_are_named_with_what_was_given() -> None:
+    with pytest.raises(UserError, match=r"train.batch_size: .*greater than or equal to 1 \(got 0\)"):
+        parse_section(TRAIN | {"batch_size": 0}, TrainConfig, "train")
+    with pytest.raises(UserError, match="train.model: missing"):
+        parse_section({key: value for key, value in TRAIN.items() if key != "model"}, TrainConfig, "train")
+    with pytest.raises(UserError, match="give either `steps` or `epochs`"):
+        parse_section(TRAIN | {"epochs": 2}, TrainConfig, "train")
+
+
+def test_sections_are_frozen() -> None:
+    config = parse_section(TRAIN, TrainConfig, "train")
+    with pytest.raises(ValueError, match="frozen"):
+        config.steps = 5
+
+
+def test_epochs_count_labeled_images() -> None:
+    config = parse_section({**TRAIN, "steps": None, "epochs": 2.5, "unlabeled_ratio": 7}, TrainConfig, "train")
+    assert config.total_steps(labeled_images=80) == 25
+
+
+def test_merged_overlays_mappings_and_changes_neither() -> None:
+    defaults, own = {"a": 1, "noise": {"x": 1, "y": 2}}, {"noise": {"y": 3}, "b": [4]}
+    assert merged(defaults, own) == {"a": 1, "noise": {"x": 1, "y": 3}, "b": [4]}
+    assert defaults == {"a": 1, "noise": {"x": 1, "y": 2}}
+    assert merged(None, None) == {}
+
+
+def test_runs_overlay_the_defaults() -> None:
+    params = {"train": TRAIN, "rounds": {"s1": {"train": {"steps": 9}}}}
+    assert train_config(params, "s1", "p").steps == 9
+    with pytest.raises(UserError, match="there is no run 's2'; known: s1"):
+        train_config(params, "s2", "p")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "not valid YAML"), ("- 1", "expected a mapping"), ("a: 1\na: 2", "not valid YAML")],
+)
+def test_files_that_are_no_params(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_params(path)
+    with pytest.raises(UserError, match="no such file"):
+        load_params(tmp_path / "other.yaml")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, "1", True, 0.5])
+def test_seeds_are_whole_numbers(seed: object) -> None:
+    with pytest.raises(UserError, match="seed"):
+        load_seed({"seed": seed}, Path("p"))
+
+
+def test_a_source_is_paths_or_a_cut() -> None:
+    cut = {"cut_from": "labeled", "share": 0.1}
+    base = {"root": "r", "labeled": {"images": "a"}, "unlabeled": {"images": ["b", "c"]}, "test": cut}
+    config = parse_section(base | {"validation": cut}, IngestConfig, "ingest")
+    assert config.labeled.images == ["a"]
+    assert config.unlabeled.images == ["b", "c"]
+    for wrong in ({}, {"images": "a", **cut}, {"cut_from": "labeled"}, {"cut_from": "unlabeled", "share": 0.1}):
+        with pytest.raises(UserError, match=r"ingest\.validation"):
+            parse_section(base | {"validation": wrong}, IngestConfig, "ingest")

@@ -1,0 +1,42 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selftrain.errors import UserError
+from selftrain.files import atomic_path, read_json, remove_temporary_files, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"é": 1})
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert read_json(path, "x") == {"é": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_killed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    program = (
+        "import os, signal; from pathlib import Path; from selftrain.files import atomic_path\n"
+        f"with atomic_path(Path({str(path)!r})) as t:\n"
+        "    t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    remove_temporary_files(tmp_path)
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_missing_and_damaged_json_name_the_stage_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="`dvc repro x` makes it"):
+        read_json(tmp_path / "a.json", "dvc repro x")
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_json(tmp_path / "a.json", "dvc repro x")

@@ -1,0 +1,76 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from selftrain.stage import sole_writer
+with sole_writer(Path("models/a")):
+    print("in", flush=True)
+    time.sleep(float(sys.argv[1]))
+"""
+
+
+def hold(folder: Path, seconds: float, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(seconds)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def test_one_writer_at_a_time_and_the_second_says_that_it_waits(tmp_path: Path) -> None:
+    first = hold(tmp_path, 2)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "in\n"
+    began = time.monotonic()
+    second = hold(tmp_path, 0)
+    _, errors = second.communicate()
+    assert time.monotonic() - began > 1
+    assert "models/a: another process is still writing it" in errors
+    assert first.wait() == 0
+
+
+def test_a_killed_writer_frees_the_output(tmp_path: Path) -> None:
+    first = hold(tmp_path, 60)
+    assert first.stdout is not None
+    first.stdout.readline()
+    first.kill()
+    first.wait()
+    assert hold(tmp_path, 0).wait(timeout=10) == 0
+
+
+def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path: Path) -> None:
+    parent_program = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {HOLD!r}, '60'], stdout=subprocess.PIPE, text=True)\n"
+        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", parent_program],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"DVC_STAGE": "train@a"},
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while _runs(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(child)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,0 +1,78 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from selftrain.algorithms.algorithm import Batch
+from selftrain.training.batches import Share, TrainingBatches
+from selftrain.training.loading import load_index
+from selftrain.training.pseudo_labels import PseudoLabels
+from selftrain.training.workers import in_order
+
+VIEWS = {"labeled": ("image", "label"), "unlabeled": ("image", "image_weak", "log_probs")}
+
+
+def batches(corpus: Path, config: Any, share: Share | None = None, seed: int = 0) -> TrainingBatches:
+    index = load_index(corpus / "unlabeled")
+    log_probs = np.arange(len(index) * 3, dtype=np.float16).reshape(-1, 3)
+    epoch = np.repeat(np.arange(len(index), dtype=np.int32), np.arange(len(index)) % 3)
+    pseudo_labels = PseudoLabels(index, log_probs, epoch)
+    return TrainingBatches(config, VIEWS, seed, share or Share(), load_index(corpus / "labeled"), pseudo_labels)
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    return all(torch.equal(one[source][name], other[source][name]) for source in one for name in one[source])
+
+
+def test_shapes_and_views(photo_corpus: Path, tiny: Any) -> None:
+    batch = batches(photo_corpus, tiny(unlabeled_ratio=2))[0]
+    assert {name: tuple(value.shape) for name, value in batch["labeled"].items()} == {
+        "image": (8, 32, 32, 3),
+        "label": (8,),
+    }
+    assert {name: tuple(value.shape) for name, value in batch["unlabeled"].items()} == {
+        "image": (16, 32, 32, 3),
+        "image_weak": (16, 32, 32, 3),
+        "log_probs": (16, 3),
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_nothing_and_any_step_can_be_sought(photo_corpus: Path, tiny: Any, workers: int) -> None:
+    made = batches(photo_corpus, tiny(unlabeled_ratio=2))
+    loaded = list(in_order(batches(photo_corpus, tiny(unlabeled_ratio=2)), range(2, 7), workers))
+    assert len(loaded) == 5
+    assert all(equal(batch, made[step]) for step, batch in enumerate(loaded, start=2))
+    assert not equal(made[2], made[3])
+    assert not equal(made[2], batches(photo_corpus, tiny(unlabeled_ratio=2), seed=1)[2])
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_see_the_global_batch_between_them(photo_corpus: Path, tiny: Any, world_size: int) -> None:
+    config = tiny(unlabeled_ratio=2)
+    whole = batches(photo_corpus, config)[3]
+    parts = [batches(photo_corpus, config, Share(rank, world_size))[3] for rank in range(world_size)]
+    for source, views in whole.items():
+        for name, value in views.items():
+            assert torch.equal(torch.cat([part[source][name] for part in parts]), value)
+
+
+def test_every_labeled_image_comes_once_an_epoch_and_copies_as_often_as_they_should(
+    photo_corpus: Path, tiny: Any
+) -> None:
+    made = batches(photo_corpus, tiny(batch_size=6, unlabeled_ratio=5))
+    labels = torch.cat([made[step]["labeled"]["label"] for step in range(2)])
+    assert sorted(labels.tolist()) == [0] * 4 + [1] * 4 + [2] * 4
+    rows = torch.cat([made[step]["unlabeled"]["log_probs"][:, 0] for step in range(1)]) / 3
+    counts = np.bincount(rows.long().numpy(), minlength=30)
+    assert counts.tolist() == [row % 3 for row in range(30)]
+
+
+def test_a_copy_comes_with_other_noise(photo_corpus: Path, tiny: Any) -> None:
+    made = batches(photo_corpus, tiny(batch_size=6, unlabeled_ratio=5, noise={"randaugment_magnitude": 10}))
+    batch = made[0]["unlabeled"]
+    pairs = [(batch["log_probs"][:, 0] == row).nonzero().flatten() for row in (6.0, 15.0, 24.0, 33.0, 42.0, 51.0)]
+    assert all(len(pair) == 2 for pair in pairs)
+    assert any(not torch.equal(batch["image"][a], batch["image"][b]) for a, b in pairs)

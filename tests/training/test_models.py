@@ -1,0 +1,73 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from selftrain.errors import UserError
+from selftrain.training.models import create_model, export_model, load_model, normalization, to_input
+
+
+def test_the_export_loads_in_plain_timm_anywhere(tmp_path: Path) -> None:
+    model = create_model("test_resnet", 3, dropout=0.3, stochastic_depth=0.2)
+    export_model(model, tmp_path / "m", classes=["a", "b", "c"], image_size=48, crop_fraction=0.9)
+    program = (
+        "import timm, torch, json; torch.manual_seed(0)\n"
+        f"m = timm.create_model('local-dir:{tmp_path / 'm'}', pretrained=True).eval()\n"
+        "print(json.dumps([m(torch.ones(1, 3, 48, 48)).tolist(), m.pretrained_cfg['label_names'], list(m.pretrained_cfg['input_size'])]))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd="/", env=environment
+    )
+    logits, names, size = json.loads(result.stdout)
+    assert torch.allclose(torch.tensor(logits), model.eval()(torch.ones(1, 3, 48, 48)), atol=1e-6)
+    assert (names, size) == (["a", "b", "c"], [3, 48, 48])
+
+
+def test_load_model_gives_back_weights_and_settings(tmp_path: Path) -> None:
+    model = create_model("test_resnet", 2)
+    export_model(model, tmp_path, classes=["a", "b"], image_size=32, crop_fraction=1.0)
+    loaded, config = load_model(tmp_path)
+    assert not loaded.training
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+    assert config["label_names"] == ["a", "b"]
+    assert config["pretrained_cfg"]["input_size"] == [3, 32, 32]
+    assert config["pretrained_cfg"]["crop_pct"] == 1.0
+
+
+def test_user_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="timm knows no model 'resnet5O'; did you mean"):
+        create_model("resnet5O", 2)
+    with pytest.raises(UserError, match=r"stochastic_depth: 'vgg11' has none"):
+        create_model("vgg11", 2, stochastic_depth=0.1)
+    with pytest.raises(UserError, match="no such file"):
+        load_model(tmp_path)
+    export_model(create_model("test_resnet", 2), tmp_path, classes=["a", "b"], image_size=32, crop_fraction=1.0)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="not a whole timm model folder"):
+        load_model(tmp_path)
+
+
+def test_noise_is_on_while_training_and_off_in_eval() -> None:
+    model = create_model("test_resnet", 4, dropout=0.5)
+    images = torch.randn(2, 3, 32, 32)
+    model.train()
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))
+
+
+def test_to_input_normalises_like_timm() -> None:
+    model = timm.create_model("test_resnet", num_classes=2)
+    mean, std = normalization(model)
+    images = torch.randint(0, 256, (2, 5, 5, 3), dtype=torch.uint8)
+    expected = (images.float() / 255 - torch.tensor(mean)) / torch.tensor(std)
+    assert torch.allclose(to_input(images, mean, std, torch.device("cpu")), expected.permute(0, 3, 1, 2), atol=1e-6)

@@ -1,0 +1,55 @@
+import math
+
+import pytest
+import torch
+from tests.training.conftest import TINY
+
+from selftrain.errors import UserError
+from selftrain.training.config import TrainConfig
+from selftrain.training.optimization import Descent
+
+
+def rates(total: int, **changes: object) -> list[float]:
+    config = TrainConfig.model_validate(TINY | {"learning_rate": 0.1} | changes)
+    network = torch.nn.Linear(2, 1)
+    descent = Descent(network, config, total)
+    found = []
+    for step in range(total):
+        descent.minimize(network(torch.ones(1, 2)).sum(), step)
+        found.append(descent.learning_rate)
+    return found
+
+
+def test_cosine_after_a_linear_warmup() -> None:
+    found = rates(100, warmup=0.2)
+    first = 0.1 / 21
+    for step in range(20):
+        assert found[step] == pytest.approx(first + step * (0.1 - first) / 20)
+    for step in range(20, 100):
+        assert found[step] == pytest.approx(0.05 * (1 + math.cos(math.pi * step / 100)))
+
+
+def test_constant() -> None:
+    assert rates(10, schedule="constant", warmup=0) == pytest.approx([0.1] * 10)
+
+
+def test_the_rate_is_a_function_of_the_step_alone() -> None:
+    config = TrainConfig.model_validate(TINY)
+    network = torch.nn.Linear(2, 1)
+    late = Descent(network, config, 50)
+    late.minimize(network(torch.ones(1, 2)).sum(), 37)
+    assert late.learning_rate == pytest.approx(rates(50, learning_rate=TINY["learning_rate"])[37])
+
+
+def test_gradients_are_clipped() -> None:
+    config = TrainConfig.model_validate(TINY | {"optimizer": "sgd", "clip_grad": 0.5, "warmup": 0, "weight_decay": 0})
+    network = torch.nn.Linear(2, 1, bias=False)
+    before = network.weight.detach().clone()
+    Descent(network, config, 10).minimize(1000 * network(torch.ones(1, 2)).sum(), 0)
+    # The first step of SGD with momentum is the rate times the clipped gradient; Nesterov adds 0.9 of it again.
+    assert (network.weight - before).norm().item() == pytest.approx(0.5 * 1.9 * TINY["learning_rate"], rel=1e-4)
+
+
+def test_unknown_optimizers_are_named() -> None:
+    with pytest.raises(UserError, match="timm knows no optimizer 'adamz'"):
+        Descent(torch.nn.Linear(1, 1), TrainConfig.model_validate(TINY | {"optimizer": "adamz"}), 1)

@@ -1,0 +1,160 @@
+"""Whole trainings, in real processes."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tests.training.conftest import TINY
+
+from selftrain.corpus.manifest import iter_manifest
+from selftrain.predictions.table import PredictionPart, write_part
+
+
+def write_project(folder: Path, corpus: Path, **train: Any) -> None:
+    """A folder to run the command line in: params, the corpus, made-up predictions of a teacher."""
+    folder.mkdir()
+    (folder / "data").mkdir()
+    (folder / "data" / "corpus").symlink_to(corpus)
+    student = {"algorithm": {"name": "noisy_student"}, "unlabeled_ratio": 3, "ema_decay": 0.95, **train}
+    params = {
+        "seed": 0,
+        "train": TINY | {"steps": 60, "validate_every": 20},
+        "select": {"threshold": 0.2},
+        "supervised": {"teacher": {"train": {}}},
+        "rounds": {"student": {"teacher": "teacher", "train": student}},
+        "hardware": {"checkpoint_seconds": 0.1, "threads": 1, "processes": 1},
+    }
+    write_params(folder, params)
+    rng = np.random.default_rng(0)
+    for shard, table in iter_manifest(corpus / "unlabeled", ["key"]):
+        log_probs = np.log(rng.dirichlet(np.full(10, 0.2), table.num_rows) + 1e-6).astype(np.float16)
+        labels = log_probs.argmax(1)
+        confidences = np.exp(log_probs.max(1)).astype(np.float32)
+        part = PredictionPart(table["key"].to_numpy(), labels.astype(np.int32), confidences, log_probs)
+        write_part(folder / "predictions" / "teacher" / "unlabeled", shard, part, [str(c) for c in range(10)], "x")
+    selftrain(
+        folder, "select", "student", "--predictions", "predictions/teacher/unlabeled", "--out", "selections/student"
+    )
+
+
+def write_params(folder: Path, params: dict[str, Any]) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def selftrain(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "selftrain", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+TRAIN_STUDENT = (
+    "train", "student", "--out", "models/student", "--selection", "selections/student",
+    "--predictions", "predictions/teacher/unlabeled",
+)  # fmt: skip
+
+
+def mlflow_rows(folder: Path, query: str) -> list[Any]:
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        return connection.execute(query).fetchall()
+
+
+@pytest.mark.slow
+def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(digits_corpus: Path, tmp_path: Path) -> None:
+    write_project(tmp_path / "whole", digits_corpus)
+    write_project(tmp_path / "killed", digits_corpus)
+    whole = selftrain(tmp_path / "whole", *TRAIN_STUDENT)
+    assert whole.returncode == 0, whole.stderr
+
+    checkpoints = tmp_path / "killed" / ".selftrain" / "checkpoints" / "student"
+    steps = []
+    for wanted in (5, 25, 45):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "selftrain", *TRAIN_STUDENT], cwd=tmp_path / "killed", stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and newest_step(checkpoints) < wanted:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        steps.append(newest_step(checkpoints))
+    assert steps == sorted(steps)
+    assert 5 <= steps[0] < steps[-1] < 60
+    assert mlflow_rows(tmp_path / "killed", "select status from runs") == [("RUNNING",)]
+    ended = selftrain(tmp_path / "killed", *TRAIN_STUDENT)
+    assert ended.returncode == 0, ended.stderr
+
+    weights = [load_file(tmp_path / name / "models" / "student" / "model.safetensors") for name in ("whole", "killed")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert mlflow_rows(tmp_path / "killed", "select status, name from runs") == [("FINISHED", "student")]
+    points = mlflow_rows(tmp_path / "killed", "select step from metrics where key = 'loss' order by step")
+    assert points == [(step,) for step in range(10, 61, 10)], "every point once"
+    run = json.loads((tmp_path / "killed" / "models" / "student" / "run.json").read_text())
+    assert mlflow_rows(tmp_path / "killed", "select run_uuid from runs") == [(run["mlflow_run_id"],)]
+
+
+def newest_step(checkpoints: Path) -> int:
+    return max((int(path.stem.removeprefix("step-")) for path in checkpoints.glob("*/step-*.safetensors")), default=0)
+
+
+@pytest.mark.slow
+def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path) -> None:
+    # A network without BatchNorm, whose statistics are each process's own, and without random noise in the network.
+    changes = {
+        "model": "test_vit",
+        "image_size": 32,
+        "steps": 6,
+        "validate_every": 3,
+        "noise": {"dropout": 0.0},
+        "ema_decay": None,
+    }
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        write_project(folder, digits_corpus, **changes)
+        params = yaml.safe_load((folder / "params.yaml").read_text())
+        params["hardware"] |= {"processes": processes, "device": "cpu"}
+        write_params(folder, params)
+        result = selftrain(folder, *TRAIN_STUDENT)
+        assert result.returncode == 0, result.stderr
+    one, two = (load_file(tmp_path / name / "models" / "student" / "model.safetensors") for name in "12")
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], atol=2e-4, rtol=1e-3)
+    assert mlflow_rows(tmp_path / "2", "select status from runs") == [("FINISHED",)]
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_a_failure_is_marked(digits_corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    write_project(folder, digits_corpus, steps=2000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "selftrain", *TRAIN_STUDENT], cwd=folder, stderr=subprocess.DEVNULL
+    )
+    checkpoints = folder / ".selftrain" / "checkpoints" / "student"
+    while newest_step(checkpoints) < 3:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert mlflow_rows(folder, "select status from runs") == [("KILLED",)]
+    # A shard that is damaged after ingest fails the run, with the shard's name and without a traceback.
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["train"]["image_size"] = 24
+    write_params(folder, params)
+    (folder / "data" / "corpus").unlink()
+    subprocess.run(["cp", "-r", str(digits_corpus), str(folder / "data" / "corpus")], check=True)
+    tar = next((folder / "data" / "corpus" / "labeled").glob("*.tar"))
+    tar.write_bytes(tar.read_bytes().replace(b"\x89PNG", b"XXXX"))
+    failed = selftrain(folder, *TRAIN_STUDENT)
+    assert failed.returncode == 1
+    assert "shard-00000000.tar: image 1000000000000" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert sorted(mlflow_rows(folder, "select status from runs")) == [("FAILED",), ("KILLED",)]
