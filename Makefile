@@ -23,7 +23,8 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selftrain needs Python 3.11 or newer; name one with PYTHON=…")'
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(VENV)/bin/uv || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	uv pip install --quiet --require-hashes -r requirements.txt
+	@# Without bytecode, timm takes 7 s to import instead of 3.5, mlflow 3 instead of 1.5, in every process.
+	uv pip install --quiet --compile-bytecode --require-hashes -r requirements.txt
 	uv pip install --quiet --no-deps --editable .
 	@touch $@
 

@@ -43,7 +43,7 @@ def predict(model_folder: Path, corpus: Path, splits: list[str], out: Path, conf
     classes = read_json(corpus / "classes.json", "dvc repro ingest")
     if model_config["label_names"] != classes:
         raise UserError(f"{model_folder}: was trained on other classes than {corpus} has; train it again")
-    model.to(hardware.device)
+    model.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     digest = hashlib.sha256((model_folder / "model.safetensors").read_bytes())
     digest.update((model_folder / "config.json").read_bytes())
     digest.update(code_digest(CODE).encode())
