@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 
+from selftrain.errors import UserError
+
 app = typer.Typer(
     help="Self-training for image classifiers, with the pseudo-label set as the product.",
     no_args_is_help=True,
@@ -205,7 +207,7 @@ def main() -> None:
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         if debug:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
