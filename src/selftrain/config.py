@@ -6,7 +6,7 @@ that stage alone.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,15 +44,37 @@ def load_params(path: Path) -> dict[str, Any]:
 
 
 def parse_section(values: Any, model: type[SectionT], where: str) -> SectionT:
-    """Validate one section. ``where`` names it in errors, e.g. ``params.yaml: rounds.student1``."""
-    if values is None:
-        values = {}
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where}: expected a mapping of parameters, found {values!r}")
+    """Validate one section. ``where`` names it in errors, e.g. ``params.yaml: ingest``."""
+    return _parse(values, model, lambda path: where)
+
+
+def parse_overlaid(defaults: Any, own: Any, model: type[SectionT], defaults_where: str, own_where: str) -> SectionT:
+    """Validate defaults with a run's own values laid over them; errors name the one that holds the mistake."""
+    for values, where in ((defaults, defaults_where), (own, own_where)):
+        if not isinstance(values or {}, Mapping):
+            raise UserError(f"{where}: expected a mapping of parameters, found {values!r}")
+
+    def place(path: list[str]) -> str:
+        return defaults_where if _holds(defaults, path) and not _holds(own, path) else own_where
+
+    return _parse(merged(defaults, own), model, place)
+
+
+def _parse(values: Any, model: type[SectionT], where: Callable[[list[str]], str]) -> SectionT:
+    if not isinstance(values or {}, Mapping):
+        raise UserError(f"{where([])}: expected a mapping of parameters, found {values!r}")
     try:
-        return model.model_validate(dict(values))
+        return model.model_validate(dict(values or {}))
     except ValidationError as error:
         raise UserError("; ".join(_explain(item, model, where) for item in error.errors())) from None
+
+
+def _holds(values: Any, path: list[str]) -> bool:
+    for name in path:
+        if not isinstance(values, Mapping) or name not in values:
+            return False
+        values = values[name]
+    return True
 
 
 def load_seed(params: Mapping[str, Any], path: Path) -> int:
@@ -78,9 +100,9 @@ def did_you_mean(word: str, known: list[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
 
 
-def _explain(item: Any, model: type[Section], where: str) -> str:
+def _explain(item: Any, model: type[Section], where: Callable[[list[str]], str]) -> str:
     location = [str(part) for part in item["loc"]]
-    name = ".".join([where, *location]) if location else where
+    name = ".".join([where(location), *location])
     if item["type"] == "extra_forbidden":
         owner = _model_at(model, location[:-1])
         known = sorted(owner.model_fields) if owner else []

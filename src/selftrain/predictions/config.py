@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from selftrain.config import Section, merged, parse_section
+from selftrain.config import Section, parse_overlaid
+from selftrain.errors import UserError
 
 
 class SelectConfig(Section):
@@ -20,10 +21,9 @@ class SelectConfig(Section):
 
 def select_config(params: dict[str, Any], round_: str, params_path: str) -> SelectConfig:
     """The round's selection parameters: ``select``, overlaid with the round's own ``select``."""
-    from selftrain.errors import UserError
-
     rounds = params.get("rounds") or {}
     if round_ not in rounds:
         raise UserError(f"{params_path}: rounds: there is no round '{round_}'; there are: {', '.join(rounds)}")
     own = (rounds[round_] or {}).get("select")
-    return parse_section(merged(params.get("select"), own), SelectConfig, f"{params_path}: rounds.{round_}.select")
+    where = f"{params_path}: rounds.{round_}.select"
+    return parse_overlaid(params.get("select"), own, SelectConfig, f"{params_path}: select", where)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from selftrain.config import Section, did_you_mean, merged, parse_section
+from selftrain.config import Section, did_you_mean, parse_overlaid, parse_section
 from selftrain.errors import UserError
 
 
@@ -110,4 +110,5 @@ def run_entry(params: dict[str, Any], run: str, params_path: str) -> tuple[RunCo
 def train_config(params: dict[str, Any], run: str, params_path: str) -> TrainConfig:
     """The run's training parameters: ``train``, overlaid with the run's own ``train``."""
     entry, where = run_entry(params, run, params_path)
-    return parse_section(merged(params.get("train"), entry.train), TrainConfig, f"{where}.train")
+    defaults = params.get("train")
+    return parse_overlaid(defaults, entry.train, TrainConfig, f"{params_path}: train", f"{where}.train")

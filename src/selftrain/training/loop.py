@@ -45,7 +45,8 @@ class Loop:
         self, algorithm: Algorithm, config: TrainConfig, total_steps: int, seed: int, hardware: Hardware, share: Share
     ) -> None:
         # What `to_input` gives is channels-last in memory already; convolutions are faster for it.
-        self.algorithm = algorithm.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        algorithm.to(hardware.device).to(memory_format=torch.channels_last)
+        self.algorithm = algorithm
         self.algorithm.autocast = hardware.autocast
         self.descents = {
             name: Descent(network, config, total_steps) for name, network in algorithm.trained_networks().items()

@@ -44,7 +44,7 @@ def export_model(model: nn.Module, folder: Path, *, classes: list[str], image_si
     ``timm.create_model("local-dir:<folder>", pretrained=True)`` reads it anywhere.
     """
     mean, std = normalization(model)
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.to(memory_format=torch.contiguous_format)
     timm.models.save_for_hf(
         model,
         str(folder),

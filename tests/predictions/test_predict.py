@@ -1,0 +1,101 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from selftrain.corpus.ingest import ingest
+from selftrain.corpus.manifest import read_manifest
+from selftrain.errors import UserError
+from selftrain.hardware import HardwareConfig
+from selftrain.predictions.predict import predict
+from selftrain.predictions.table import iter_predictions
+from selftrain.training.models import create_model, export_model
+from tests.conftest import write_images
+
+HARDWARE = HardwareConfig(device="cpu", threads=1, workers=0, predict_batch_size=4)
+CLASSES = ["cat", "dog", "owl"]
+
+
+@pytest.fixture
+def project(ingest_config, photos: Path, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
+    ingest(ingest_config(), 0, tmp_path / "corpus")
+    make_model(tmp_path / "model", seed=0)
+    return tmp_path
+
+
+def make_model(folder: Path, seed: int, classes: list[str] = CLASSES) -> None:
+    torch.manual_seed(seed)
+    model = create_model("test_resnet", len(classes), dropout=0.5, stochastic_depth=0.3)
+    export_model(model, folder, classes=classes, image_size=32, crop_fraction=1.0)
+
+
+def run(project: Path, *splits: str) -> dict[str, tuple[int, int]]:
+    """Predict; returns (inode, time of change) of each part, which tell whether it was written anew."""
+    predict(project / "model", project / "corpus", list(splits or ["unlabeled", "test"]), project / "out", HARDWARE)
+    files = sorted((project / "out").rglob("*.parquet"))
+    return {str(path.relative_to(project / "out")): (os.stat(path).st_ino, os.stat(path).st_mtime_ns) for path in files}
+
+
+def test_rows_are_the_manifests_and_values_are_plain_timms(project: Path, photos: Path) -> None:
+    run(project)
+    manifest = read_manifest(project / "corpus" / "unlabeled", ["key", "source"]).to_pylist()
+    parts = [part for _, part in iter_predictions(project / "out" / "unlabeled")]
+    assert np.concatenate([part.keys for part in parts]).tolist() == [row["key"] for row in manifest]
+    model = timm.create_model(f"local-dir:{project / 'model'}", pretrained=True).eval()
+    mean, std = (torch.tensor(model.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+    rows = np.concatenate([part.log_probs for part in parts])
+    for row, found in zip(manifest, rows, strict=True):
+        image = Image.open(photos / row["source"])
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        square = image.resize((32, 32), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+        inputs = (torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255 - mean) / std
+        expected = model(inputs[None]).log_softmax(dim=1)[0].detach()
+        torch.testing.assert_close(torch.from_numpy(found).float(), expected, atol=2e-3, rtol=2e-3)
+    for part in parts:
+        assert part.labels.tolist() == part.log_probs.argmax(1).tolist()
+        np.testing.assert_allclose(part.confidences, np.exp(part.log_probs.max(1).astype(np.float32)), rtol=2e-3)
+
+
+def test_again_writes_nothing_and_a_missing_part_is_made_alone(project: Path) -> None:
+    first = run(project)
+    assert len(first) == 2 + 3
+    assert run(project) == first
+    (project / "out" / "test" / "part-00000001.parquet").unlink()
+    (project / "out" / "test" / "part-00000002.parquet").write_bytes(b"half")
+    (project / "out" / "test" / ".tmp-1-part-00000000.parquet").write_bytes(b"half")
+    again = run(project)
+    assert {name for name in first if first[name] != again.get(name)} <= {
+        "test/part-00000001.parquet", "test/part-00000002.parquet",
+    }  # fmt: skip
+    assert again.keys() == first.keys()
+    assert not list((project / "out" / "test").glob(".tmp*"))
+
+
+def test_a_grown_pool_costs_its_growth_and_a_removed_shard_its_part(project: Path, photos: Path, ingest_config) -> None:  # type: ignore[no-untyped-def]
+    first = run(project)
+    write_images(photos / "pool" / "more", 3, 88)
+    for path in sorted((photos / "pool").glob("*.png"))[:5]:
+        path.unlink()
+    ingest(ingest_config(), 0, project / "corpus")
+    second = run(project)
+    assert second.keys() - first.keys() == {"unlabeled/part-00000002.parquet"}
+    assert first.keys() - second.keys() == {"unlabeled/part-00000000.parquet"}
+    assert all(second[name] == first[name] for name in second.keys() & first.keys())
+
+
+def test_another_model_makes_everything_anew(project: Path) -> None:
+    first = run(project, "test")
+    make_model(project / "model", seed=1)
+    second = run(project, "test")
+    assert all(first[name] != second[name] for name in first)
+
+
+def test_other_classes_are_an_error(project: Path) -> None:
+    make_model(project / "model", seed=0, classes=["cat", "dog", "emu"])
+    with pytest.raises(UserError, match="was trained on other classes"):
+        run(project)

@@ -1,0 +1,111 @@
+"""The command line as a user meets it: what there is, and what mistakes say."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+
+def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"COLUMNS": "200", "TERM": "dumb"}
+    return subprocess.run(
+        [sys.executable, "-m", "selftrain", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+
+
+def shipped_params(folder: Path, *path: str, value: Any = None) -> None:
+    """The shipped params.yaml with one value replaced."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    section = params
+    for name in path[:-1]:
+        section = section[name]
+    if path:
+        section[path[-1]] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def one_line(result: "subprocess.CompletedProcess[str]") -> str:
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def test_the_commands_that_there_are() -> None:
+    shown = run(ROOT, "--help").stdout
+    names = ["digits", "ingest", "train", "predict", "select", "evaluate", "report", "summary", "browse", "check"]
+    assert [name for name in names if f" {name} " not in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("trian",), {}, "params.yaml: trian: unknown section; did you mean 'train'?"),
+        (("train", "lerning_rate"), 1, "params.yaml: train.lerning_rate: unknown parameter; did you mean 'learning_rate'?"),
+        (("train", "noise", "flip"), 2, "params.yaml: train.noise.flip: Input should be less than or equal to 1 (got 2)"),
+        (("train", "batch_size"), "many", "train.batch_size: Input should be a valid integer"),
+        (("rounds", "student2", "teacher"), "student9", "rounds.student2.teacher: there is no other run 'student9'; did you mean 'student"),
+        (("rounds", "student1", "select"), {"threshold": 1.5}, "rounds.student1.select.threshold: Input should be less than 1 (got 1.5)"),
+        (("ingest", "test"), {}, "ingest.test: give either `images` (paths) or `cut_from` with `share`"),
+        (("seed",), -1, "params.yaml: seed: expected a whole number"),
+        (("hardware", "workers"), "some", "hardware.workers"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_params_are_one_line(tmp_path: Path, path: tuple[str, ...], value: Any, message: str) -> None:
+    shipped_params(tmp_path, *path, value=value)
+    assert message in one_line(run(tmp_path, "check"))
+
+
+def test_shipped_params_pass(tmp_path: Path) -> None:
+    shipped_params(tmp_path)
+    assert run(tmp_path, "check").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "--params", "other.yaml"), "other.yaml: no such file"),
+        (("ingest", "--out", "c"), "data/digits: no such folder; correct `ingest.root` in params.yaml"),
+        (("summary",), "evaluation/noisy_student: nothing evaluated there yet; run `dvc repro`"),
+        (("browse",), "no run of this params file has predictions yet"),
+        (("select", "student1", "--predictions", "p", "--out", "s"), "data/corpus/duplicates.parquet: no such file"),
+        (("select", "student7", "--predictions", "p", "--out", "s"), "there is no round 'student7'"),
+        (("train", "studnet1", "--out", "m"), "there is no run 'studnet1'; did you mean 'student1'?"),
+        (("report", "--evaluation", "e", "--out", "r"), "e: nothing evaluated there yet"),
+    ],
+)
+def test_missing_things_are_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    shipped_params(tmp_path)
+    assert message in one_line(run(tmp_path, *arguments))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("supervised", "teacher", "train", "algorithm", "name"), "superwised", "there is no algorithm 'superwised'; did you mean 'supervised'?"),
+        (("supervised", "teacher", "train", "algorithm", "smoothing"), 1, "train.algorithm (supervised).smoothing: unknown parameter"),
+        (("supervised", "teacher", "train", "unlabeled_ratio"), 2, "supervised uses no unlabeled images; set it to 0"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_run_are_one_line(tmp_path: Path, path: tuple[str, ...], value: Any, message: str) -> None:
+    shipped_params(tmp_path, *path, value=value)
+    assert message in one_line(run(tmp_path, "train", "teacher", "--out", "m"))
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+    result = run(tmp_path, "check", "--debug")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert "load_params" in result.stderr
