@@ -1,5 +1,6 @@
 import io
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from selftrain.corpus.config import DigitsConfig, IngestConfig
 os.environ.update(
     DVC_NO_ANALYTICS="1",
     FIFTYONE_DO_NOT_TRACK="true",
+    FIFTYONE_DATABASE_DIR=tempfile.mkdtemp(prefix="selftrain-mongo-"),
     MLFLOW_DISABLE_TELEMETRY="true",
     OMP_WAIT_POLICY="PASSIVE",
 )
@@ -82,3 +84,36 @@ def digits_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = {"root": str(folder / "images"), "truth": "truth.csv", "images_per_shard": 400, **splits}
     ingest(IngestConfig.model_validate(config), 0, folder / "corpus")
     return folder / "corpus"
+
+
+@pytest.fixture(scope="session")
+def digits_rounds(digits_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with made-up opinions of a teacher and two students, and the selections made from them."""
+    from selftrain.corpus.manifest import iter_manifest
+    from selftrain.predictions.config import SelectConfig
+    from selftrain.predictions.select import select
+    from selftrain.predictions.table import PredictionPart, write_part
+
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "data").mkdir()
+    (folder / "data" / "corpus").symlink_to(digits_corpus)
+    classes = [str(label) for label in range(10)]
+    for number, run in enumerate(("teacher", "student1", "student2")):
+        rng = np.random.default_rng(number)
+        for split in ("unlabeled", "validation", "test"):
+            for shard, table in iter_manifest(digits_corpus / split, ["key"]):
+                log_probs = np.log(rng.dirichlet(np.full(10, 0.15), table.num_rows) + 1e-6).astype(np.float16)
+                arrays = (log_probs.argmax(1).astype(np.int32), np.exp(log_probs.max(1)).astype(np.float32), log_probs)
+                part = PredictionPart(table["key"].to_numpy(), *arrays)
+                write_part(folder / "predictions" / run / split, shard, part, classes, run)
+    for round_, teacher in (("student1", "teacher"), ("student2", "student1")):
+        table = folder / "predictions" / teacher / "unlabeled"
+        select(
+            SelectConfig(threshold=0.5), 0, table, digits_corpus / "duplicates.parquet", folder / "selections" / round_
+        )
+    (folder / "params.yaml").write_text(
+        "supervised: {teacher: {}}\n"
+        "rounds: {student1: {teacher: teacher}, student2: {teacher: student1}}\n"
+        "browse: {dataset: selftrain-test, images_per_view: 15}\n"
+    )
+    return folder

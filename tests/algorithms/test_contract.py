@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.conftest import TINY
 
 import selftrain
 from selftrain.algorithms.algorithm import Algorithm, Batch
@@ -15,6 +14,7 @@ from selftrain.training.batches import Share
 from selftrain.training.config import TrainConfig
 from selftrain.training.loop import Loop
 from selftrain.training.train import load_algorithm
+from tests.training.conftest import TINY
 
 NAMES = sorted(
     {path.stem for path in (Path(selftrain.__file__).parent / "algorithms").glob("*.py")}

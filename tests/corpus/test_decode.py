@@ -3,9 +3,9 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import image_bytes
 
 from selftrain.corpus.decode import BrokenImage, decode, decode_with_format
+from tests.conftest import image_bytes
 
 
 def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
-from tests.conftest import SMALL_DIGITS
 
 from selftrain.corpus.digits import write_digits
 from selftrain.corpus.keys import SPLITS
 from selftrain.corpus.manifest import read_manifest
+from tests.conftest import SMALL_DIGITS
 
 
 def tree(folder: Path) -> dict[str, bytes]:

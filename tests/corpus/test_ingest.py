@@ -9,7 +9,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 import webdataset
-from tests.conftest import image_bytes, write_images
 
 from selftrain.corpus.config import IngestConfig
 from selftrain.corpus.ingest import ingest
@@ -17,6 +16,7 @@ from selftrain.corpus.lookup import read_images
 from selftrain.corpus.manifest import read_manifest
 from selftrain.errors import UserError
 from selftrain.files import read_json
+from tests.conftest import image_bytes, write_images
 
 MakeConfig = Callable[..., IngestConfig]
 

@@ -3,9 +3,9 @@ import io
 
 import numpy as np
 from PIL import Image
-from tests.conftest import image_bytes
 
 from selftrain.corpus.inspect import difference_hash, image_facts
+from tests.conftest import image_bytes
 
 
 def smooth_image(seed: int) -> Image.Image:

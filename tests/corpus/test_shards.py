@@ -2,7 +2,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import image_bytes
 
 from selftrain.corpus import shards
 from selftrain.corpus.inspect import image_facts
@@ -10,6 +9,7 @@ from selftrain.corpus.manifest import read_manifest
 from selftrain.corpus.reader import ShardReader
 from selftrain.corpus.shards import Shard, ShardWriter, recover
 from selftrain.errors import UserError
+from tests.conftest import image_bytes
 
 
 def write(split_folder: Path, count: int = 4, per_shard: int = 2) -> None:

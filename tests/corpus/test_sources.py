@@ -4,10 +4,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tests.conftest import image_bytes, write_images
 
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.errors import UserError
+from tests.conftest import image_bytes, write_images
 
 
 def found(

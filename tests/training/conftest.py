@@ -2,10 +2,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import write_images
 
 from selftrain.corpus.ingest import ingest
 from selftrain.training.config import TrainConfig
+from tests.conftest import write_images
 
 TINY: dict[str, Any] = {
     "algorithm": {"name": "supervised"},

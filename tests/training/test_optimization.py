@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
-from tests.training.conftest import TINY
 
 from selftrain.errors import UserError
 from selftrain.training.config import TrainConfig
 from selftrain.training.optimization import Descent
+from tests.training.conftest import TINY
 
 
 def rates(total: int, **changes: object) -> list[float]:

@@ -15,10 +15,10 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tests.training.conftest import TINY
 
 from selftrain.corpus.manifest import iter_manifest
 from selftrain.predictions.table import PredictionPart, write_part
+from tests.training.conftest import TINY
 
 
 def write_project(folder: Path, corpus: Path, **train: Any) -> None:

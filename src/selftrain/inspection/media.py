@@ -13,7 +13,7 @@ def extract(split_folder: Path, keys: set[int], media: Path) -> dict[int, Path]:
     there = {int(path.stem): path.resolve() for path in media.iterdir() if path.stem.isdigit()}
     for key, image_format, data in read_images(split_folder, keys - there.keys()):
         path = media / f"{key}.{EXTENSIONS[image_format]}"
-        with atomic_path(path) as temporary:
+        with atomic_path(path, durable=False) as temporary:
             temporary.write_bytes(data)
         there[key] = path.resolve()
     return {key: there[key] for key in keys if key in there}

@@ -1,0 +1,207 @@
+"""The whole project through DVC, in real processes, on a copy of the repository with fewer steps."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+BIN = Path(sys.executable).parent
+ROUND_2 = ["select@student2", "train@student2", "predict@student2", "evaluate@student2", "report"]
+
+
+class Project:
+    """A git repository with DVC in it, and what its commands say."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = os.environ | {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONPATH": str(folder / "src"),
+            "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t",
+        }  # fmt: skip
+
+    def run(self, *command: str) -> str:
+        result = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def repro(self) -> list[str]:
+        """``dvc repro``; returns the stages that ran."""
+        lines = self.run("dvc", "repro").splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def change(self, value: Any, *path: str) -> None:
+        """Set a value in params.yaml."""
+        params = yaml.safe_load((self.folder / "params.yaml").read_text())
+        section = params
+        for name in path[:-1]:
+            section = section[name]
+        section[path[-1]] = value
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def runs(self) -> list[tuple[str, str]]:
+        """(name, status) of the MLflow runs."""
+        with sqlite3.connect(self.folder / "mlflow.db") as connection:
+            return sorted(connection.execute("select name, status from runs").fetchall())
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The repository with one teacher, two rounds and few steps, reproduced once."""
+    folder = tmp_path_factory.mktemp("repository") / "selftrain"
+    folder.mkdir()
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    made = Project(folder)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    del params["supervised"]["labeled_only"]
+    del params["rounds"]["student3"]
+    params["train"] |= {"steps": 30, "validate_every": 10}
+    params["supervised"]["teacher"]["train"]["steps"] = 40
+    params["select"]["threshold"] = 0.1
+    params["hardware"] |= {"threads": 1, "workers": 1, "checkpoint_seconds": 0.2}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    made.run("git", "init", "-q")
+    made.run("dvc", "init", "-q")
+    made.run("git", "add", "-A")
+    made.run("git", "commit", "-q", "-m", "start")
+    assert len(made.repro()) == 2 + 3 + 2 * 4 + 1
+    made.run("git", "add", "-A")
+    made.run("git", "commit", "-q", "-m", "first results")
+    return made
+
+
+@pytest.mark.slow
+def test_a_second_repro_does_nothing(project: Project) -> None:
+    assert project.repro() == []
+
+
+@pytest.mark.slow
+def test_everything_is_accounted_for(project: Project) -> None:
+    import polars as pl
+
+    corpus = json.loads((project.folder / "data/corpus/summary.json").read_text())["unlabeled"]
+    assert corpus["found"] == corpus["images"] + corpus["quarantined"] + corpus["listed_twice"]
+    manifest = pl.read_parquet(project.folder / "data/corpus/unlabeled/manifest/*.parquet")
+    for run in ("teacher", "student1"):
+        predicted = pl.read_parquet(project.folder / f"predictions/{run}/unlabeled/*.parquet")
+        assert predicted["key"].to_list() == manifest["key"].to_list()
+    for round_ in ("student1", "student2"):
+        selected = pl.read_parquet(project.folder / f"selections/{round_}/*.parquet")
+        assert selected["key"].to_list() == manifest["key"].to_list()
+        metrics = json.loads((project.folder / f"evaluation/noisy_student/{round_}/metrics.json").read_text())
+        assert sum(metrics["decisions"].values()) == corpus["images"]
+        assert metrics["balanced"] == selected["copies"].sum()
+
+
+@pytest.mark.slow
+def test_mlflow_has_a_run_for_each_training_with_its_figures(project: Project) -> None:
+    assert project.runs() == [("student1", "FINISHED"), ("student2", "FINISHED"), ("teacher", "FINISHED")]
+    with sqlite3.connect(project.folder / "mlflow.db") as connection:
+        tags = dict(
+            connection.execute("select key, value from tags join runs using (run_uuid) where name = 'student2'")
+        )
+        teacher = connection.execute("select run_uuid from runs where name = 'student1'").fetchone()[0]
+        names = {name for (name,) in connection.execute("select distinct key from latest_metrics")}
+        inputs = connection.execute("select count(*) from inputs").fetchone()[0]
+    assert (tags["pipeline"], tags["round"], tags["teacher_run_id"]) == ("noisy_student", "student2", teacher)
+    commits = project.run("git", "log", "--format=%H").split()
+    assert tags["mlflow.source.git.commit"].removesuffix("+changes") in commits
+    assert {"loss", "labeled_loss", "unlabeled_loss", "student_learning_rate", "images_per_second"} <= names
+    assert {"test_accuracy", "coverage", "pseudo_label_accuracy", "mcnemar_p"} <= names
+    assert inputs == 2 + 3 + 3
+    charts = {path.name for path in project.folder.rglob("artifacts/charts/*.svg")}
+    assert charts == {
+        f"{name}.svg" for name in ("accuracy", "calibration", "confusion", "confidence", "thresholds", "balance")
+    }
+
+
+@pytest.mark.slow
+def test_the_report_needs_no_other_file(project: Project) -> None:
+    page = (project.folder / "report" / "index.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert "https://" not in page
+    assert 'src="data:image/png;base64,' in page
+    for word in ("student2", "surest", "least sure kept", "flipped", "McNemar"):
+        assert word in page
+    assert len(page) < 10_000_000
+
+
+@pytest.mark.slow
+def test_what_dvc_shows_is_worth_reading(project: Project) -> None:
+    shown = project.run("dvc", "metrics", "show")
+    assert "test_accuracy" in shown
+    assert "evaluation/noisy_student/student2/metrics.json" in shown
+    project.run("dvc", "plots", "show", "-o", "dvc_plots")
+    page = (project.folder / "dvc_plots" / "index.html").read_text()
+    assert "calibration on test" in page
+    assert "evaluation_noisy_student_student2_thresholds_csv" in page
+
+
+@pytest.mark.slow
+def test_only_what_a_change_concerns_runs_again(project: Project) -> None:
+    project.change({"per_class": 20}, "rounds", "student2", "select")
+    assert "rounds.student2.select.per_class" in project.run("dvc", "params", "diff")
+    assert sorted(project.repro()) == sorted(ROUND_2)
+    assert "coverage" in project.run("dvc", "metrics", "diff")
+    before = (project.folder / "models/student2/run.json").read_text()
+    project.run("git", "checkout", "params.yaml")
+    ran = project.repro()
+    assert not any(stage.startswith(("train", "select")) for stage in ran), "restored from the cache"
+    restored = (project.folder / "models/student2/run.json").read_text()
+    assert restored != before
+    assert json.loads(restored)["mlflow_run_id"] != json.loads(before)["mlflow_run_id"], (
+        "points at the run that made it"
+    )
+
+    algorithm = project.folder / "src/selftrain/algorithms/noisy_student.py"
+    algorithm.write_text(algorithm.read_text() + "# changed\n")
+    ran = project.repro()
+    assert [stage for stage in ran if stage.startswith("train")] == ["train@student1", "train@student2"]
+    project.run("git", "checkout", "src")
+
+
+@pytest.mark.slow
+def test_a_killed_repro_goes_on(project: Project) -> None:
+    project.change(150, "rounds", "student2", "train", "steps")
+    checkpoints = project.folder / ".selftrain" / "checkpoints" / "student2"
+    known = set(checkpoints.glob("*"))
+    process = subprocess.Popen(
+        [str(BIN / "dvc"), "repro"],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any(
+        path for folder in set(checkpoints.glob("*")) - known for path in folder.glob("step-*")
+    ):
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    ran = project.repro()
+    assert ran[0] == "train@student2"
+    run = json.loads((project.folder / "models/student2/run.json").read_text())
+    assert run["steps"] == 150
+    with sqlite3.connect(project.folder / "mlflow.db") as connection:
+        query = "select step from metrics where key = 'loss' and run_uuid = ? order by step"
+        steps = [step for (step,) in connection.execute(query, [run["mlflow_run_id"]])]
+    assert steps == list(range(10, 151, 10)), "one run, every point once"
+    assert project.repro() == []
