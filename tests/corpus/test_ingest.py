@@ -191,6 +191,16 @@ def test_splits_cut_from_one_folder(ingest_config: MakeConfig, tmp_path: Path) -
     ]
 
 
+def test_a_pool_cut_from_labeled_images_forgets_their_classes_and_truth_keeps_them(
+    ingest_config: MakeConfig, tmp_path: Path
+) -> None:
+    ingest(ingest_config(unlabeled={"cut_from": "labeled", "share": 0.5}), 0, tmp_path / "corpus")
+    rows = read_manifest(tmp_path / "corpus" / "unlabeled", ["key", "source", "label"]).to_pylist()
+    assert [row["label"] for row in rows] == [None] * 6
+    truth = dict(pl.read_parquet(tmp_path / "corpus" / "truth.parquet").rows())
+    assert truth == {row["key"]: ["cat", "dog", "owl"].index(row["source"].split("/")[1]) for row in rows}
+
+
 def test_killed_at_any_moment_and_run_again_it_ends_the_same(photos: Path, tmp_path: Path) -> None:
     write_images(photos / "pool", 300, 60)
     values = (
@@ -203,17 +213,14 @@ def test_killed_at_any_moment_and_run_again_it_ends_the_same(photos: Path, tmp_p
     )
     command = [sys.executable, "-c", program]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    killed = 0
-    for attempt in range(40):
+    parts = tmp_path / "killed" / "unlabeled" / "manifest"
+    for wanted in (1, 12, 13, 30, 10**6):
         process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=0.4 + 0.2 * attempt)
-            break
-        except subprocess.TimeoutExpired:
+        while process.poll() is None and len(list(parts.glob("part-*"))) < wanted:
+            time.sleep(0.001)
+        if wanted < 10**6:
+            assert process.poll() is None, "ended before it could be killed"
             os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            killed += 1
-            time.sleep(0.01)
-    assert killed >= 3
+        process.wait()
     assert process.returncode == 0
     assert files(tmp_path / "killed") == files(tmp_path / "whole")

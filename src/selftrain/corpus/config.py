@@ -16,7 +16,7 @@ Paths = Annotated[list[str], BeforeValidator(_as_list)]
 
 
 class Source(Section):
-    """Where one split's images come from: folders or shards, or a share cut from another split."""
+    """Where one split's images come from: folders or shards, or a share cut from the labeled ones."""
 
     images: Paths = []
     cut_from: str | None = None

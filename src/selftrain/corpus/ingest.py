@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ def ingest(config: IngestConfig, seed: int, corpus: Path) -> dict[str, Any]:
     write_json(corpus / "classes.json", classes)
 
     cut_images = _cut_splits(root, config, classes, seed)
+    hidden = {image.source: image.class_name for image in cut_images.get("unlabeled", []) if image.class_name}
+    if "unlabeled" in cut_images:
+        cut_images["unlabeled"] = [replace(image, class_name=None) for image in cut_images["unlabeled"]]
     counts: dict[str, SplitCounts] = {}
     for split in SPLITS:
         images = cut_images.get(split) or _found(root, getattr(config, split), split, classes)
@@ -53,7 +57,7 @@ def ingest(config: IngestConfig, seed: int, corpus: Path) -> dict[str, Any]:
         _check_split(corpus, split, counts[split], config, classes)
     quarantined = {source for source, _ in counts["unlabeled"].quarantined}
     truth_csv = root / config.truth if config.truth else None
-    with_truth = write_truth(truth_csv, corpus, classes, quarantined, corpus / "truth.parquet")
+    with_truth = write_truth(truth_csv, hidden, corpus, classes, quarantined, corpus / "truth.parquet")
     repeats = write_duplicates(corpus, corpus / "duplicates.parquet")
     for split in SPLITS:
         _print_split(split, counts[split])
@@ -103,7 +107,7 @@ def _found(root: Path, source: Source, split: str, classes: list[str]) -> Iterab
 
 def _cut_splits(root: Path, config: IngestConfig, classes: list[str], seed: int) -> dict[str, Iterable[SourceImage]]:
     shares: dict[str, float] = {}
-    for split in ("validation", "test"):
+    for split in ("validation", "test", "unlabeled"):
         source: Source = getattr(config, split)
         if source.share is not None:
             shares[split] = source.share

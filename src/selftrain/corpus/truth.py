@@ -14,16 +14,25 @@ NO_CLASS = -1
 """Truth of an image that shows none of the classes."""
 
 
-def write_truth(truth_csv: Path | None, corpus: Path, classes: list[str], quarantined: set[str], out: Path) -> int:
-    """Write ``key, label`` for the unlabeled images that the CSV (``file,label``) knows; return their number.
+def write_truth(
+    truth_csv: Path | None,
+    hidden: dict[str, str],
+    corpus: Path,
+    classes: list[str],
+    quarantined: set[str],
+    out: Path,
+) -> int:
+    """Write ``key, label`` for the unlabeled images whose truth is known; return their number.
 
-    Without a CSV the table is empty. Raises UserError for an unknown class or a file that is not in the pool.
+    It is known from the CSV (``file,label``), or from the class folder that an image was cut from (``hidden``,
+    source → class). Raises UserError for an unknown class or a file that is not in the pool.
     """
     import polars as pl
 
-    truth = pl.DataFrame(schema={"source": pl.String, "class": pl.String})
+    schema = {"source": pl.String, "class": pl.String}
+    truth = pl.DataFrame(list(hidden.items()), schema=schema, orient="row")
     if truth_csv is not None:
-        truth = _read_csv(truth_csv)
+        truth = pl.concat([truth, _read_csv(truth_csv)]).unique("source", keep="last", maintain_order=True)
     unknown = truth.filter(pl.col("class").is_not_null() & ~pl.col("class").is_in(classes))
     if len(unknown):
         raise UserError(f"{truth_csv}: '{unknown['class'][0]}', the label of {unknown['source'][0]}, is not a class")

@@ -22,6 +22,7 @@ from selftrain.files import atomic_path, write_json
 from selftrain.predictions import selection
 from selftrain.predictions.config import SelectConfig
 from selftrain.predictions.table import prediction_classes, prediction_parts
+from selftrain.progress import progress_bar
 
 if TYPE_CHECKING:
     import duckdb
@@ -107,14 +108,16 @@ def select(config: SelectConfig, seed: int, predictions: Path, repeats: Path, ou
     shutil.rmtree(out, ignore_errors=True)
     digest = hashlib.sha256()
     totals: dict[tuple[int, str], tuple[int, int]] = {}
-    for part in parts:
-        decided = _decide(part, repeats, plan, config.threshold, seed)
-        with atomic_path(out / part.name) as temporary:
-            decided.write_parquet(temporary, compression="zstd")
-        digest.update((out / part.name).read_bytes())
-        for label, decision, images, copies in _count(decided).iter_rows():
-            before = totals.get((label, decision), (0, 0))
-            totals[label, decision] = (before[0] + images, before[1] + copies)
+    with progress_bar(f"select {out.name}", total=len(parts)) as advance:
+        for part in parts:
+            decided = _decide(part, repeats, plan, config.threshold, seed)
+            with atomic_path(out / part.name) as temporary:
+                decided.write_parquet(temporary, compression="zstd")
+            digest.update((out / part.name).read_bytes())
+            for label, decision, images, copies in _count(decided).iter_rows():
+                before = totals.get((label, decision), (0, 0))
+                totals[label, decision] = (before[0] + images, before[1] + copies)
+            advance()
     summary = _summary(totals, classes, config, quota, digest.hexdigest()[:32])
     assert {p.label: p.kept for p in plans} == {
         p.label: totals.get((p.label, selection.KEPT), (0, 0))[0] for p in plans
