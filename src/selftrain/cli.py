@@ -80,11 +80,11 @@ def train(
     seed = load_seed(values, params)
     # In torchrun's processes the parent holds the lock.
     with contextlib.nullcontext() if "RANK" in os.environ else sole_writer(out):
-        from selftrain.training.train import Inputs
+        from selftrain.training.run import Run
         from selftrain.training.train import train as run_train
 
-        inputs = Inputs(corpus, out, selection, predictions, teacher)
-        run_train(run, pipeline, config, hardware, seed, inputs, restart=["-m", "selftrain", *sys.argv[1:]])
+        training = Run(run, pipeline, config, hardware, seed, corpus, out, selection, predictions, teacher)
+        run_train(training, restart=["-m", "selftrain", *sys.argv[1:]])
 
 
 @app.command()

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 import selftrain
-from selftrain.algorithms.algorithm import Algorithm, Batch
+from selftrain.algorithms.algorithm import Algorithm, Batch, find_algorithm
 from selftrain.hardware import Hardware
 from selftrain.training.batches import Share
 from selftrain.training.config import TrainConfig
 from selftrain.training.loop import Loop
-from selftrain.training.train import load_algorithm
 from tests.training.conftest import TINY
 
 NAMES = sorted(
@@ -55,7 +54,7 @@ def config(name: str) -> TrainConfig:
 
 def new_loop(name: str) -> Loop:
     torch.manual_seed(0)
-    algorithm_class, parameters = load_algorithm(config(name))
+    algorithm_class, parameters = find_algorithm(name, {})
     hardware = Hardware(torch.device("cpu"), bf16=False, workers=0, threads=1)
     return Loop(algorithm_class(TinyModel(), parameters), config(name), 40, seed=0, hardware=hardware, share=Share())
 
@@ -89,14 +88,14 @@ def test_steps_lower_the_loss_of_a_fixed_batch(name: str) -> None:
     loop = new_loop(name)
     batch = random_batch(loop.algorithm, 0)
     loop.algorithm.train()
-    losses = [float(loop._one_step(batch)["loss"]) for _ in range(12)]
+    losses = [float(loop.one_step(batch)["loss"]) for _ in range(12)]
     assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_logged_is_finite_detached_scalars(name: str) -> None:
     loop = new_loop(name)
-    for value in loop._one_step(random_batch(loop.algorithm, 0)).values():
+    for value in loop.one_step(random_batch(loop.algorithm, 0)).values():
         assert value.shape == ()
         assert not value.requires_grad
         assert torch.isfinite(value)
@@ -111,14 +110,14 @@ def test_going_on_from_a_state_equals_never_having_stopped(name: str, tmp_path: 
     for step in range(6):
         if step == 3:
             save_checkpoint(tmp_path, 3, straight.state())
-        straight._one_step(random_batch(straight.algorithm, step))
+        straight.one_step(random_batch(straight.algorithm, step))
     resumed = new_loop(name)
     state: Any = load_checkpoint(tmp_path)
     resumed.load_state(state)
     resumed.algorithm.train()
     torch.manual_seed(999)
     for step in range(3, 6):
-        resumed._one_step(random_batch(resumed.algorithm, step))
+        resumed.one_step(random_batch(resumed.algorithm, step))
     assert all(torch.equal(one, other) for one, other in zip(weights(straight), weights(resumed), strict=True))
 
 
@@ -128,6 +127,6 @@ def test_only_trained_networks_change(name: str) -> None:
     before = copy.deepcopy(loop.algorithm.state_dict())
     trained = {id(p) for network in loop.algorithm.trained_networks().values() for p in network.parameters()}
     loop.algorithm.train()
-    loop._one_step(random_batch(loop.algorithm, 0))
+    loop.one_step(random_batch(loop.algorithm, 0))
     for key, parameter in loop.algorithm.named_parameters():
         assert torch.equal(parameter, before[key]) != (id(parameter) in trained)

@@ -1,12 +1,16 @@
 """The contract between an algorithm and the training loop."""
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from selftrain.config import Section
+from selftrain.config import Section, did_you_mean, parse_section
+from selftrain.errors import UserError
 
 Batch = dict[str, dict[str, Tensor]]
 """``batch["labeled" | "unlabeled"][view]``: images (B, 3, H, W), labels (B,), log_probs (B, C)."""
@@ -53,3 +57,22 @@ class Algorithm(nn.Module):
     def trained_networks(self) -> dict[str, nn.Module]:
         """The networks that get an optimizer, by name."""
         return {"student": self.student}
+
+
+def find_algorithm(name: str, parameters: dict[str, Any]) -> tuple[type[Algorithm], Section]:
+    """An algorithm's class, found by its module's name, and its parameters, checked by its ``Config``.
+
+    Raises UserError if there is no such module in this folder, if it holds no algorithm, or for wrong parameters.
+    """
+    if importlib.util.find_spec(f"selftrain.algorithms.{name}") is None:
+        known = sorted({path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__", "algorithm", "losses"})
+        raise UserError(f"train.algorithm.name: there is no algorithm '{name}'; {did_you_mean(name, known)}")
+    module = importlib.import_module(f"selftrain.algorithms.{name}")
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Algorithm) and value.__module__ == module.__name__
+    ]
+    if module.__name__ == __name__ or len(classes) != 1:
+        raise UserError(f"train.algorithm.name: '{name}' is not an algorithm, though there is such a file")
+    return classes[0], parse_section(parameters, classes[0].Config, f"train.algorithm ({name})")

@@ -83,7 +83,7 @@ class Loop:
             _stoppable() as stop,
         ):
             for batch in in_order(batches, steps, self.hardware.workers, pin):
-                window.add(self._one_step(batch), _images_in(batch) * self.share.world_size)
+                window.add(self.one_step(batch), _images_in(batch) * self.share.world_size)
                 if self.step % LOG_EVERY == 0 or self.step == self.total_steps:
                     self.seconds += window.seconds
                     figures = window.means() | {
@@ -132,7 +132,8 @@ class Loop:
         for name, descent in self.descents.items():
             descent.optimizer.load_state_dict(state["optimizers"][name])
 
-    def _one_step(self, batch: Batch) -> dict[str, Tensor]:
+    def one_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Take the next step on a batch as the loader makes it; returns the losses."""
         torch.manual_seed(mixed_int(self.seed, MODEL_NOISE, self.step, self.share.rank))
         losses = self.algorithm.update(self._on_device(batch), self.step)
         self.step += 1

@@ -1,0 +1,123 @@
+"""How near each stage comes to what bounds it: ratios, measured in one run on one machine.
+
+    make bench
+
+Each row times a stage and, on the same images, the least that it could do: a bare decode loop, a bare forward pass, a bare scan.
+A ratio of 1 is the bound; machines differ, ratios hardly.
+"""
+
+import io
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import torch
+from PIL import Image
+
+from selftrain.corpus.config import IngestConfig
+from selftrain.corpus.decode import decode
+from selftrain.corpus.ingest import ingest
+from selftrain.corpus.keys import make_key
+from selftrain.corpus.transforms import clean
+from selftrain.hardware import HardwareConfig
+from selftrain.predictions.config import SelectConfig
+from selftrain.predictions.predict import predict
+from selftrain.predictions.select import select
+from selftrain.predictions.table import PredictionPart, write_part
+from selftrain.training.config import NoiseConfig
+from selftrain.training.models import create_model, export_model
+from selftrain.training.views import view
+
+IMAGES, SIDE, CLASSES = 4000, 96, ["a", "b"]
+ROWS = 4_000_000
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def row(stage: str, bound: str, stage_seconds: float, bound_seconds: float, count: int) -> None:
+    """Print one line of the table."""
+    print(
+        f"| {stage} | {count / stage_seconds:,.0f}/s | {bound} | {count / bound_seconds:,.0f}/s | {bound_seconds / stage_seconds:.2f} |"
+    )
+
+
+def photos(folder: Path) -> list[bytes]:
+    """Random smooth JPEGs: a pool, and the few labeled ones that ingest asks for."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(IMAGES):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        file = io.BytesIO()
+        coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(file, "JPEG")
+        made.append(file.getvalue())
+        path = folder / "pool" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(made[-1])
+    for split in ("labeled", "validation", "test"):
+        for place, name in enumerate(CLASSES):
+            path = folder / split / name / "0.jpg"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(made[place])
+    return made
+
+
+def main() -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread\n")
+    print("| stage | does | bound | could do | ratio |\n| --- | ---: | --- | ---: | ---: |")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        files = photos(folder)
+        config = IngestConfig.model_validate(
+            {"root": str(folder), "unlabeled": {"images": "pool"}} | {split: {"images": split} for split in ("labeled", "validation", "test")}
+        )  # fmt: skip
+        decoding = seconds(lambda: [decode(data) for data in files])
+        row("ingest", "decoding, one thread", seconds(lambda: ingest(config, 0, folder / "corpus")), decoding, IMAGES)
+
+        images = [decode(data) for data in files]
+        resizing = seconds(lambda: [clean(image, 64) for image in images])
+        noise = NoiseConfig(random_crop=(0.3, 1.0))
+        noising = seconds(lambda: [view(image, "image", 64, 1.0, noise, place) for place, image in enumerate(images)])
+        row("a noised view", "a bare resize", noising, resizing, IMAGES)
+
+        model = create_model("test_resnet", 2).eval().to(memory_format=torch.channels_last)
+        export_model(model, folder / "model", classes=CLASSES, image_size=64, crop_fraction=1.0)
+        model.to(memory_format=torch.channels_last)
+        batch = torch.randn(250, 3, 64, 64).to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            model(batch)
+            forward = seconds(lambda: [model(batch) for _ in range(IMAGES // 250)])
+        hardware = HardwareConfig(device="cpu", threads=1, workers=1)
+        predicting = seconds(
+            lambda: predict(folder / "model", folder / "corpus", ["unlabeled"], folder / "p", hardware)
+        )
+        row("predict", "a bare forward pass", predicting, forward, IMAGES)
+
+        rng = np.random.default_rng(0)
+        for shard in range(ROWS // 500_000):
+            keys = make_key("unlabeled", shard, 0) + np.arange(500_000)
+            confidence = rng.random(len(keys), np.float32)
+            part = PredictionPart(
+                keys, rng.integers(0, 2, len(keys), np.int32), confidence, np.zeros((len(keys), 2), np.float16)
+            )
+            write_part(folder / "table", shard, part, CLASSES, "bench")
+        repeats = folder / "corpus" / "duplicates.parquet"
+        query = f"SELECT label, count(*) FROM '{folder}/table/*.parquet' WHERE confidence > 0.3 GROUP BY label"
+        scanning = seconds(lambda: duckdb.sql(query).fetchall())
+        selecting = seconds(
+            lambda: select(SelectConfig(per_class=ROWS // 4), 0, folder / "table", repeats, folder / "s")
+        )
+        row("select", "one scan that counts", selecting, scanning, ROWS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""One training, told whole: its name, its parameters, what it reads and where it writes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.corpus.manifest import manifest_digest
+from selftrain.errors import UserError
+from selftrain.files import read_json
+from selftrain.hardware import HardwareConfig
+from selftrain.predictions.selection import selection_digest
+from selftrain.predictions.table import made_from_digest
+from selftrain.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    name: str
+    pipeline: str
+    config: TrainConfig
+    hardware: HardwareConfig
+    seed: int
+    corpus: Path
+    out: Path
+    selection: Path | None = None
+    """The round's selection; None for supervised runs."""
+    predictions: Path | None = None
+    """The teacher's prediction table of the unlabeled split."""
+    teacher: Path | None = None
+    """The teacher's model folder."""
+
+    def data_digests(self) -> dict[str, str]:
+        """Short hashes of everything that it reads."""
+        digests = {split: manifest_digest(self.corpus / split) for split in ("labeled", "validation")}
+        if self.selection is not None:
+            digests["selection"] = selection_digest(self.selection)
+        if self.predictions is not None:
+            digests["predictions"] = made_from_digest(self.predictions)
+        return digests
+
+    def teacher_run(self) -> dict[str, Any]:
+        """The teacher's ``run.json``; empty for supervised runs."""
+        return {} if self.teacher is None else dict(read_json(self.teacher / "run.json", "dvc repro"))
+
+    def check(self, uses_pool: bool, world_size: int) -> None:
+        """Raises UserError for parameters that do not fit the algorithm or the number of processes."""
+        config, algorithm = self.config, self.config.algorithm.name
+        if uses_pool and config.unlabeled_ratio == 0:
+            raise UserError(f"train.unlabeled_ratio of '{self.name}' is 0; {algorithm} needs pseudo-labeled images")
+        if uses_pool and (self.selection is None or self.predictions is None):
+            raise UserError(f"'{self.name}': {algorithm} needs --selection and --predictions")
+        if not uses_pool and config.unlabeled_ratio:
+            raise UserError(
+                f"train.unlabeled_ratio of '{self.name}': {algorithm} uses no unlabeled images; set it to 0"
+            )
+        if config.batch_size % world_size:
+            raise UserError(
+                f"train.batch_size of '{self.name}': {config.batch_size} does not divide by {world_size} processes"
+            )
