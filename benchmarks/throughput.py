@@ -2,10 +2,11 @@
 
     make bench
 
-Each row times a stage and, on the same images, the least that it could do: a bare decode loop, a bare forward pass, a bare scan.
-A ratio of 1 is the bound; machines differ, ratios hardly.
+Each row times a stage and, on the same images, the least that it could do: a bare decode loop, a bare forward pass, a
+bare scan. A ratio of 1 is the bound; machines differ, ratios hardly.
 """
 
+import contextlib
 import io
 import tempfile
 import time
@@ -44,9 +45,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def row(stage: str, bound: str, stage_seconds: float, bound_seconds: float, count: int) -> None:
     """Print one line of the table."""
-    print(
-        f"| {stage} | {count / stage_seconds:,.0f}/s | {bound} | {count / bound_seconds:,.0f}/s | {bound_seconds / stage_seconds:.2f} |"
-    )
+    does, could_do = count / stage_seconds, count / bound_seconds
+    print(f"| {stage} | {does:,.0f}/s | {bound} | {could_do:,.0f}/s | {does / could_do:.2f} |")
 
 
 def photos(folder: Path) -> list[bytes]:
@@ -77,11 +77,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         files = photos(folder)
-        config = IngestConfig.model_validate(
-            {"root": str(folder), "unlabeled": {"images": "pool"}} | {split: {"images": split} for split in ("labeled", "validation", "test")}
-        )  # fmt: skip
+        splits = {split: {"images": split} for split in ("labeled", "validation", "test")}
+        values = {"root": str(folder), "unlabeled": {"images": "pool"}, **splits}
+        config = IngestConfig.model_validate(values)
         decoding = seconds(lambda: [decode(data) for data in files])
-        row("ingest", "decoding, one thread", seconds(lambda: ingest(config, 0, folder / "corpus")), decoding, IMAGES)
+        with contextlib.redirect_stdout(io.StringIO()):
+            ingesting = seconds(lambda: ingest(config, 0, folder / "corpus"))
+        row("ingest", "decoding, one thread", ingesting, decoding, IMAGES)
 
         images = [decode(data) for data in files]
         resizing = seconds(lambda: [clean(image, 64) for image in images])
