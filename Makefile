@@ -34,7 +34,7 @@ repro: install ## Run the main job: images to three Noisy Student rounds, then i
 	@selftrain summary
 
 mlflow: install ## Compare the runs in MLflow, on 127.0.0.1:5000
-	mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --host 127.0.0.1 --port 5000
+	selftrain mlflow
 
 browse: install ## Look at the pseudo-labels in FiftyOne, on 127.0.0.1:5151
 	selftrain browse

@@ -45,7 +45,19 @@ def one_line(result: "subprocess.CompletedProcess[str]") -> str:
 
 def test_the_commands_that_there_are() -> None:
     shown = run(ROOT, "--help").stdout
-    names = ["digits", "ingest", "train", "predict", "select", "evaluate", "report", "summary", "browse", "check"]
+    names = [
+        "digits",
+        "ingest",
+        "train",
+        "predict",
+        "select",
+        "evaluate",
+        "report",
+        "summary",
+        "mlflow",
+        "browse",
+        "check",
+    ]
     assert [name for name in names if f" {name} " not in shown] == []
 
 

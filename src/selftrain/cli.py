@@ -178,6 +178,17 @@ def summary(
 
 
 @app.command()
+def mlflow(
+    evaluation: Annotated[Path, typer.Option(help="A pipeline's evaluations.")] = Path("evaluation/noisy_student"),
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Serve MLflow, and print where the runs are compared."""
+    from selftrain.report.mlflow_page import serve_mlflow
+
+    serve_mlflow(evaluation, port)
+
+
+@app.command()
 def browse(
     params: Params = PARAMS,
     corpus: Corpus = CORPUS,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "selftrain"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it MLflow's page opens on an overview for language models, and not on the runs."""
 FLUSH_SECONDS = 60
 BATCH = 1000
 """The most metrics that MLflow takes in one call."""
@@ -49,7 +51,7 @@ def connect() -> "tuple[MlflowClient, str]":
         with FileLock(".selftrain/mlflow.lock"):
             client = MlflowClient(tracking_uri())
             experiment = client.get_experiment_by_name(EXPERIMENT)
-            experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
+            experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, tags=KIND)
     except MlflowException as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"MLflow at {tracking_uri()} cannot be used: {reason}; check MLFLOW_TRACKING_URI") from None
@@ -74,6 +76,7 @@ class Tracker:
         self._unstored = 0
         self._last_step = -1
         self._error: Exception | None = None
+        self._begun = int(time.time() * 1000)
         self._started = threading.Event()
         self.run_id = run_id
         self._jobs.put(lambda: self._start(name, tags, params, datasets, on_run))
@@ -142,7 +145,7 @@ class Tracker:
         self._client, experiment_id = connect()
         if self.run_id is not None and self._continue_run(self.run_id):
             return
-        run = self._client.create_run(experiment_id, run_name=name, tags=tags)
+        run = self._client.create_run(experiment_id, start_time=self._begun, run_name=name, tags=tags)
         self.run_id = run.info.run_id
         on_run(self.run_id)
         self._client.log_batch(self.run_id, params=[Param(key, value) for key, value in params.items()])
