@@ -2,9 +2,9 @@
 
     make seeds
 
-Every seed draws its own labeled images and out-of-domain crops; validation and test stay the same. Each runs in a clone of its own
-in .selftrain/seeds, made of what is committed, so that neither the workspace nor what was ingested before plays a part. A seed that
-is done is not run again; remove its folder to have it anew.
+Every seed draws its own labeled images and out-of-domain crops; validation and test stay the same. Each runs in a clone
+of its own in .selftrain/seeds, made of what is committed, so that neither the workspace nor what was ingested before
+plays a part. A seed that is done is not run again; remove its folder to have it anew.
 """
 
 import json
