@@ -71,15 +71,18 @@ def train(
     """Train one run; goes on where a killed process stopped."""
     from selftrain.config import load_params, load_seed, parse_section
     from selftrain.hardware import HardwareConfig
-    from selftrain.stage import sole_writer
+    from selftrain.stage import end_with_parent, sole_writer
     from selftrain.training.config import train_config
 
     values = load_params(params)
     config = train_config(values, run, str(params))
     hardware = parse_section(values.get("hardware"), HardwareConfig, f"{params}: hardware")
     seed = load_seed(values, params)
-    # In torchrun's processes the parent holds the lock.
-    with contextlib.nullcontext() if "RANK" in os.environ else sole_writer(out):
+    in_torchrun = "RANK" in os.environ
+    if in_torchrun:
+        end_with_parent()
+    # The process that started torchrun holds the lock.
+    with contextlib.nullcontext() if in_torchrun else sole_writer(out):
         from selftrain.training.run import Run
         from selftrain.training.train import train as run_train
 

@@ -21,7 +21,8 @@ def sole_writer(out: Path) -> Iterator[None]:
     """Hold an output's lock; wait, and say so, while another process writes it."""
     from filelock import FileLock, Timeout
 
-    _end_with_dvc()
+    if "DVC_STAGE" in os.environ:
+        end_with_parent()
     locks = WORK / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     lock = FileLock(locks / f"{str(out).strip('/').replace('/', '--')}.lock")
@@ -36,9 +37,9 @@ def sole_writer(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _end_with_dvc() -> None:
-    """Ask Linux to send SIGTERM to this process when DVC, its parent, dies."""
-    if "DVC_STAGE" not in os.environ or not sys.platform.startswith("linux"):
+def end_with_parent() -> None:
+    """Ask Linux to send SIGTERM to this process when its parent dies; nothing elsewhere."""
+    if not sys.platform.startswith("linux"):
         return
     parent_death_signal = 1  # PR_SET_PDEATHSIG
     ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)

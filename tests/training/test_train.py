@@ -158,3 +158,37 @@ def test_sigterm_saves_and_a_failure_is_marked(digits_corpus: Path, tmp_path: Pa
     assert "shard-00000000.tar: image 1000000000000" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert sorted(mlflow_rows(folder, "select status from runs")) == [("FAILED",), ("KILLED",)]
+
+
+@pytest.mark.slow
+def test_a_killed_training_of_several_processes_leaves_none_behind(digits_corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    write_project(folder, digits_corpus, steps=5000)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["hardware"] |= {"processes": 2, "device": "cpu"}
+    write_params(folder, params)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "selftrain", *TRAIN_STUDENT], cwd=folder, stderr=subprocess.DEVNULL
+    )
+    while newest_step(folder / ".selftrain" / "checkpoints" / "student") < 1:
+        assert process.poll() is None
+        time.sleep(0.1)
+    assert len(processes_in(folder)) >= 4, "this one, torchrun, and two that train"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while processes_in(folder) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_in(folder) == []
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Processes whose working directory is the folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(folder):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found

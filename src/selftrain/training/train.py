@@ -9,7 +9,7 @@ import torch
 from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.files import read_json
 from selftrain.hardware import Hardware, processes, resolve
-from selftrain.stage import WORK
+from selftrain.stage import WORK, end_with_parent
 from selftrain.training.batches import Share, TrainingBatches
 from selftrain.training.distributed import process_group, rank_and_world, wait_for_all
 from selftrain.training.export import export
@@ -78,6 +78,7 @@ def _train(run: Run, share: Share, machine: Hardware) -> None:
 
 def _restart_in_processes(wanted: int, command: list[str]) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={wanted}"]
-    code = subprocess.run([*torchrun, *command], check=False).returncode
+    # Without it a killed training leaves torchrun and its processes behind.
+    code = subprocess.run([*torchrun, *command], check=False, preexec_fn=end_with_parent).returncode
     if code:
         raise SystemExit(code)
