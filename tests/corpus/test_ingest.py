@@ -130,6 +130,7 @@ def test_leaks_and_duplicates_are_found(ingest_config: MakeConfig, photos: Path,
     (pool / "leak.png").write_bytes(test_image.read_bytes())
     (pool / "z-twin.bmp").write_bytes(image_bytes(50_000, image_format="BMP"))  # pool/50-000.png, in another format
     (pool / "labeled.png").write_bytes(min((photos / "labeled" / "cat").iterdir()).read_bytes())
+    tmp_path = tmp_path / 'it\'s "here"'
     ingest(ingest_config(), 0, tmp_path / "corpus")
     names = {
         key: source

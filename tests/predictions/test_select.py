@@ -129,6 +129,13 @@ def test_nan_is_never_kept_and_all_nan_is_an_error(tmp_path: Path) -> None:
         select(SelectConfig(threshold=0), 0, tmp_path / "q", repeats, tmp_path / "out")
 
 
+def test_folders_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s a "test" {x} é'
+    write_predictions(folder / "p", [(0, 0.4), (1, 0.62)])
+    repeats = write_repeats(folder / "r.parquet", {})
+    assert select(SelectConfig(threshold=0.5), 0, folder / "p", repeats, folder / "out")["decisions"]["kept"] == 1
+
+
 def test_nothing_left_says_how_far_the_threshold_is(tmp_path: Path) -> None:
     write_predictions(tmp_path / "p", [(0, 0.4), (1, 0.62)])
     with pytest.raises(

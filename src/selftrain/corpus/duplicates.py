@@ -39,7 +39,7 @@ def write_duplicates(corpus: Path, out: Path) -> dict[str, int]:
             "unlabeled": parts["unlabeled"],
         }
         connection.execute(f"CREATE TEMP TABLE repeats AS {REPEATS}", parameters)
-        connection.execute(f"COPY repeats TO '{temporary}' (FORMAT parquet, COMPRESSION zstd)")
+        connection.table("repeats").to_parquet(str(temporary), compression="zstd")
         counts = dict(connection.execute("SELECT kind, count(*) FROM repeats GROUP BY kind").fetchall())
     return {kind: counts.get(kind, 0) for kind in ("leak", "duplicate")}
 

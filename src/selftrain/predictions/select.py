@@ -34,9 +34,8 @@ MEMORY_LIMIT = "2GB"
 # leave NaN out, and DuckDB 2.0, believing them, drops `NOT isnan(…)` as always true: hence the setting in `select`.
 CANDIDATES = """
 CREATE VIEW candidates AS
-SELECT key, label, confidence FROM read_parquet({parts})
-WHERE confidence > {threshold}::FLOAT AND NOT isnan(confidence)
-  AND key NOT IN (SELECT key FROM read_parquet('{repeats}'))
+SELECT key, label, confidence FROM predictions
+WHERE confidence > {threshold}::FLOAT AND NOT isnan(confidence) AND key NOT IN (SELECT key FROM repeats)
 """
 
 LAST_KEPT = """
@@ -96,12 +95,12 @@ def select(config: SelectConfig, seed: int, predictions: Path, repeats: Path, ou
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill}'")
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")
-        connection.execute(
-            CANDIDATES.format(parts=[str(part) for part in parts], threshold=config.threshold, repeats=repeats)
-        )
+        connection.read_parquet([str(part) for part in parts]).create_view("predictions")
+        connection.read_parquet(str(repeats)).create_view("repeats")
+        connection.execute(CANDIDATES.format(threshold=config.threshold))
         counts = dict(connection.execute("SELECT label, count(*) FROM candidates GROUP BY label").fetchall())
         if not counts:
-            raise UserError(_nothing_passed(connection, config.threshold, parts, predictions))
+            raise UserError(_nothing_passed(connection, config.threshold, predictions))
         quota, plans = plan_classes(counts, config.per_class, config.max_copies)
         plan = _cutoffs(connection, plans, seed)
 
@@ -212,10 +211,8 @@ def _summary(
     }
 
 
-def _nothing_passed(
-    connection: "duckdb.DuckDBPyConnection", threshold: float, parts: list[Path], predictions: Path
-) -> str:
-    query = f"SELECT max(confidence) FROM read_parquet({[str(part) for part in parts]}) WHERE NOT isnan(confidence)"
+def _nothing_passed(connection: "duckdb.DuckDBPyConnection", threshold: float, predictions: Path) -> str:
+    query = "SELECT max(confidence) FROM predictions WHERE NOT isnan(confidence)"
     (highest,) = connection.execute(query).fetchone() or (None,)
     if highest is None:
         return f"{predictions}: every confidence is NaN; the teacher did not learn, so train it anew"

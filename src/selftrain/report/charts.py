@@ -1,6 +1,7 @@
 """The report's charts, as SVG text that takes its text colour from the page."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ def balance_chart(runs: list[EvaluatedRun]) -> str:
     """Images a class: as predicted, as kept, and in the balanced epoch, a panel a round."""
     figure, panels = _figure(len(runs))
     for axes, run in zip(panels, runs, strict=True):
-        balance = _csv(run.folder / "class_balance.csv")
+        balance = _csv(run.folder / "class_balance.csv", text=["class"])
         places = np.arange(len(balance))
         axes.bar(places, balance["predicted"], 0.8, color=GREY, alpha=0.4, label="predicted")
         axes.bar(places, balance["kept"], 0.8, color=GREEN, label="kept")
@@ -121,7 +122,7 @@ def balance_chart(runs: list[EvaluatedRun]) -> str:
             label="balanced",
         )
         if len(balance) <= 20:
-            axes.set_xticks(places, balance["class"].cast(str), rotation=90 if len(balance) > 10 else 0, fontsize=8)
+            axes.set_xticks(places, balance["class"], rotation=90 if len(balance) > 10 else 0, fontsize=8)
         axes.set_title(f"labels for {run.name}", fontsize=10)
     panels[0].set_ylabel("images")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -148,10 +149,11 @@ def confusion_chart(run: EvaluatedRun) -> str:
     return _svg(figure)
 
 
-def _csv(path: Path) -> "pl.DataFrame":
+def _csv(path: Path, text: Sequence[str] = ()) -> "pl.DataFrame":
+    """A table; the columns in ``text`` are not taken for numbers, whatever they look like."""
     import polars as pl
 
-    return pl.read_csv(path)
+    return pl.read_csv(path, schema_overrides=dict.fromkeys(text, pl.String))
 
 
 def _figure(panels: int, height: float = 2.9, width: float | None = None) -> "tuple[Figure, list[Axes]]":
