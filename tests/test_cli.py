@@ -73,6 +73,16 @@ def test_the_commands_that_there_are() -> None:
         (("ingest", "test"), {}, "ingest.test: give either `images` (paths) or `cut_from` with `share`"),
         (("seed",), -1, "params.yaml: seed: expected a whole number"),
         (("hardware", "workers"), "some", "hardware.workers"),
+        (("hardware", "processes"), 0, "hardware.processes"),
+        (("train", "noise", "random_crop"), [-1, 0], "params.yaml: train.noise.random_crop.0"),
+        (("train", "noise", "random_crop"), [1, 0.5], "`random_crop` is [smallest, largest]"),
+        (("select", "per_class"), 0, "params.yaml: select.per_class"),
+        (("rounds",), ["a"], "params.yaml: rounds: expected a mapping of runs, found ['a']"),
+        (("rounds", "a b; x"), {}, "params.yaml: rounds: 'a b; x' cannot name a run"),
+        (("rounds", 1), {}, "params.yaml: rounds: 1 cannot name a run"),
+        ((1,), {}, "params.yaml: 1 is no section's name"),
+        (("rounds", "student1", "teacher"), "student3", "student1 ← student3 ← student2 ← student1 goes in a circle"),
+        (("supervised", "teacher", "train", "algorithm", "name"), "supervisd", "there is no algorithm 'supervisd'"),
     ],
 )  # fmt: skip
 def test_mistakes_in_params_are_one_line(tmp_path: Path, path: tuple[str, ...], value: Any, message: str) -> None:

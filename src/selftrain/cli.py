@@ -20,11 +20,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+TABLE_LIBRARIES = ("pyarrow", "polars", "duckdb", "_duckdb")
+"""What they raise past our own checks is a damaged file."""
+
 Params = Annotated[Path, typer.Option(help="Parameters file.")]
 Corpus = Annotated[Path, typer.Option(help="Corpus folder.")]
 Out = Annotated[Path, typer.Option(help="What to write; the stage's DVC output.")]
+Evaluation = Annotated[Path, typer.Option(help="A pipeline's evaluations.")]
 PARAMS = Path("params.yaml")
 CORPUS = Path("data/corpus")
+EVALUATION = Path("evaluation/noisy_student")
 
 
 @app.command()
@@ -158,37 +163,47 @@ def evaluate(
 
 @app.command()
 def report(
-    evaluation: Annotated[Path, typer.Option(help="A pipeline's evaluations.")],
+    evaluation: Evaluation,
     out: Out,
     corpus: Corpus = CORPUS,
+    params: Params = PARAMS,
 ) -> None:
     """Write the report, one self-contained page, and hand its figures to MLflow."""
+    from selftrain.config import load_params
     from selftrain.report.build import build_report
     from selftrain.stage import sole_writer
+    from selftrain.training.config import all_runs
 
+    names = all_runs(load_params(params), str(params))
     with sole_writer(out):
-        build_report(evaluation, corpus, out)
+        build_report(evaluation, names, corpus, out)
 
 
 @app.command()
 def summary(
-    evaluation: Annotated[Path, typer.Option(help="A pipeline's evaluations.")] = Path("evaluation/noisy_student"),
+    evaluation: Evaluation = EVALUATION,
+    params: Params = PARAMS,
 ) -> None:
     """Print the table of runs and where to look next."""
+    from selftrain.config import load_params
     from selftrain.report.summary import print_summary
+    from selftrain.training.config import all_runs
 
-    print_summary(evaluation)
+    print_summary(evaluation, all_runs(load_params(params), str(params)))
 
 
 @app.command()
 def mlflow(
-    evaluation: Annotated[Path, typer.Option(help="A pipeline's evaluations.")] = Path("evaluation/noisy_student"),
+    evaluation: Evaluation = EVALUATION,
+    params: Params = PARAMS,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Serve MLflow, and print where the runs are compared."""
+    from selftrain.config import load_params
     from selftrain.report.mlflow_page import serve_mlflow
+    from selftrain.training.config import all_runs
 
-    serve_mlflow(evaluation, port)
+    serve_mlflow(evaluation, all_runs(load_params(params), str(params)), port)
 
 
 @app.command()
@@ -225,6 +240,12 @@ def main() -> None:
         if debug:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Exception as error:
+        if debug or type(error).__module__.partition(".")[0] not in TABLE_LIBRARIES:
+            raise
+        reason = " ".join(str(error).split())[:300]
+        print(f"error: a table cannot be read: {reason}; restore it with `dvc checkout`", file=sys.stderr)
         raise SystemExit(1) from None
 
 

@@ -40,6 +40,9 @@ def load_params(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(params, dict):
         raise UserError(f"{path}: expected a mapping of sections, found {type(params).__name__}")
+    for name in params:
+        if not isinstance(name, str):
+            raise UserError(f"{path}: {name!r} is no section's name")
     return params
 
 
@@ -55,7 +58,7 @@ def parse_overlaid(defaults: Any, own: Any, model: type[SectionT], defaults_wher
             raise UserError(f"{where}: expected a mapping of parameters, found {values!r}")
 
     def place(path: list[str]) -> str:
-        return defaults_where if _holds(defaults, path) and not _holds(own, path) else own_where
+        return defaults_where if _depth(defaults, path) > _depth(own, path) else own_where
 
     return _parse(merged(defaults, own), model, place)
 
@@ -69,12 +72,13 @@ def _parse(values: Any, model: type[SectionT], where: Callable[[list[str]], str]
         raise UserError("; ".join(_explain(item, model, where) for item in error.errors())) from None
 
 
-def _holds(values: Any, path: list[str]) -> bool:
-    for name in path:
+def _depth(values: Any, path: list[str]) -> int:
+    """How far a path leads into nested values."""
+    for depth, name in enumerate(path):
         if not isinstance(values, Mapping) or name not in values:
-            return False
+            return depth
         values = values[name]
-    return True
+    return len(path)
 
 
 def load_seed(params: Mapping[str, Any], path: Path) -> int:

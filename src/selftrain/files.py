@@ -34,7 +34,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
 def remove_temporary_files(folder: Path) -> None:
     """Remove what killed writers left in a folder."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        leftover.unlink()
+        leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

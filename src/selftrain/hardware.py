@@ -3,7 +3,7 @@
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -21,11 +21,11 @@ class HardwareConfig(Section):
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 autocast on CUDA, fp32 on CPU."""
-    processes: int | Literal["auto"] = "auto"
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Training processes; ``auto``: one a GPU, one without."""
-    workers: int | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Loader processes for each training process."""
-    threads: int | Literal["auto"] = "auto"
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """CPU threads for each training process; ``auto``: the cores that the loader leaves."""
     checkpoint_seconds: float = Field(default=60, gt=0)
     predict_batch_size: int = Field(default=256, ge=1)

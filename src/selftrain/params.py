@@ -1,5 +1,6 @@
 """All of params.yaml at once: the sections there are, and a check of every one before hours are spent."""
 
+import importlib.util
 from pathlib import Path
 
 from selftrain.config import Section, did_you_mean, load_params, load_seed, parse_section
@@ -9,7 +10,7 @@ from selftrain.evaluation.config import EvaluateConfig
 from selftrain.hardware import HardwareConfig
 from selftrain.inspection.config import BrowseConfig
 from selftrain.predictions.config import select_config
-from selftrain.training.config import RUN_SECTIONS, run_entry, train_config
+from selftrain.training.config import RUN_SECTIONS, all_runs, run_entry, train_config
 
 SECTIONS: dict[str, type[Section]] = {
     "digits": DigitsConfig,
@@ -23,7 +24,10 @@ OTHERS = ("seed", "train", "select", *RUN_SECTIONS)
 
 
 def check_params(path: Path) -> None:
-    """Raises UserError for the first thing wrong in a params file: sections, types, names of teachers."""
+    """Raises UserError for the first thing wrong in a params file: sections, types, algorithms, teachers.
+
+    Model and optimizer names and an algorithm's own parameters are checked when a run starts: they need PyTorch.
+    """
     params = load_params(path)
     for name in params:
         if name not in (*SECTIONS, *OTHERS):
@@ -32,13 +36,26 @@ def check_params(path: Path) -> None:
     for name, model in SECTIONS.items():
         if name in params:
             parse_section(params[name], model, f"{path}: {name}")
-    runs = [(section, run) for section in RUN_SECTIONS for run in params.get(section) or {}]
-    known = [run for _, run in runs]
-    for section, run in runs:
-        train_config(params, run, str(path))
+    teachers: dict[str, str] = {}
+    runs = all_runs(params, str(path))
+    for run, section in runs.items():
+        config = train_config(params, run, str(path))
         entry, where = run_entry(params, run, str(path))
+        if importlib.util.find_spec(f"selftrain.algorithms.{config.algorithm.name}") is None:
+            raise UserError(f"{where}.train.algorithm.name: there is no algorithm '{config.algorithm.name}'")
         if section == "rounds":
             select_config(params, run, str(path))
-            if entry.teacher not in known or entry.teacher == run:
-                hint = did_you_mean(str(entry.teacher), known)
+            if entry.teacher not in runs:
+                hint = did_you_mean(str(entry.teacher), [name for name in runs if name != run])
                 raise UserError(f"{where}.teacher: there is no other run '{entry.teacher}'; {hint}")
+            teachers[run] = entry.teacher
+    for run in teachers:
+        _check_chain(run, teachers, f"{path}: rounds.{run}.teacher")
+
+
+def _check_chain(run: str, teachers: dict[str, str], where: str) -> None:
+    chain = [run]
+    while chain[-1] in teachers:
+        chain.append(teachers[chain[-1]])
+        if chain[-1] in chain[:-1]:
+            raise UserError(f"{where}: {' ← '.join(chain)} goes in a circle; the first teacher is a supervised run")

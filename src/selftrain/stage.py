@@ -42,6 +42,7 @@ def end_with_parent() -> None:
     if not sys.platform.startswith("linux"):
         return
     parent_death_signal = 1  # PR_SET_PDEATHSIG
+    parent = os.getppid()
     ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
-    if os.getppid() == 1:  # it died before we asked
+    if os.getppid() != parent:  # it died before we asked
         raise SystemExit(128 + signal.SIGTERM)

@@ -105,6 +105,15 @@ class Tracker:
             raise self._error
         return self._known_run()
 
+    def end_abandoned(self, run_id: str) -> None:
+        """Mark a run that was killed and will not be continued, since its parameters or data changed."""
+
+        def end() -> None:
+            if self._client.get_run(run_id).info.status == "RUNNING":
+                self._client.set_terminated(run_id, "KILLED")
+
+        self._jobs.put(end)
+
     def finish(self, status: str) -> None:
         """Store what is left and end the run as FINISHED, FAILED or KILLED; waits."""
         points, self._points = self._points, []

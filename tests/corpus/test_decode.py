@@ -30,6 +30,8 @@ def test_transparency_lies_on_white() -> None:
     image = Image.new("RGBA", (2, 1), (200, 0, 0, 255))
     image.putpixel((1, 0), (200, 0, 0, 0))
     assert np.asarray(decode(encoded(image, "PNG"))).tolist() == [[[200, 0, 0], [255, 255, 255]]]
+    keyed = Image.new("RGB", (1, 1), (9, 8, 7))
+    assert np.asarray(decode(encoded(keyed, "PNG", transparency=(9, 8, 7)))).tolist() == [[[255, 255, 255]]]
     palette = Image.new("P", (1, 1), 3)
     palette.putpalette([0, 0, 0] * 256)
     assert np.asarray(decode(encoded(palette, "PNG", transparency=3))).tolist() == [[[255, 255, 255]]]

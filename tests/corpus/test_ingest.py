@@ -12,7 +12,7 @@ import webdataset
 
 from selftrain.corpus.config import IngestConfig
 from selftrain.corpus.ingest import ingest
-from selftrain.corpus.lookup import read_images
+from selftrain.corpus.lookup import find_rows, read_rows
 from selftrain.corpus.manifest import read_manifest
 from selftrain.errors import UserError
 from selftrain.files import read_json
@@ -35,9 +35,12 @@ def test_manifest_rows_lead_to_the_bytes_as_found(ingest_config: MakeConfig, pho
     ingest(ingest_config(), 0, tmp_path / "corpus")
     by_key = {key: source for source, key in sources(tmp_path / "corpus", "unlabeled").items()}
     assert len(by_key) == 10
-    for key, image_format, data in read_images(tmp_path / "corpus" / "unlabeled", by_key):
-        assert data == (photos / by_key[key]).read_bytes()
-        assert image_format == ("WEBP" if "odd" in by_key[key] else "PNG")
+    rows = find_rows(tmp_path / "corpus" / "unlabeled", by_key)
+    assert dict(read_rows(tmp_path / "corpus" / "unlabeled", rows)) == {
+        key: (photos / source).read_bytes() for key, source in by_key.items()
+    }
+    formats = dict(rows.select("key", "format").iter_rows())
+    assert {key: formats[key] == "WEBP" for key in by_key} == {key: "odd" in source for key, source in by_key.items()}
 
 
 def test_any_webdataset_reader_opens_the_shards(ingest_config: MakeConfig, tmp_path: Path) -> None:
@@ -60,7 +63,7 @@ def test_again_changes_nothing_and_new_images_go_to_new_shards(
     write_images(photos / "pool" / "more", 7, 99)
     ingest(ingest_config(), 0, corpus)
     after = files(corpus)
-    assert {name for name in before if after.get(name) != before[name]} == {"summary.json"}
+    assert {name for name in before if after.get(name) != before[name]} == {"summary.json", "unlabeled/next_shard"}
     assert sorted(set(after) - set(before)) == [
         f"unlabeled/{name}-0000000{shard}.{end}"
         for name, end in (("manifest/part", "parquet"), ("shard", "tar"))
@@ -84,8 +87,48 @@ def test_a_removed_or_changed_image_touches_only_its_own_shard(
     now = sources(corpus, "unlabeled")
     assert now.pop(changed) not in keys.values(), "another picture has another key"
     assert now == {source: key for source, key in keys.items() if source not in (removed, changed)}
-    (_, _, data), *_ = read_images(corpus / "unlabeled", [sources(corpus, "unlabeled")[changed]])
-    assert data == image_bytes(1234)
+    rows = find_rows(corpus / "unlabeled", [sources(corpus, "unlabeled")[changed]])
+    assert [data for _, data in read_rows(corpus / "unlabeled", rows)] == [image_bytes(1234)]
+
+
+def test_a_key_is_never_given_twice(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    ingest(ingest_config(), 0, corpus)
+    before = set(sources(corpus, "unlabeled").values())
+    for path in sorted((photos / "pool").iterdir())[5:]:  # the whole last shard
+        path.unlink()
+    ingest(ingest_config(), 0, corpus)
+    write_images(photos / "pool" / "new", 3, 91)
+    ingest(ingest_config(), 0, corpus)
+    new = {key for source, key in sources(corpus, "unlabeled").items() if "new" in source}
+    assert len(new) == 3
+    assert not new & before
+
+
+def test_a_pool_that_is_gone_empties_nothing(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    ingest(ingest_config(), 0, corpus)
+    before = files(corpus)
+    (photos / "pool").rename(photos / "unmounted")
+    (photos / "pool").mkdir()
+    with pytest.raises(UserError, match="split 'unlabeled' has no usable images"):
+        ingest(ingest_config(), 0, corpus)
+    assert files(corpus) == before
+    (photos / "pool").rmdir()
+    (photos / "unmounted").rename(photos / "pool")
+    ingest(ingest_config(), 0, corpus)
+    assert files(corpus) == before
+
+
+def test_a_labeled_image_in_a_held_out_split_is_told(
+    ingest_config: MakeConfig, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = min((photos / "labeled" / "cat").iterdir())
+    (photos / "test" / "dog" / "same.png").write_bytes(shown.read_bytes())
+    summary = ingest(ingest_config(), 0, tmp_path / "corpus")
+    assert summary["labeled"]["held_out_too"] == 1
+    assert "1 labeled images are also validation or test images" in capsys.readouterr().out
+    assert pl.read_parquet(tmp_path / "corpus" / "duplicates.parquet").is_empty()
 
 
 def test_a_new_class_relabels_everything(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
@@ -146,11 +189,11 @@ def test_leaks_and_duplicates_are_found(ingest_config: MakeConfig, photos: Path,
 
 
 def test_truth_is_matched_by_file(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
-    (photos / "truth.csv").write_text("file,label\npool/50-003.png,owl\npool/50-001.png,\n")
+    (photos / "truth.csv").write_text('file,label\npool/50-003.png,owl\npool/50-001.png,\npool/50-002.png,""\n')
     ingest(ingest_config(truth="truth.csv"), 0, tmp_path / "corpus")
     keys = sources(tmp_path / "corpus", "unlabeled")
     truth = dict(pl.read_parquet(tmp_path / "corpus" / "truth.parquet").rows())
-    assert truth == {keys["pool/50-003.png"]: 2, keys["pool/50-001.png"]: -1}
+    assert truth == {keys["pool/50-003.png"]: 2, keys["pool/50-001.png"]: -1, keys["pool/50-002.png"]: -1}
 
 
 @pytest.mark.parametrize(
@@ -159,6 +202,8 @@ def test_truth_is_matched_by_file(ingest_config: MakeConfig, photos: Path, tmp_p
         ("file,label\npool/50-003.png,cow\n", "'cow', the label of pool/50-003.png, is not a class"),
         ("file,label\npool/gone.png,cat\n", "pool/gone.png is not among the unlabeled images"),
         ("name,label\n", "expected the columns file,label; found name,label"),
+        ("", "not a CSV in UTF-8"),
+        ("file,label\na,b,c,d\n", "not a CSV in UTF-8"),
     ],
 )
 def test_wrong_truth_is_an_error(

@@ -79,8 +79,11 @@ def test_a_short_or_missing_shard_is_named(tmp_path: Path) -> None:
     tar.write_bytes(tar.read_bytes()[: row["offset"] + 10])
     with ShardReader(tmp_path) as reader, pytest.raises(UserError, match="shorter than its manifest says"):
         reader.read(row["shard"], row["offset"], row["size"])
+    tar.write_bytes(b"")
+    with ShardReader(tmp_path) as reader, pytest.raises(UserError, match="shard is missing or empty"):
+        reader.read(row["shard"], row["offset"], row["size"])
     tar.unlink()
-    with ShardReader(tmp_path) as reader, pytest.raises(UserError, match="shard is missing"):
+    with ShardReader(tmp_path) as reader, pytest.raises(UserError, match="shard is missing or empty"):
         reader.read(row["shard"], row["offset"], row["size"])
 
 

@@ -1,6 +1,7 @@
 import io
 import os
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from tests.conftest import image_bytes, write_images
 def found(
     root: Path, *paths: str, labeled: bool = True, classes: list[str] | None = None
 ) -> list[tuple[str, str | None]]:
-    return [(i.source, i.class_name) for i in find_images(root, list(paths), labeled=labeled, classes=classes)]
+    images = find_images(root, list(paths), labeled=labeled, classes=classes, ignored=Counter())
+    return [(image.source, image.class_name) for image in images]
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> None:
@@ -62,13 +64,13 @@ def test_links_are_followed_and_cycles_end(tmp_path: Path) -> None:
 def test_an_image_beside_the_class_folders_has_no_class(tmp_path: Path) -> None:
     write_images(tmp_path / "a" / "cat", 1)
     write_images(tmp_path / "a", 1)
-    problems = {i.source: i.problem for i in find_images(tmp_path, ["a"], labeled=True, classes=None)}
+    problems = {
+        i.source: i.problem for i in find_images(tmp_path, ["a"], labeled=True, classes=None, ignored=Counter())
+    }
     assert problems == {"a/0-000.png": "lies beside the class folders, so it has no class", "a/cat/0-000.png": None}
 
 
-@pytest.mark.parametrize(
-    ("make", "message"), [("", "no such folder"), ("a", "no class folders"), ("a/cat", "class folder without images")]
-)
+@pytest.mark.parametrize(("make", "message"), [("", "no such folder"), ("a/cat", "class folder without images")])
 def test_missing_and_empty_folders_are_named(tmp_path: Path, make: str, message: str) -> None:
     (tmp_path / make).mkdir(parents=True, exist_ok=True)
     with pytest.raises(UserError, match=message):
@@ -91,7 +93,7 @@ def test_shards_from_any_fsspec_url(tmp_path: Path) -> None:
 
     write_tar(tmp_path / "t.tar", {"a.png": image_bytes()})
     fsspec.filesystem("memory").pipe("/bucket/t.tar", (tmp_path / "t.tar").read_bytes())
-    images = list(find_images(tmp_path, ["memory://bucket/t.tar"], labeled=False, classes=None))
+    images = list(find_images(tmp_path, ["memory://bucket/t.tar"], labeled=False, classes=None, ignored=Counter()))
     assert [image.source for image in images] == ["memory://bucket/t.tar::a.png"]
     assert images[0].read() == image_bytes()
 
@@ -101,10 +103,10 @@ def test_every_image_of_a_sample_is_its_own_and_nothing_is_lost(tmp_path: Path) 
     assert len(found(tmp_path, "t.tar", labeled=False)) == 10
 
 
-@pytest.mark.parametrize("cls", [b"9", b"cat", b""])
+@pytest.mark.parametrize("cls", [b"9", b"cat", b"", "²".encode(), "٣".encode()])
 def test_a_bad_class_index_is_a_problem_of_that_image(tmp_path: Path, cls: bytes) -> None:
     write_tar(tmp_path / "t.tar", {"a.png": image_bytes(), "a.cls": cls})
-    (image,) = find_images(tmp_path, ["t.tar"], labeled=True, classes=["x"])
+    (image,) = find_images(tmp_path, ["t.tar"], labeled=True, classes=["x"], ignored=Counter())
     assert image.problem
     assert ".cls member" in image.problem
 
@@ -127,3 +129,29 @@ def test_missing_shards_and_missing_class_names(tmp_path: Path) -> None:
     write_tar(tmp_path / "t.tar", {"a.png": image_bytes(), "a.cls": b"0"})
     with pytest.raises(UserError, match=r"ingest\.classes: missing"):
         found(tmp_path, "t.tar")
+
+
+def test_a_flat_folder_cannot_be_labeled(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", 2)
+    with pytest.raises(UserError, match="no class folders in it; labeled images lie in one folder a class"):
+        class_folders(tmp_path, ["a"])
+
+
+def test_what_is_no_image_is_counted_by_suffix(tmp_path: Path) -> None:
+    write_images(tmp_path / "pool", 2)
+    for name in ("a.heic", "b.heic", "no_suffix", "c.txt"):
+        (tmp_path / "pool" / name).write_text("x")
+    os.mkfifo(tmp_path / "pool" / "pipe.png")
+    write_tar(tmp_path / "t.tar", {"a.png": image_bytes(), "a.mask.png": image_bytes(), "a.cls": b"0", "a.npy": b""})
+    ignored: Counter[str] = Counter()
+    images = list(find_images(tmp_path, ["pool", "t.tar"], labeled=False, classes=None, ignored=ignored))
+    assert len(images) == 3
+    assert ignored == {".heic": 2, "": 1, ".txt": 1, "not a file": 1, ".mask.png": 1, ".npy": 1}
+
+
+def test_mistakes_in_patterns_and_names_are_user_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its braces do not match"):
+        found(tmp_path, "x-{000..1.tar", labeled=False)
+    (tmp_path / "a" / os.fsdecode(b"caf\xe9")).mkdir(parents=True)
+    with pytest.raises(UserError, match="must be valid, printable text"):
+        class_folders(tmp_path, ["a"])

@@ -40,3 +40,10 @@ def test_the_cut_depends_on_seed_and_paths_not_on_order() -> None:
 def test_a_class_too_small_is_named() -> None:
     with pytest.raises(UserError, match="class 'b' has 2 labeled images, too few to cut validation and test from"):
         cut(images(a=9, b=2), {"validation": 0.1, "test": 0.1}, seed=0)
+
+
+def test_a_file_listed_twice_stays_in_one_split() -> None:
+    result = cut(images(a=11) * 2, {"validation": 0.23}, seed=0)
+    labeled, validation = ({image.source for image in result[split]} for split in ("labeled", "validation"))
+    assert not labeled & validation
+    assert (len(result["labeled"]), len(result["validation"])) == (2 * 8, 2 * 3)

@@ -62,3 +62,8 @@ def test_confusion_and_recall() -> None:
     recall = metrics.per_class_accuracy(matrix)
     assert recall[[0, 1, 3]].tolist() == [0.5, 1.0, 0.0]
     assert np.isnan(recall[2])
+
+
+def test_nan_is_never_right() -> None:
+    assert metrics.top_k_accuracy(np.full((3, 4), np.nan), np.array([0, 1, 2], np.int32), 1) == 0.0
+    assert metrics.top_k_accuracy(np.full((3, 4), np.nan), np.array([0, 1, 2], np.int32), 5) == 0.0

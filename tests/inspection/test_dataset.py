@@ -127,3 +127,19 @@ def test_fiftyones_own_hardness_works(build: Any) -> None:
     dataset = build(5)
     fob.compute_hardness(dataset, "student1", progress=False)
     assert all(value is not None for value in dataset.values("hardness"))
+
+
+@pytest.mark.slow
+def test_another_image_in_the_place_of_one_is_another_sample(build: Any, digits_rounds: Path, tmp_path: Path) -> None:
+    dataset = build(3)
+    sample = dataset.first()
+    wrong = tmp_path / "other.png"
+    wrong.write_bytes(b"")
+    old = sample.id
+    sample.filepath = str(wrong)
+    sample.tags = ["reject"]
+    sample.save()
+    rebuilt = build(3)
+    (again,) = [one for one in rebuilt if one.key == sample.key]
+    assert again.id != old
+    assert again.tags == []

@@ -33,6 +33,7 @@ def evaluation(tmp_path: Path) -> Path:
 
 def test_teachers_come_before_their_students_and_controls_after_their_like(evaluation: Path) -> None:
     assert [run.name for run in load_runs(evaluation)] == ["z_first", "a_control", "round9", "round10"]
+    assert [run.name for run in load_runs(evaluation, ["round9", "z_first"])] == ["z_first", "round9"]
     with pytest.raises(UserError, match="nothing evaluated there yet"):
         load_runs(evaluation / "none")
 
@@ -44,7 +45,7 @@ def test_table_rows(evaluation: Path) -> None:
 
 
 def test_the_comparison_names_every_run(evaluation: Path) -> None:
-    url = comparison_url(evaluation, "1", "http://127.0.0.1:5000")
+    url = comparison_url(evaluation, ["z_first", "a_control", "round9", "round10"], "1", "http://127.0.0.1:5000")
     assert url.startswith("http://127.0.0.1:5000/#/compare-runs?runs=")
     assert all(f"id-{name}" in url for name in ("z_first", "a_control", "round9", "round10"))
 

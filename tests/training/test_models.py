@@ -13,7 +13,7 @@ from selftrain.training.models import create_model, export_model, load_model, no
 
 
 def test_the_export_loads_in_plain_timm_anywhere(tmp_path: Path) -> None:
-    model = create_model("test_resnet", 3, dropout=0.3, stochastic_depth=0.2)
+    model = create_model("test_resnet", 3, 48, dropout=0.3, stochastic_depth=0.2)
     export_model(model, tmp_path / "m", classes=["a", "b", "c"], image_size=48, crop_fraction=0.9)
     program = (
         "import timm, torch, json; torch.manual_seed(0)\n"
@@ -30,7 +30,7 @@ def test_the_export_loads_in_plain_timm_anywhere(tmp_path: Path) -> None:
 
 
 def test_load_model_gives_back_weights_and_settings(tmp_path: Path) -> None:
-    model = create_model("test_resnet", 2)
+    model = create_model("test_resnet", 2, 32)
     export_model(model, tmp_path, classes=["a", "b"], image_size=32, crop_fraction=1.0)
     loaded, config = load_model(tmp_path)
     assert not loaded.training
@@ -44,12 +44,12 @@ def test_load_model_gives_back_weights_and_settings(tmp_path: Path) -> None:
 
 def test_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="timm knows no model 'resnet5O'; did you mean"):
-        create_model("resnet5O", 2)
+        create_model("resnet5O", 2, 32)
     with pytest.raises(UserError, match=r"stochastic_depth: 'vgg11' has none"):
-        create_model("vgg11", 2, stochastic_depth=0.1)
+        create_model("vgg11", 2, 32, stochastic_depth=0.1)
     with pytest.raises(UserError, match="no such file"):
         load_model(tmp_path)
-    export_model(create_model("test_resnet", 2), tmp_path, classes=["a", "b"], image_size=32, crop_fraction=1.0)
+    export_model(create_model("test_resnet", 2, 32), tmp_path, classes=["a", "b"], image_size=32, crop_fraction=1.0)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="not a whole timm model folder"):
@@ -57,7 +57,7 @@ def test_user_errors(tmp_path: Path) -> None:
 
 
 def test_noise_is_on_while_training_and_off_in_eval() -> None:
-    model = create_model("test_resnet", 4, dropout=0.5)
+    model = create_model("test_resnet", 4, 32, dropout=0.5)
     images = torch.randn(2, 3, 32, 32)
     model.train()
     assert not torch.equal(model(images), model(images))
@@ -71,3 +71,11 @@ def test_to_input_normalises_like_timm() -> None:
     images = torch.randint(0, 256, (2, 5, 5, 3), dtype=torch.uint8)
     expected = (images.float() / 255 - torch.tensor(mean)) / torch.tensor(std)
     assert torch.allclose(to_input(images, mean, std, torch.device("cpu")), expected.permute(0, 3, 1, 2), atol=1e-6)
+
+
+def test_transformers_of_a_fixed_size_are_made_for_the_size_that_is_asked(tmp_path: Path) -> None:
+    model = create_model("vit_tiny_patch16_224", 3, 48)
+    export_model(model, tmp_path, classes=["a", "b", "c"], image_size=48, crop_fraction=1.0)
+    loaded, _ = load_model(tmp_path)
+    images = torch.randn(2, 3, 48, 48)
+    torch.testing.assert_close(loaded(images), model.eval()(images))

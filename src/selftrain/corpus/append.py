@@ -18,6 +18,7 @@ from selftrain.corpus.manifest import iter_manifest, manifest_parts
 from selftrain.corpus.reader import ShardReader
 from selftrain.corpus.shards import Shard, ShardWriter, recover
 from selftrain.corpus.sources import SourceImage
+from selftrain.files import atomic_path
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -76,18 +77,23 @@ def update_split(
     images_per_shard: int,
     max_pixels: int,
     on_image: Callable[[], None] = lambda: None,
+    before_removal: Callable[["SplitCounts"], None] = lambda counts: None,
 ) -> SplitCounts:
     """Make a split hold just ``images``, touching only shards that have to change.
 
     A broken image is counted with its reason and left out. Killed at any moment and run again, it
-    ends with the same shards.
+    ends with the same shards. ``before_removal`` may raise before images that are gone are removed: a disk that is
+    not mounted must not empty the corpus.
     """
     recover(split_folder)
     counts = SplitCounts()
     known = KnownImages(split_folder, classes)
     class_index = {name: index for index, name in enumerate(classes)}
     shards = [shard_of_part(path.name) for path in manifest_parts(split_folder)]
-    writer = ShardWriter(split_folder, split, images_per_shard, first_shard=max(shards, default=-1) + 1)
+    # A shard's number, and so a key, is never given twice, even if the last shard is removed whole.
+    next_shard = split_folder / "next_shard"
+    promised = int(next_shard.read_text()) if next_shard.exists() else 0
+    writer = ShardWriter(split_folder, split, images_per_shard, max(promised, max(shards, default=-1) + 1))
     sources: set[int] = set()
 
     def examine(image: SourceImage) -> tuple[SourceImage, bytes, ImageFacts | str | None]:
@@ -119,6 +125,10 @@ def update_split(
             writer.add(data, facts, label, image.source)
         sources.add(name)
     writer.close()
+    before_removal(counts)
+    if writer.next_shard != promised:
+        with atomic_path(next_shard) as temporary:
+            temporary.write_text(f"{writer.next_shard}\n")
     counts.removed = _remove_images(split_folder, known.gone(), classes)
     assert counts.found == counts.kept + counts.added + len(counts.quarantined) + counts.listed_twice
     return counts

@@ -63,7 +63,7 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Imag
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy()
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_scaled_to_8_bits(image)).convert("RGB")

@@ -22,13 +22,16 @@ WITH pictures AS (
         first_value(rank) OVER first AS of_rank
     FROM pictures WINDOW first AS (PARTITION BY pixels ORDER BY rank, key)
 )
-SELECT key, CASE of_rank WHEN 0 THEN 'leak' ELSE 'duplicate' END AS kind, of_key
-FROM repeats WHERE rank = 2 AND key != of_key ORDER BY key
+SELECT key, CASE WHEN rank = 1 THEN 'held out too' WHEN of_rank = 0 THEN 'leak' ELSE 'duplicate' END AS kind, of_key
+FROM repeats WHERE key != of_key AND (rank = 2 OR (rank = 1 AND of_rank = 0)) ORDER BY key
 """
 
 
 def write_duplicates(corpus: Path, out: Path) -> dict[str, int]:
-    """Write ``key, kind, of_key`` for every leak and duplicate; return how many there are of each kind."""
+    """Write ``key, kind, of_key`` for every leak and duplicate in the pool; return how many there are of each kind.
+
+    ``held out too`` counts labeled images that are also validation or test images; they are not written.
+    """
     import duckdb
 
     parts = {split: [str(part) for part in manifest_parts(corpus / split)] for split in _SPLITS}
@@ -39,9 +42,11 @@ def write_duplicates(corpus: Path, out: Path) -> dict[str, int]:
             "unlabeled": parts["unlabeled"],
         }
         connection.execute(f"CREATE TEMP TABLE repeats AS {REPEATS}", parameters)
-        connection.table("repeats").to_parquet(str(temporary), compression="zstd")
+        connection.sql("SELECT * FROM repeats WHERE kind != 'held out too'").to_parquet(
+            str(temporary), compression="zstd"
+        )
         counts = dict(connection.execute("SELECT kind, count(*) FROM repeats GROUP BY kind").fetchall())
-    return {kind: counts.get(kind, 0) for kind in ("leak", "duplicate")}
+    return {kind: counts.get(kind, 0) for kind in ("leak", "duplicate", "held out too")}
 
 
 _SPLITS = ("labeled", "unlabeled", "validation", "test")

@@ -1,8 +1,10 @@
 """The stage ``ingest``: from folders and shards to the corpus. Append-only, and accounts for every image."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,14 @@ def ingest(config: IngestConfig, seed: int, corpus: Path) -> dict[str, Any]:
     corpus.mkdir(parents=True, exist_ok=True)
     write_json(corpus / "classes.json", classes)
 
-    cut_images = _cut_splits(root, config, classes, seed)
+    ignored: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    cut_images = _cut_splits(root, config, classes, seed, ignored["labeled"])
     hidden = {image.source: image.class_name for image in cut_images.get("unlabeled", []) if image.class_name}
     if "unlabeled" in cut_images:
         cut_images["unlabeled"] = [replace(image, class_name=None) for image in cut_images["unlabeled"]]
     counts: dict[str, SplitCounts] = {}
     for split in SPLITS:
-        images = cut_images.get(split) or _found(root, getattr(config, split), split, classes)
+        images = cut_images.get(split) or _found(root, getattr(config, split), split, classes, ignored[split])
         with progress_bar(f"ingest {split}") as advance:
             counts[split] = update_split(
                 corpus / split,
@@ -51,18 +54,25 @@ def ingest(config: IngestConfig, seed: int, corpus: Path) -> dict[str, Any]:
                 images_per_shard=config.images_per_shard,
                 max_pixels=config.max_pixels,
                 on_image=advance,
+                before_removal=partial(_check_found, corpus, split, config),
             )
     _write_quarantine(corpus / "quarantine.parquet", counts)
-    for split in SPLITS:
-        _check_split(corpus, split, counts[split], config, classes)
+    for split in LABELED_SPLITS:
+        _check_classes(corpus, split, classes)
     quarantined = {source for source, _ in counts["unlabeled"].quarantined}
     truth_csv = root / config.truth if config.truth else None
     with_truth = write_truth(truth_csv, hidden, corpus, classes, quarantined, corpus / "truth.parquet")
     repeats = write_duplicates(corpus, corpus / "duplicates.parquet")
     for split in SPLITS:
-        _print_split(split, counts[split])
-    summary = {split: _summary(corpus / split, counts[split], classes) for split in SPLITS}
+        _print_split(split, counts[split], ignored[split])
+    summary = {split: _summary(corpus / split, counts[split], ignored[split], classes) for split in SPLITS}
     summary["unlabeled"] |= {"leaks": repeats["leak"], "duplicates": repeats["duplicate"], "with_truth": with_truth}
+    summary["labeled"]["held_out_too"] = repeats["held out too"]
+    if repeats["held out too"]:
+        print(
+            f"warning: {repeats['held out too']} labeled images are also validation or test images, pixel for pixel; "
+            "accuracy is measured on what was learned"
+        )
     write_json(corpus / "summary.json", summary)
     return summary
 
@@ -84,7 +94,7 @@ def _classes(root: Path, config: IngestConfig) -> list[str]:
         for name in classes if names else []:
             if name not in names:
                 raise UserError(f"class '{name}' has no folder in split '{split}'; every split needs every class")
-    if config.classes is None and not classes:
+    if not classes:
         raise UserError("params.yaml: ingest.classes: missing; name the classes that the shards' .cls indices mean")
     if len(classes) < 2:
         raise UserError(f"only one class ('{classes[0]}') found; a classifier needs two or more class folders")
@@ -101,11 +111,13 @@ def _drop_splits_of_other_classes(corpus: Path, classes: list[str]) -> None:
             shutil.rmtree(corpus / split, ignore_errors=True)
 
 
-def _found(root: Path, source: Source, split: str, classes: list[str]) -> Iterable[SourceImage]:
-    return find_images(root, source.images, labeled=split != "unlabeled", classes=classes)
+def _found(root: Path, source: Source, split: str, classes: list[str], ignored: Counter[str]) -> Iterable[SourceImage]:
+    return find_images(root, source.images, labeled=split != "unlabeled", classes=classes, ignored=ignored)
 
 
-def _cut_splits(root: Path, config: IngestConfig, classes: list[str], seed: int) -> dict[str, Iterable[SourceImage]]:
+def _cut_splits(
+    root: Path, config: IngestConfig, classes: list[str], seed: int, ignored: Counter[str]
+) -> dict[str, Iterable[SourceImage]]:
     shares: dict[str, float] = {}
     for split in ("validation", "test", "unlabeled"):
         source: Source = getattr(config, split)
@@ -113,7 +125,7 @@ def _cut_splits(root: Path, config: IngestConfig, classes: list[str], seed: int)
             shares[split] = source.share
     if not shares:
         return {}
-    return dict(cut(_found(root, config.labeled, "labeled", classes), shares, seed))
+    return dict(cut(_found(root, config.labeled, "labeled", classes, ignored), shares, seed))
 
 
 def _write_quarantine(out: Path, counts: dict[str, SplitCounts]) -> None:
@@ -126,19 +138,22 @@ def _write_quarantine(out: Path, counts: dict[str, SplitCounts]) -> None:
         )
 
 
-def _check_split(corpus: Path, split: str, count: SplitCounts, config: IngestConfig, classes: list[str]) -> None:
+def _check_found(corpus: Path, split: str, config: IngestConfig, count: SplitCounts) -> None:
     broken = count.quarantined
     if count.found and len(broken) / count.found > config.max_quarantined:
+        _write_quarantine(corpus / "quarantine.parquet", {split: count})
         raise UserError(
             f"{len(broken)} of the {count.found} images of split '{split}' are broken, more than "
             f"`ingest.max_quarantined` ({config.max_quarantined:g}) allows; the first is {broken[0][0]}: "
             f"{broken[0][1]}; all are in {corpus / 'quarantine.parquet'}"
         )
-    per_class = _images_per_class(corpus / split, classes)
     if count.kept + count.added == 0:
         paths = ", ".join(getattr(config, split).images) or "the labeled images"
         raise UserError(f"split '{split}' has no usable images in {paths}; correct `ingest.{split}` in params.yaml")
-    for name, images in per_class.items() if split != "unlabeled" else []:
+
+
+def _check_classes(corpus: Path, split: str, classes: list[str]) -> None:
+    for name, images in _images_per_class(corpus / split, classes).items():
         if images == 0:
             raise UserError(f"class '{name}' has no usable images in split '{split}'; every split needs every class")
 
@@ -151,19 +166,22 @@ def _images_per_class(split_folder: Path, classes: list[str]) -> dict[str, int]:
     return {name: by_label.get(index, 0) for index, name in enumerate(classes)}
 
 
-def _print_split(split: str, count: SplitCounts) -> None:
+def _print_split(split: str, count: SplitCounts, ignored: Counter[str]) -> None:
+    others = ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in sorted(ignored.items()))
     print(
         f"{split}: {count.kept + count.added:,} images ({count.added:,} new, {count.removed:,} removed, "
         f"{len(count.quarantined):,} quarantined, {count.listed_twice:,} listed twice)"
+        + (f"; no images: {others}" if others else "")
     )
 
 
-def _summary(split_folder: Path, count: SplitCounts, classes: list[str]) -> dict[str, Any]:
+def _summary(split_folder: Path, count: SplitCounts, ignored: Counter[str], classes: list[str]) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "found": count.found,
         "images": count.kept + count.added,
         "quarantined": len(count.quarantined),
         "listed_twice": count.listed_twice,
+        "no_images": dict(sorted(ignored.items())),
         "digest": manifest_digest(split_folder),
     }
     if split_folder.name != "unlabeled":

@@ -77,7 +77,7 @@ def scan_manifest(split_folder: Path) -> "pl.LazyFrame":
     parts = manifest_parts(split_folder)
     if not parts:
         return pl.LazyFrame(pl.from_arrow(manifest_schema().empty_table()))
-    return pl.scan_parquet(parts)
+    return pl.scan_parquet(parts, glob=False)
 
 
 def manifest_digest(split_folder: Path) -> str:

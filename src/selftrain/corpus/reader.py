@@ -50,8 +50,8 @@ class ShardReader:
         try:
             with open(location, "rb") as file:
                 opened = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError:
-            raise UserError(f"{location}: shard is missing; restore it with `dvc checkout`") from None
+        except (FileNotFoundError, ValueError):
+            raise UserError(f"{location}: shard is missing or empty; restore it with `dvc checkout`") from None
         self._maps[location] = opened
         if len(self._maps) > OPEN_SHARDS:
             self._maps.popitem(last=False)[1].close()

@@ -2,12 +2,17 @@
 
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from selftrain.corpus.decode import SUFFIXES
 from selftrain.errors import UserError
+
+OTHER_MEMBERS = ("cls", "json")
+"""What WebDataset samples hold beside their image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +27,10 @@ class SourceImage:
     """Set when the image cannot be used whatever its bytes are."""
 
 
-def find_images(root: Path, paths: list[str], *, labeled: bool, classes: list[str] | None) -> Iterator[SourceImage]:
-    """All images under ``paths``, in a fixed order.
+def find_images(
+    root: Path, paths: list[str], *, labeled: bool, classes: list[str] | None, ignored: Counter[str]
+) -> Iterator[SourceImage]:
+    """All images under ``paths``, in a fixed order; ``ignored`` counts the files that are none, by suffix.
 
     ``root`` is what relative paths are relative to. With ``labeled``, folders must hold one folder a
     class and shards a ``.cls`` member a sample, an index into ``classes``.
@@ -32,16 +39,29 @@ def find_images(root: Path, paths: list[str], *, labeled: bool, classes: list[st
     """
     for path in paths:
         if _is_shards(path):
-            yield from _from_shards(root, path, labeled=labeled, classes=classes)
+            yield from _from_shards(root, path, ignored, labeled=labeled, classes=classes)
         else:
-            yield from _from_folder(root, path, labeled=labeled)
+            yield from _from_folder(root, path, ignored, labeled=labeled)
 
 
 def class_folders(root: Path, paths: list[str]) -> list[str]:
-    """The sorted names of the class folders under ``paths``; none for shards."""
-    return sorted(
-        {entry.name for path in paths if not _is_shards(path) for entry in _class_folders(_existing(root, path))}
-    )
+    """The sorted names of the class folders under ``paths``; none for shards.
+
+    Raises UserError for a folder without any, and for names that are not valid text.
+    """
+    names = set()
+    for path in paths:
+        if _is_shards(path):
+            continue
+        folder = _existing(root, path)
+        found = _class_folders(folder)
+        if not found:
+            raise UserError(f"{folder}: no class folders in it; labeled images lie in one folder a class")
+        names |= {entry.name for entry in found}
+    for name in names:
+        if not name.isprintable():
+            raise UserError(f"{name!r}: a class folder's name must be valid, printable text; rename it")
+    return sorted(names)
 
 
 def _is_shards(path: str) -> bool:
@@ -59,28 +79,26 @@ def _class_folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _from_folder(root: Path, path: str, *, labeled: bool) -> Iterator[SourceImage]:
+def _from_folder(root: Path, path: str, ignored: Counter[str], *, labeled: bool) -> Iterator[SourceImage]:
     folder = _existing(root, path)
     if not labeled:
-        for file in _image_files(folder, set()):
+        for file in _image_files(folder, ignored, set()):
             yield _file_image(root, file, None)
         return
     class_paths = _class_folders(folder)
-    if not class_paths:
-        raise UserError(f"{folder}: no class folders in it; labeled images lie in one folder a class")
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.suffix.lower() in SUFFIXES:
             yield _file_image(root, file, None, problem="lies beside the class folders, so it has no class")
     for class_path in class_paths:
         empty = True
-        for file in _image_files(class_path, set()):
+        for file in _image_files(class_path, ignored, set()):
             empty = False
             yield _file_image(root, file, class_path.name)
         if empty:
             raise UserError(f"{class_path}: class folder without images; add some or remove the folder")
 
 
-def _image_files(folder: Path, visited: set[str]) -> Iterator[Path]:
+def _image_files(folder: Path, ignored: Counter[str], visited: set[str]) -> Iterator[Path]:
     """Image files below a folder, sorted, following links but no link twice."""
     real = os.path.realpath(folder)
     if real in visited:
@@ -90,9 +108,13 @@ def _image_files(folder: Path, visited: set[str]) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _image_files(entry, visited)
-        elif entry.suffix.lower() in SUFFIXES:
+            yield from _image_files(entry, ignored, visited)
+        elif entry.suffix.lower() not in SUFFIXES:
+            ignored[entry.suffix.lower()] += 1
+        elif entry.is_file() or entry.is_symlink():
             yield entry
+        else:
+            ignored["not a file"] += 1
 
 
 def _file_image(root: Path, file: Path, class_name: str | None, problem: str | None = None) -> SourceImage:
@@ -105,22 +127,32 @@ def _recorded_path(root: Path, file: Path) -> str:
     return PurePosixPath(relative).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _from_shards(root: Path, pattern: str, *, labeled: bool, classes: list[str] | None) -> Iterator[SourceImage]:
+def _from_shards(
+    root: Path, pattern: str, ignored: Counter[str], *, labeled: bool, classes: list[str] | None
+) -> Iterator[SourceImage]:
     import braceexpand
     import fsspec
 
-    for url in braceexpand.braceexpand(pattern):
+    try:
+        urls = list(braceexpand.braceexpand(pattern))
+    except ValueError:
+        raise UserError(f"{pattern}: its braces do not match; write, for example, {{000..099}}") from None
+    for url in urls:
         location = url if "://" in url else str(root / url)
         try:
             with fsspec.open(location, "rb", compression="infer") as file:
-                yield from _from_tar(url, file, labeled=labeled, classes=classes)
+                yield from _from_tar(url, file, ignored, labeled=labeled, classes=classes)
         except FileNotFoundError:
             raise UserError(f"{location}: no such shard; check the paths under `ingest` in params.yaml") from None
+        except ImportError as error:
+            raise UserError(f"{location}: {error}; install it beside selftrain") from None
         except (tarfile.TarError, EOFError) as error:
             raise UserError(f"{location}: damaged shard ({error}); fetch it again") from None
 
 
-def _from_tar(url: str, file: object, *, labeled: bool, classes: list[str] | None) -> Iterator[SourceImage]:
+def _from_tar(
+    url: str, file: object, ignored: Counter[str], *, labeled: bool, classes: list[str] | None
+) -> Iterator[SourceImage]:
     with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
         sample: dict[str, bytes] = {}
         stem = ""
@@ -129,7 +161,7 @@ def _from_tar(url: str, file: object, *, labeled: bool, classes: list[str] | Non
                 continue
             member_stem, suffix = _split_at_first_dot(member.name)
             if member_stem != stem and sample:
-                yield from _sample_image(url, stem, sample, labeled, classes)
+                yield from _sample_images(url, stem, sample, labeled, classes, ignored)
                 sample = {}
             stem = member_stem
             content = tar.extractfile(member)
@@ -138,7 +170,7 @@ def _from_tar(url: str, file: object, *, labeled: bool, classes: list[str] | Non
             if len(sample[suffix]) != member.size:
                 raise tarfile.ReadError(f"{member.name} is cut short")
         if sample:
-            yield from _sample_image(url, stem, sample, labeled, classes)
+            yield from _sample_images(url, stem, sample, labeled, classes, ignored)
         # tarfile takes a missing end for the end; a whole tar has a block of zeros there.
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -152,21 +184,23 @@ def _split_at_first_dot(name: str) -> tuple[str, str]:
     return (f"{folder}/{stem}" if folder else stem), suffix.lower()
 
 
-def _sample_image(
-    url: str, stem: str, sample: dict[str, bytes], labeled: bool, classes: list[str] | None
+def _sample_images(
+    url: str, stem: str, sample: dict[str, bytes], labeled: bool, classes: list[str] | None, ignored: Counter[str]
 ) -> Iterator[SourceImage]:
-    for suffix, data in sample.items():
-        if f".{suffix.rpartition('.')[2]}" not in SUFFIXES:
-            continue
+    """The sample's image; all of them if none has a plain suffix (``cat.0.png``, ``cat.1.png``)."""
+    images = [suffix for suffix in sample if f".{suffix.rpartition('.')[2]}" in SUFFIXES]
+    plain = [suffix for suffix in images if "." not in suffix]
+    ignored.update(f".{suffix}" for suffix in sample if suffix not in (plain or images) and suffix not in OTHER_MEMBERS)
+    for suffix in plain or images:
         class_name, problem = _class_of_sample(sample, classes) if labeled else (None, None)
-        yield SourceImage(f"{url}::{stem}.{suffix}", class_name, lambda data=data: data, problem)  # type: ignore[misc]
+        yield SourceImage(f"{url}::{stem}.{suffix}", class_name, partial(bytes, sample[suffix]), problem)
 
 
 def _class_of_sample(sample: dict[str, bytes], classes: list[str] | None) -> tuple[str | None, str | None]:
     if "cls" not in sample:
         return None, "has no .cls member, so it has no class"
     text = sample["cls"].decode("utf-8", "replace").strip()
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         return None, f"its .cls member is {text[:40]!r}, not a class index"
     if classes is None:
         raise UserError("params.yaml: ingest.classes: missing; name the classes that the shards' .cls indices mean")

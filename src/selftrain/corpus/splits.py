@@ -14,26 +14,32 @@ from selftrain.errors import UserError
 def cut(images: Iterable[SourceImage], shares: dict[str, float], seed: int) -> dict[str, list[SourceImage]]:
     """Deal labeled images to ``labeled`` and to each split in ``shares``.
 
-    In every class, a split gets its share of the images, rounded, at least one; which ones depends on
-    the seed and each image's path alone, not on the order they are found in.
+    In every class, a split gets its share of the images, rounded, at least one: those that come first when the class is
+    ordered by a hash of the seed and each image's path. The order in which they are found plays no part; adding images
+    may move a few from one split to another. A file that is listed twice stays in one split.
 
     Raises UserError if a class is too small to leave an image for every split.
     """
-    by_class: dict[str | None, list[SourceImage]] = defaultdict(list)
-    for image in images:
-        by_class[image.class_name].append(image)
-    result: dict[str, list[SourceImage]] = {"labeled": by_class.pop(None, []), **{name: [] for name in shares}}
+    found = list(images)
+    by_class: dict[str | None, dict[str, SourceImage]] = defaultdict(dict)
+    for image in found:
+        by_class[image.class_name][image.source] = image
+    split_of = dict.fromkeys(by_class.pop(None, {}), "labeled")
     for class_name, members in by_class.items():
-        paths = np.array([xxhash.xxh3_64_intdigest(image.source.encode()) for image in members], dtype=np.uint64)
-        dealt = [members[i] for i in np.argsort(mix(seed, paths), kind="stable")]
+        paths = np.array([xxhash.xxh3_64_intdigest(source.encode()) for source in members], dtype=np.uint64)
+        sources = list(members)
+        dealt = [sources[place] for place in np.argsort(mix(seed, paths), kind="stable")]
         for name, share in shares.items():
             count = max(1, round(share * len(members)))
-            result[name].extend(dealt[:count])
+            split_of.update(dict.fromkeys(dealt[:count], name))
             dealt = dealt[count:]
         if not dealt:
             raise UserError(
                 f"class '{class_name}' has {len(members)} labeled images, too few to cut {' and '.join(shares)} from; "
                 "add images or lower `share`"
             )
-        result["labeled"].extend(dealt)
+        split_of.update(dict.fromkeys(dealt, "labeled"))
+    result: dict[str, list[SourceImage]] = {"labeled": [], **{name: [] for name in shares}}
+    for image in found:
+        result[split_of[image.source]].append(image)
     return result

@@ -58,7 +58,11 @@ def _read_csv(path: Path) -> "pl.DataFrame":
 
     if not path.is_file():
         raise UserError(f"{path}: no such file; correct `ingest.truth` in params.yaml")
-    table = pl.read_csv(path, infer_schema=False)
+    try:
+        table = pl.read_csv(path, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"{path}: not a CSV in UTF-8: {' '.join(str(error).split())[:200]}") from None
     if table.columns != ["file", "label"]:
         raise UserError(f"{path}: expected the columns file,label; found {','.join(table.columns)}")
-    return table.rename({"file": "source", "label": "class"})
+    empty_is_none = pl.when(pl.col("label") != "").then(pl.col("label"))
+    return table.select(pl.col("file").alias("source"), empty_is_none.alias("class"))

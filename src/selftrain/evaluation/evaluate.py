@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from selftrain.evaluation.pseudo_labels import (
     threshold_curve,
 )
 from selftrain.files import read_json, write_json
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def select_examples(selection: Path | None, flipped: "pl.DataFrame | None", trut
     """At most ``count`` images a group, best examples first; the columns are ``COLUMNS``."""
     import polars as pl
 
-    known = pl.scan_parquet(truth).rename({"label": "truth"})
+    known = pl.scan_parquet(truth, glob=False).rename({"label": "truth"})
     groups = []
     if selection is not None:
         rows = scan_selection(selection).join(known, on="key", how="left")

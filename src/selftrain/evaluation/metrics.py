@@ -41,7 +41,8 @@ def mcnemar(correct: NDArray[np.bool_], other_correct: NDArray[np.bool_]) -> tup
 def top_k_accuracy(log_probs: LogProbs, labels: Labels, k: int) -> float:
     """Share of images whose label is among the k likeliest; (N, C) and (N,), k capped at C."""
     own = log_probs[np.arange(len(labels)), labels]
-    better = (log_probs > own[:, None]).sum(axis=1)
+    # Counted so that NaN is better than anything, and so never right.
+    better = (~(log_probs <= own[:, None])).sum(axis=1)
     return float((better < min(k, log_probs.shape[1])).mean())
 
 

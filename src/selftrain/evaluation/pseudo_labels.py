@@ -22,7 +22,7 @@ def tally(selection: Path, truth: Path) -> "pl.DataFrame":
     """
     import polars as pl
 
-    known = pl.scan_parquet(truth).rename({"label": "truth"})
+    known = pl.scan_parquet(truth, glob=False).rename({"label": "truth"})
     bin_ = (pl.col("confidence").fill_nan(0) * CONFIDENCE_BINS).floor().clip(0, CONFIDENCE_BINS - 1).cast(pl.Int32)
     return (
         scan_selection(selection)

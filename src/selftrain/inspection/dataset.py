@@ -28,7 +28,11 @@ def build_dataset(config: BrowseConfig, runs: list[Shown], corpus: Path, media: 
     sampled = images_to_show(runs, corpus / "truth.parquet", config.images_per_view)
     present = _remove_stale(dataset, sampled)
     files = extract(corpus / "unlabeled", sampled | present, media)
-    _remove(dataset, present - files.keys())
+    # An image that the corpus no longer has, or has another one in the place of.
+    shown = dict(zip(dataset.values("key"), dataset.values("filepath"), strict=True)) if present else {}
+    replaced = {key for key in present if shown[key] != str(files.get(key))}
+    _remove(dataset, replaced)
+    present -= replaced
     new = [fo.Sample(filepath=str(files[key]), key=key) for key in sorted(files.keys() - present)]
     if new:
         dataset.add_samples(new, progress=False)

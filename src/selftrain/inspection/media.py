@@ -3,17 +3,25 @@
 from pathlib import Path
 
 from selftrain.corpus.decode import EXTENSIONS
-from selftrain.corpus.lookup import read_images
+from selftrain.corpus.lookup import find_rows, read_rows
 from selftrain.files import atomic_path
 
 
 def extract(split_folder: Path, keys: set[int], media: Path) -> dict[int, Path]:
-    """Write the images that are not there yet; key → absolute path for all of them."""
+    """Write the images that are not there yet; key → absolute path for those that the corpus has.
+
+    The file's name holds a piece of the image's hash, so another corpus's image of the same key is another file.
+    """
+    media = media.resolve()
     media.mkdir(parents=True, exist_ok=True)
-    there = {int(path.stem): path.resolve() for path in media.iterdir() if path.stem.isdigit()}
-    for key, image_format, data in read_images(split_folder, keys - there.keys()):
-        path = media / f"{key}.{EXTENSIONS[image_format]}"
-        with atomic_path(path, durable=False) as temporary:
+    rows = find_rows(split_folder, keys)
+    files = {
+        key: media / f"{key}-{digest.hex()[:12]}.{EXTENSIONS[image_format]}"
+        for key, image_format, digest in rows.select("key", "format", "sha256").iter_rows()
+    }
+    there = {path.name for path in media.iterdir()}
+    missing = [key for key, path in files.items() if path.name not in there]
+    for key, data in read_rows(split_folder, rows.filter(rows["key"].is_in(missing))):
+        with atomic_path(files[key], durable=False) as temporary:
             temporary.write_bytes(data)
-        there[key] = path.resolve()
-    return {key: there[key] for key in keys if key in there}
+    return files

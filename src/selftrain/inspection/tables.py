@@ -31,12 +31,12 @@ def round_table(run: Shown, previous: Shown | None, truth: Path) -> "pl.LazyFram
     import polars as pl
 
     assert run.selection is not None
-    student = pl.scan_parquet(prediction_parts(run.predictions)).select("key", student_label="label")
+    student = pl.scan_parquet(prediction_parts(run.predictions), glob=False).select("key", student_label="label")
     table = scan_selection(run.selection).join(student, on="key", how="left")
     if previous is not None and previous.selection is not None:
         before = scan_selection(previous.selection).select("key", previous_label="label")
         table = table.join(before, on="key", how="left")
-    return table.join(pl.scan_parquet(truth).rename({"label": "truth"}), on="key", how="left")
+    return table.join(pl.scan_parquet(truth, glob=False).rename({"label": "truth"}), on="key", how="left")
 
 
 def saved_views(runs: list[Shown]) -> list[tuple[Shown, Shown | None, list[SavedView]]]:

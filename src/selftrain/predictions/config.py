@@ -1,6 +1,6 @@
 """The section of params.yaml that filters and balances pseudo-labels."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ class SelectConfig(Section):
 
     threshold: float = Field(default=0.3, ge=0, lt=1)
     """Images are kept when the teacher's confidence is above it."""
-    per_class: int | Literal["auto"] = "auto"
+    per_class: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Images a class in the balanced epoch, K; ``auto``: the median of the classes' kept images."""
     max_copies: int = Field(default=10, ge=1)
     """Most times that one image is repeated to fill up its class."""

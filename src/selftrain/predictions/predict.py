@@ -28,12 +28,18 @@ from selftrain.training.workers import in_order
 
 CODE = (
     "corpus/decode.py",
+    "corpus/keys.py",
+    "corpus/manifest.py",
+    "corpus/reader.py",
     "corpus/transforms.py",
     "predictions/predict.py",
+    "predictions/table.py",
     "training/clean_images.py",
+    "training/loading.py",
     "training/models.py",
+    "training/workers.py",
 )
-"""Code that decides what a prediction is."""
+"""Code that decides what a prediction is: what dvc.yaml has for ``predict``."""
 
 
 def predict(model_folder: Path, corpus: Path, splits: list[str], out: Path, config: HardwareConfig) -> None:

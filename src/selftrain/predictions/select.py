@@ -148,9 +148,14 @@ def _decide(part: Path, repeats: Path, plan: "pl.DataFrame", threshold: float, s
     """One part's decisions, rows in the part's order."""
     import polars as pl
 
-    rows = pl.read_parquet(part, columns=["key", "label", "confidence"])
+    rows = pl.read_parquet(part, columns=["key", "label", "confidence"], glob=False)
     keys = rows["key"].to_numpy()
-    kinds = pl.scan_parquet(repeats).filter(pl.col("key").is_in(rows["key"].implode())).select("key", "kind").collect()
+    kinds = (
+        pl.scan_parquet(repeats, glob=False)
+        .filter(pl.col("key").is_in(rows["key"].implode()))
+        .select("key", "kind")
+        .collect()
+    )
     confidence, last = pl.col("confidence"), pl.col("last_confidence")
     passes = (confidence > pl.lit(threshold, pl.Float32)) & confidence.is_not_nan()
     within_quota = last.is_null() | (confidence > last) | ((confidence == last) & (pl.col("key") <= pl.col("last_key")))

@@ -4,7 +4,6 @@
 ``key, label, confidence, decision, copies``. ``copies`` is how often the balanced epoch holds it.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,15 +35,7 @@ def scan_selection(folder: Path) -> "pl.LazyFrame":
     """A selection as a lazy polars frame."""
     import polars as pl
 
-    return pl.scan_parquet(selection_parts(folder))
-
-
-def iter_selection(folder: Path) -> Iterator["pl.DataFrame"]:
-    """A selection, part by part."""
-    import polars as pl
-
-    for path in selection_parts(folder):
-        yield pl.read_parquet(path)
+    return pl.scan_parquet(selection_parts(folder), glob=False)
 
 
 def selection_digest(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """The stage ``report``: the page, and each run's figures and charts for MLflow."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from selftrain.report.runs import EvaluatedRun, load_runs
 from selftrain.report.summary import HEADINGS, table_row
 
 
-def build_report(evaluation: Path, corpus: Path, out: Path) -> None:
+def build_report(evaluation: Path, names: Collection[str], corpus: Path, out: Path) -> None:
     """Write ``out/index.html``, which needs no other file, and ``out/runs.json``."""
-    runs = load_runs(evaluation)
+    runs = load_runs(evaluation, names)
     rounds = [run for run in runs if run.is_round]
     best = max(runs, key=lambda run: run.metrics["validation_accuracy"])
     pages_charts = _charts(runs, rounds, best)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from selftrain.corpus.decode import decode
-from selftrain.corpus.lookup import read_images
+from selftrain.corpus.lookup import find_rows, read_rows
 from selftrain.corpus.truth import NO_CLASS
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class Grid:
 
 def picture_grids(examples: "pl.DataFrame", unlabeled: Path, classes: list[str]) -> list[Grid]:
     """The grids of a run's ``examples.parquet``."""
-    images = {key: data_url(decode(data)) for key, _, data in read_images(unlabeled, examples["key"].to_list())}
+    shown = find_rows(unlabeled, examples["key"].to_list())
+    images = {key: data_url(decode(data)) for key, data in read_rows(unlabeled, shown)}
     grids = []
     for name, caption in CAPTIONS.items():
         rows = examples.filter(examples["group"] == name).iter_rows(named=True)

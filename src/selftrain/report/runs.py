@@ -1,5 +1,6 @@
 """A pipeline's evaluated runs, teachers before their students."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,13 @@ class EvaluatedRun:
         return "coverage" in self.metrics
 
 
-def load_runs(evaluation: Path) -> list[EvaluatedRun]:
-    """Every evaluated run under a folder. Raises UserError if there is none."""
+def load_runs(evaluation: Path, names: Collection[str] | None = None) -> list[EvaluatedRun]:
+    """The evaluated runs under a folder, of those named. Raises UserError if there is none.
+
+    DVC leaves the outputs of a run that was taken out of params.yaml where they are: hence the names.
+    """
     folders = sorted(path.parent for path in evaluation.glob("*/metrics.json"))
+    folders = [folder for folder in folders if names is None or folder.name in names]
     if not folders:
         raise UserError(f"{evaluation}: nothing evaluated there yet; run `dvc repro`")
     runs = {}

@@ -1,5 +1,6 @@
 """The table that a run ends with."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from selftrain.report.runs import EvaluatedRun, load_runs
@@ -21,12 +22,12 @@ def table_row(run: EvaluatedRun) -> tuple[str, ...]:
     )
 
 
-def print_summary(evaluation: Path) -> None:
+def print_summary(evaluation: Path, names: Collection[str]) -> None:
     """Print the runs' table, and where to look next."""
     from rich.console import Console
     from rich.table import Table
 
-    runs = load_runs(evaluation)
+    runs = load_runs(evaluation, names)
     table = Table(title=evaluation.name.replace("_", " "))
     for place, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)

@@ -1,6 +1,8 @@
 """The sections of params.yaml that describe a training."""
 
-from typing import Any, Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -21,10 +23,13 @@ class AlgorithmChoice(BaseModel):
         return dict(self.model_extra or {})
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
 class NoiseConfig(Section):
     """``train.noise``: what makes the student's work harder than the teacher's."""
 
-    random_crop: tuple[float, float] | None = None
+    random_crop: tuple[Share, Share] | None = None
     """Range of the area's share that a random resized crop keeps; null: the image as prediction sees it."""
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
@@ -37,6 +42,12 @@ class NoiseConfig(Section):
     """On the last layer."""
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Drop probability of the last block, falling linearly to the first."""
+
+    @model_validator(mode="after")
+    def _crop_in_order(self) -> "NoiseConfig":
+        if self.random_crop is not None and self.random_crop[0] > self.random_crop[1]:
+            raise ValueError("`random_crop` is [smallest, largest] share of the area")
+        return self
 
 
 class TrainConfig(Section):
@@ -94,17 +105,35 @@ class RunConfig(Section):
 
 
 RUN_SECTIONS = ("supervised", "rounds")
+RUN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+"""Run names become folders, shell words and FiftyOne fields."""
 
 
-def run_entry(params: dict[str, Any], run: str, params_path: str) -> tuple[RunConfig, str]:
-    """A run's own entry and its place in the params file. Raises UserError naming the runs there are."""
+def all_runs(params: Mapping[str, Any], params_path: str) -> dict[str, str]:
+    """Every run's name and its section, in the file's order. Raises UserError for what cannot be a run."""
+    runs: dict[str, str] = {}
     for section in RUN_SECTIONS:
-        runs = params.get(section) or {}
-        if run in runs:
-            where = f"{params_path}: {section}.{run}"
-            return parse_section(runs[run], RunConfig, where), where
-    known = [name for section in RUN_SECTIONS for name in params.get(section) or {}]
-    raise UserError(f"{params_path}: there is no run '{run}'; {did_you_mean(run, known)}")
+        entries = params.get(section) or {}
+        if not isinstance(entries, Mapping):
+            raise UserError(f"{params_path}: {section}: expected a mapping of runs, found {entries!r}")
+        for name in entries:
+            if not isinstance(name, str) or not RUN_NAME.fullmatch(name) or name in ("truth", "key", "id", "tags"):
+                raise UserError(
+                    f"{params_path}: {section}: {name!r} cannot name a run; use letters, digits and _, a letter first"
+                )
+            if name in runs:
+                raise UserError(f"{params_path}: '{name}' is a run in both `supervised` and `rounds`; rename one")
+            runs[name] = section
+    return runs
+
+
+def run_entry(params: Mapping[str, Any], run: str, params_path: str) -> tuple[RunConfig, str]:
+    """A run's own entry and its place in the params file. Raises UserError naming the runs there are."""
+    runs = all_runs(params, params_path)
+    if run not in runs:
+        raise UserError(f"{params_path}: there is no run '{run}'; {did_you_mean(run, list(runs))}")
+    where = f"{params_path}: {runs[run]}.{run}"
+    return parse_section(params[runs[run]][run], RunConfig, where), where
 
 
 def train_config(params: dict[str, Any], run: str, params_path: str) -> TrainConfig:

@@ -3,8 +3,7 @@
 import shutil
 from typing import Any
 
-from selftrain.files import write_json
-from selftrain.stage import WORK
+from selftrain.files import TEMPORARY_PREFIX, write_json
 from selftrain.training.loop import Loop
 from selftrain.training.models import export_model
 from selftrain.training.provenance import git_commit
@@ -34,10 +33,10 @@ def export(loop: Loop, run: Run, classes: list[str], data: dict[str, str], mlflo
         "validation_accuracy": loop.best_score.accuracy,
         "train_seconds": round(loop.seconds, 1),
     }
-    staged = WORK / "scratch" / run.out.name
+    run.out.parent.mkdir(parents=True, exist_ok=True)
+    staged = run.out.with_name(f"{TEMPORARY_PREFIX}{run.out.name}")
     shutil.rmtree(staged, ignore_errors=True)
     export_model(model, staged, classes=classes, image_size=config.image_size, crop_fraction=config.crop_fraction)
     write_json(staged / "run.json", about)
-    run.out.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(run.out, ignore_errors=True)
     staged.rename(run.out)

@@ -93,8 +93,9 @@ class Loop:
                     advance(window.steps, loss=f"{figures['loss']:.3f}")
                     window = Window()
                 if self.step % self.config.validate_every == 0 or self.step == self.total_steps:
+                    paused = time.monotonic()
                     curves.log(self.step, self._validate(validation))
-                    window.restart_clock()
+                    window.leave_out(time.monotonic() - paused)
                 due = time.monotonic() - saved_at > checkpoint_seconds
                 if due or stop.requested or self.step == self.total_steps:
                     curves.flush()
@@ -176,9 +177,9 @@ class Window:
         self.steps, self.images = self.steps + 1, self.images + images
         self.losses.append(losses)
 
-    def restart_clock(self) -> None:
-        """Leave out the time that validation took."""
-        self.started = time.monotonic()
+    def leave_out(self, seconds: float) -> None:
+        """Do not count time that was spent on something else."""
+        self.started += seconds
 
     @property
     def seconds(self) -> float:

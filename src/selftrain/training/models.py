@@ -13,7 +13,13 @@ from selftrain.files import read_json
 
 
 def create_model(
-    name: str, num_classes: int, *, pretrained: bool = False, dropout: float = 0.0, stochastic_depth: float = 0.0
+    name: str,
+    num_classes: int,
+    image_size: int,
+    *,
+    pretrained: bool = False,
+    dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
 ) -> nn.Module:
     """A timm model; ``dropout`` is on its last layer, ``stochastic_depth`` on its last block.
 
@@ -22,10 +28,15 @@ def create_model(
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise UserError(f"train.model: timm knows no model '{name}'; {did_you_mean(architecture, timm.list_models())}")
-    noise: dict[str, Any] = {"drop_rate": dropout, "drop_path_rate": stochastic_depth}
+    options: dict[str, Any] = {"drop_rate": dropout, "drop_path_rate": stochastic_depth}
+    if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
+        options["img_size"] = image_size
     try:
         return timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, **{key: rate for key, rate in noise.items() if rate}
+            name,
+            pretrained=pretrained,
+            num_classes=num_classes,
+            **{key: value for key, value in options.items() if value},
         )
     except TypeError as error:
         if "drop_path_rate" in str(error):

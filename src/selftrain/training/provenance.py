@@ -3,18 +3,33 @@
 import hashlib
 import json
 import subprocess
+from importlib.metadata import version
 from typing import Any
 
 from selftrain.code import code_digest
 
-CODE = ("algorithms/algorithm.py", "algorithms/losses.py", "corpus/decode.py", "corpus/transforms.py", "training")
-"""Code that decides what the weights become, beside the algorithm's own file."""
+CODE = (
+    "algorithms/algorithm.py",
+    "algorithms/losses.py",
+    "corpus/decode.py",
+    "corpus/keys.py",
+    "corpus/manifest.py",
+    "corpus/reader.py",
+    "corpus/transforms.py",
+    "counters.py",
+    "predictions/selection.py",
+    "predictions/table.py",
+    "training",
+)
+"""Code that decides what the weights become, beside the algorithm's own file: what dvc.yaml has for ``train``."""
 
 
-def fingerprint(config: dict[str, Any], seed: int, data: dict[str, str]) -> str:
+def fingerprint(config: dict[str, Any], seed: int, data: dict[str, str], bf16: bool) -> str:
     """Equal when a training would end with the same weights: a checkpoint is only resumed under the same one."""
     code = code_digest([*CODE, f"algorithms/{config['algorithm']['name']}.py"])
-    return hashlib.sha256(json.dumps([config, seed, data, code], sort_keys=True).encode()).hexdigest()[:16]
+    libraries = [version("torch"), version("timm"), version("pillow")]
+    made_of = [config, seed, data, bf16, code, libraries]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def git_commit() -> str:

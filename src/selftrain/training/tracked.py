@@ -45,6 +45,9 @@ def tracked(run: Run, data: dict[str, str], checkpoints: Path, rank: int) -> Ite
     remembered = checkpoints / "mlflow_run_id"
     run_id = remembered.read_text().strip() if remembered.exists() else None
     tracker = Tracker(run.name, run_id, _tags(run), _params(run), _datasets(run, data), on_run=remembered.write_text)
+    for other in checkpoints.parent.glob("*/mlflow_run_id"):
+        if other != remembered:
+            tracker.end_abandoned(other.read_text().strip())
     try:
         yield tracker
     except BaseException as error:

@@ -54,6 +54,7 @@ def _train(run: Run, share: Share, machine: Hardware) -> None:
     student = create_model(
         config.model,
         len(classes),
+        config.image_size,
         pretrained=config.pretrained,
         dropout=config.noise.dropout,
         stochastic_depth=config.noise.stochastic_depth,
@@ -64,7 +65,7 @@ def _train(run: Run, share: Share, machine: Hardware) -> None:
     validation = Validation(load_index(run.corpus / "validation"), config, machine, share)
 
     data = run.data_digests()
-    version = fingerprint(config.model_dump(mode="json"), run.seed, data)
+    version = fingerprint(config.model_dump(mode="json"), run.seed, data, machine.bf16)
     checkpoints = WORK / "checkpoints" / run.name / version
     with tracked(run, data, checkpoints, share.rank) as curves:
         loop.run(batches, validation, curves, checkpoints, run.hardware.checkpoint_seconds)
