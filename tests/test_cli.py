@@ -131,3 +131,16 @@ def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert "load_params" in result.stderr
+
+
+@pytest.mark.parametrize(("content", "stays"), [("", False), ("{half", False), ("{}", True), (None, False)])
+def test_check_mends_the_lock_file_of_a_killed_dvc(tmp_path: Path, content: str | None, stays: bool) -> None:
+    shipped_params(tmp_path)
+    lock = tmp_path / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(parents=True)
+    if content is not None:
+        lock.write_text(content)
+    result = run(tmp_path, "check")
+    assert result.returncode == 0
+    assert lock.exists() == stays
+    assert ("removed; a killed DVC left it half-written" in result.stdout) == (content is not None and not stays)

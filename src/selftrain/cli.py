@@ -224,10 +224,12 @@ def browse(
 
 @app.command()
 def check(params: Params = PARAMS) -> None:
-    """Check every section of the parameters."""
+    """Check every section of the parameters, and mend DVC's lock file if a killed DVC broke it."""
+    from selftrain.dvc_lock import mend_dvc_lock
     from selftrain.params import check_params
 
     check_params(params)
+    mend_dvc_lock()
 
 
 def main() -> None:
