@@ -82,12 +82,27 @@ def test_the_commands_that_there_are() -> None:
         (("rounds", 1), {}, "params.yaml: rounds: 1 cannot name a run"),
         ((1,), {}, "params.yaml: 1 is no section's name"),
         (("rounds", "student1", "teacher"), "student3", "student1 ← student3 ← student2 ← student1 goes in a circle"),
-        (("supervised", "teacher", "train", "algorithm", "name"), "supervisd", "there is no algorithm 'supervisd'"),
+        (("supervised", "teacher", "train", "algorithm", "name"), "supervisd", "there is no algorithm 'supervisd'; did you mean 'supervised'?"),
+        (("supervised", "teacher", "train", "algorithm", "name"), "noisy_student", "supervised.teacher: noisy_student needs pseudo-labels; put the run under `rounds`"),
+        (("rounds", "student2", "train", "algorithm"), {"name": "noisy_student", "lables": "soft"}, "rounds.student2: train.algorithm (noisy_student).lables: unknown parameter; did you mean 'labels'?"),
+        (("rounds", "student3", "train", "model"), "resnet1O1", "rounds.student3.train.model: timm knows no model 'resnet1O1'; did you mean 'resnet101'?"),
+        (("train", "optimizer"), "adamww", "train.optimizer: timm knows no optimizer 'adamww'; did you mean 'adamw"),
+        (("ingest", "root"), "data/photoz", "ingest.root: there is no folder data/photoz"),
     ],
 )  # fmt: skip
 def test_mistakes_in_params_are_one_line(tmp_path: Path, path: tuple[str, ...], value: Any, message: str) -> None:
     shipped_params(tmp_path, *path, value=value)
     assert message in one_line(run(tmp_path, "check"))
+
+
+def test_a_run_that_says_how_long_it_is_says_it_all(tmp_path: Path) -> None:
+    from selftrain.training.config import train_config
+
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["train"] |= {"steps": None, "epochs": 30}
+    assert train_config(params, "teacher", "p").steps == 150
+    assert train_config(params, "teacher", "p").epochs is None
+    assert train_config(params, "student1", "p").total_steps(320) == 300
 
 
 def test_shipped_params_pass(tmp_path: Path) -> None:

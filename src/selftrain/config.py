@@ -6,6 +6,7 @@ that stage alone.
 """
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,7 +70,12 @@ def _parse(values: Any, model: type[SectionT], where: Callable[[list[str]], str]
     try:
         return model.model_validate(dict(values or {}))
     except ValidationError as error:
-        raise UserError("; ".join(_explain(item, model, where) for item in error.errors())) from None
+        # What is unknown explains what is missing, so it comes first.
+        errors = sorted(error.errors(), key=lambda item: item["type"] == "missing")
+        raise UserError("; ".join(dict.fromkeys(_explain(item, model, where) for item in errors))) from None
+
+
+_IN_FILE = re.compile(r"(?!(int|float|str|bool)$)[A-Za-z_][A-Za-z0-9_]*|\d+")
 
 
 def _depth(values: Any, path: list[str]) -> int:
@@ -105,7 +111,8 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
 
 def _explain(item: Any, model: type[Section], where: Callable[[list[str]], str]) -> str:
-    location = [str(part) for part in item["loc"]]
+    # Pydantic names the branch of a union too, which is no part of the file.
+    location = [str(part) for part in item["loc"] if _IN_FILE.fullmatch(str(part))]
     name = ".".join([where(location), *location])
     if item["type"] == "extra_forbidden":
         owner = _model_at(model, location[:-1])
@@ -113,7 +120,8 @@ def _explain(item: Any, model: type[Section], where: Callable[[list[str]], str])
         return f"{name}: unknown parameter; {did_you_mean(location[-1], known)}"
     if item["type"] == "missing":
         return f"{name}: missing; it has no default"
-    return f"{name}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
+    given = "" if isinstance(item["input"], (dict, list)) else f" (got {item['input']!r})"
+    return f"{name}: {item['msg'].removeprefix('Value error, ')}{given}"
 
 
 def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:

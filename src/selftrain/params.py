@@ -1,6 +1,5 @@
 """All of params.yaml at once: the sections there are, and a check of every one before hours are spent."""
 
-import importlib.util
 from pathlib import Path
 
 from selftrain.config import Section, did_you_mean, load_params, load_seed, parse_section
@@ -10,7 +9,7 @@ from selftrain.evaluation.config import EvaluateConfig
 from selftrain.hardware import HardwareConfig
 from selftrain.inspection.config import BrowseConfig
 from selftrain.predictions.config import select_config
-from selftrain.training.config import RUN_SECTIONS, all_runs, run_entry, train_config
+from selftrain.training.config import RUN_SECTIONS, TrainConfig, all_runs, run_entry, train_config
 
 SECTIONS: dict[str, type[Section]] = {
     "digits": DigitsConfig,
@@ -19,6 +18,8 @@ SECTIONS: dict[str, type[Section]] = {
     "browse": BrowseConfig,
     "hardware": HardwareConfig,
 }
+DIGITS = "data/digits"
+"""Made by a stage, so it need not be there yet."""
 # `train` and `select` hold defaults that only make sense with a run's own laid over them.
 OTHERS = ("seed", "train", "select", *RUN_SECTIONS)
 
@@ -26,7 +27,7 @@ OTHERS = ("seed", "train", "select", *RUN_SECTIONS)
 def check_params(path: Path) -> None:
     """Raises UserError for the first thing wrong in a params file: sections, types, algorithms, teachers.
 
-    Model and optimizer names and an algorithm's own parameters are checked when a run starts: they need PyTorch.
+    Names of models and optimizers and the algorithms' own parameters come last: they need PyTorch, some seconds.
     """
     params = load_params(path)
     for name in params:
@@ -37,20 +38,27 @@ def check_params(path: Path) -> None:
         if name in params:
             parse_section(params[name], model, f"{path}: {name}")
     teachers: dict[str, str] = {}
+    configs: dict[str, tuple[TrainConfig, bool]] = {}
     runs = all_runs(params, str(path))
     for run, section in runs.items():
         config = train_config(params, run, str(path))
         entry, where = run_entry(params, run, str(path))
-        if importlib.util.find_spec(f"selftrain.algorithms.{config.algorithm.name}") is None:
-            raise UserError(f"{where}.train.algorithm.name: there is no algorithm '{config.algorithm.name}'")
         if section == "rounds":
             select_config(params, run, str(path))
             if entry.teacher not in runs:
                 hint = did_you_mean(str(entry.teacher), [name for name in runs if name != run])
                 raise UserError(f"{where}.teacher: there is no other run '{entry.teacher}'; {hint}")
             teachers[run] = entry.teacher
+        configs[where] = (config, section == "rounds")
     for run in teachers:
         _check_chain(run, teachers, f"{path}: rounds.{run}.teacher")
+    root = (params.get("ingest") or {}).get("root")
+    if root is not None and root != DIGITS and not Path(root).is_dir():
+        raise UserError(f"{path}: ingest.root: there is no folder {root}")
+    from selftrain.training.check import check_run
+
+    for where, (config, is_round) in configs.items():
+        check_run(config, is_round, where)
 
 
 def _check_chain(run: str, teachers: dict[str, str], where: str) -> None:

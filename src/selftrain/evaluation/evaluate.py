@@ -62,7 +62,9 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
         decided = read_json(inputs.selection / "summary.json", "dvc repro")
         figures |= pseudo_label_metrics(counts) | {name: decided[name] for name in ("per_class_quota", "decisions")}
         threshold_curve(counts).write_csv(out / "thresholds.csv")
-        class_balance(counts, classes).write_csv(out / "class_balance.csv")
+        balance = class_balance(counts, classes)
+        balance.write_csv(out / "class_balance.csv")
+        figures["classes_without_pseudo_labels"] = int((balance["kept"] == 0).sum())
         confidence_histogram(counts).write_csv(details / "confidence.csv")
     select_examples(inputs.selection, flipped, truth, config.examples).write_parquet(details / "examples.parquet")
     matrix = metrics.confusion_matrix(test.labels, test.predicted, len(classes))

@@ -35,4 +35,7 @@ def print_summary(evaluation: Path, names: Collection[str]) -> None:
         table.add_row(*table_row(run))
     console = Console(width=120 if not Console().is_terminal else None)
     console.print(table)
+    for run in runs:
+        if lost := run.metrics.get("classes_without_pseudo_labels"):
+            console.print(f"{run.name}: {lost} classes have no pseudo-label; see the class balance in the report")
     console.print("report: report/index.html    runs compared: make mlflow    pseudo-labels: make browse", style="dim")

@@ -140,4 +140,7 @@ def train_config(params: dict[str, Any], run: str, params_path: str) -> TrainCon
     """The run's training parameters: ``train``, overlaid with the run's own ``train``."""
     entry, where = run_entry(params, run, params_path)
     defaults = params.get("train")
+    if isinstance(defaults, Mapping) and {"steps", "epochs"} & entry.train.keys():
+        # A run that says how long it is says it all.
+        defaults = {key: value for key, value in defaults.items() if key not in ("steps", "epochs")}
     return parse_overlaid(defaults, entry.train, TrainConfig, f"{params_path}: train", f"{where}.train")
