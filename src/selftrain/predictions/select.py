@@ -87,6 +87,7 @@ def select(config: SelectConfig, seed: int, predictions: Path, repeats: Path, ou
     Raises UserError if nothing passes the filter.
     """
     import duckdb
+    import polars as pl
 
     if not repeats.is_file():
         raise UserError(f"{repeats}: no such file; `dvc repro ingest` makes it")
@@ -104,12 +105,13 @@ def select(config: SelectConfig, seed: int, predictions: Path, repeats: Path, ou
         quota, plans = plan_classes(counts, config.per_class, config.max_copies)
         plan = _cutoffs(connection, plans, seed)
 
+    kinds = pl.read_parquet(repeats, columns=["key", "kind"], glob=False)
     shutil.rmtree(out, ignore_errors=True)
     digest = hashlib.sha256()
     totals: dict[tuple[int, str], tuple[int, int]] = {}
     with progress_bar(f"select {out.name}", total=len(parts)) as advance:
         for part in parts:
-            decided = _decide(part, repeats, plan, config.threshold, seed)
+            decided = _decide(part, kinds, plan, config.threshold, seed)
             with atomic_path(out / part.name) as temporary:
                 decided.write_parquet(temporary, compression="zstd")
             digest.update((out / part.name).read_bytes())
@@ -144,18 +146,12 @@ def _cutoffs(connection: "duckdb.DuckDBPyConnection", plans: list[ClassPlan], se
     ).join(last_extra.rename({"lot": "last_lot"}), on="label", how="left")
 
 
-def _decide(part: Path, repeats: Path, plan: "pl.DataFrame", threshold: float, seed: int) -> "pl.DataFrame":
-    """One part's decisions, rows in the part's order."""
+def _decide(part: Path, kinds: "pl.DataFrame", plan: "pl.DataFrame", threshold: float, seed: int) -> "pl.DataFrame":
+    """One part's decisions, rows in the part's order; ``kinds`` has the leaks and duplicates."""
     import polars as pl
 
     rows = pl.read_parquet(part, columns=["key", "label", "confidence"], glob=False)
     keys = rows["key"].to_numpy()
-    kinds = (
-        pl.scan_parquet(repeats, glob=False)
-        .filter(pl.col("key").is_in(rows["key"].implode()))
-        .select("key", "kind")
-        .collect()
-    )
     confidence, last = pl.col("confidence"), pl.col("last_confidence")
     passes = (confidence > pl.lit(threshold, pl.Float32)) & confidence.is_not_nan()
     within_quota = last.is_null() | (confidence > last) | ((confidence == last) & (pl.col("key") <= pl.col("last_key")))
