@@ -73,6 +73,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["train"] |= {"steps": 30, "validate_every": 10}
     params["supervised"]["teacher"]["train"]["steps"] = 40
     params["select"]["threshold"] = 0.1
+    for entry in params["rounds"].values():
+        entry["select"] = {}
     params["hardware"] |= {"threads": 1, "workers": 1, "checkpoint_seconds": 0.2}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     made.run("git", "init", "-q")
