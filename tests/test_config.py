@@ -86,3 +86,9 @@ def test_a_source_is_paths_or_a_cut() -> None:
     for wrong in ({}, {"images": "a", **cut}, {"cut_from": "labeled"}, {"cut_from": "unlabeled", "share": 0.1}):
         with pytest.raises(UserError, match=r"ingest\.validation"):
             parse_section(base | {"validation": wrong}, IngestConfig, "ingest")
+
+
+@pytest.mark.parametrize("key", ["learning-rate", "int", "a b", "ü", "0"])
+def test_unknown_keys_may_be_any_text(key: str) -> None:
+    with pytest.raises(UserError, match=f"train.{key}: unknown parameter"):
+        parse_section(TRAIN | {key: 1}, TrainConfig, "train")

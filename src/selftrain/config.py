@@ -111,8 +111,10 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
 
 def _explain(item: Any, model: type[Section], where: Callable[[list[str]], str]) -> str:
-    # Pydantic names the branch of a union too, which is no part of the file.
-    location = [str(part) for part in item["loc"] if _IN_FILE.fullmatch(str(part))]
+    location = [str(part) for part in item["loc"]]
+    if item["type"] != "extra_forbidden":
+        # Pydantic names the branch of a union too, which is no part of the file; an unknown key may be any text.
+        location = [part for part in location if _IN_FILE.fullmatch(part)]
     name = ".".join([where(location), *location])
     if item["type"] == "extra_forbidden":
         owner = _model_at(model, location[:-1])

@@ -53,3 +53,8 @@ def test_gradients_are_clipped() -> None:
 def test_unknown_optimizers_are_named() -> None:
     with pytest.raises(UserError, match="timm knows no optimizer 'adamz'"):
         Descent(torch.nn.Linear(1, 1), TrainConfig.model_validate(TINY | {"optimizer": "adamz"}), 1)
+
+
+@pytest.mark.parametrize("name", ["sgd", "AdamW", "rmsproptf", "lookahead_adamw"])
+def test_timms_optimizers_by_name(name: str) -> None:
+    Descent(torch.nn.Linear(1, 1), TrainConfig.model_validate(TINY | {"optimizer": name}), 1)

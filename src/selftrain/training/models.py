@@ -12,6 +12,13 @@ from selftrain.errors import UserError
 from selftrain.files import read_json
 
 
+def check_model_name(name: str) -> None:
+    """Raises UserError for a name that timm does not know."""
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise UserError(f"train.model: timm knows no model '{name}'; {did_you_mean(architecture, timm.list_models())}")
+
+
 def create_model(
     name: str,
     num_classes: int,
@@ -25,9 +32,7 @@ def create_model(
 
     Raises UserError for names that timm does not know and noise that the architecture does not have.
     """
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        raise UserError(f"train.model: timm knows no model '{name}'; {did_you_mean(architecture, timm.list_models())}")
+    check_model_name(name)
     options: dict[str, Any] = {"drop_rate": dropout, "drop_path_rate": stochastic_depth}
     if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
         options["img_size"] = image_size

@@ -1,13 +1,12 @@
 """Optimizer, schedule, clipping and averaging: one step down a loss."""
 
-from typing import Any
-
 import torch
-from timm.optim._optim_factory import create_optimizer_v2
+from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
+from selftrain.config import did_you_mean
 from selftrain.errors import UserError
 from selftrain.training.config import TrainConfig
 from selftrain.training.distributed import average
@@ -38,15 +37,17 @@ class Descent:
         return float(self.optimizer.param_groups[-1]["lr"])
 
 
+def check_optimizer_name(name: str) -> None:
+    """Raises UserError for a name that timm does not know."""
+    known = [str(optimizer) for optimizer in list_optimizers()]
+    if name.lower().removeprefix("lookahead_") not in known:
+        raise UserError(f"train.optimizer: timm knows no optimizer '{name}'; {did_you_mean(name, known)}")
+
+
 def create_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Timm's optimizer by name; no weight decay on biases and norms. Raises UserError for unknown names."""
-    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    try:
-        return create_optimizer_v2(network, opt=config.optimizer, **options)
-    except (ValueError, AssertionError):
-        raise UserError(
-            f"train.optimizer: timm knows no optimizer '{config.optimizer}'; try adamw, sgd or rmsproptf"
-        ) from None
+    check_optimizer_name(config.optimizer)
+    return create_optimizer_v2(network, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 def create_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int) -> Scheduler:
