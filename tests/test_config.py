@@ -5,7 +5,7 @@ import pytest
 from selftrain.config import load_params, load_seed, merged, parse_section
 from selftrain.corpus.config import IngestConfig
 from selftrain.errors import UserError
-from selftrain.training.config import TrainConfig, train_config
+from selftrain.training.config import TrainConfig, phases, train_config
 
 TRAIN = {
     "algorithm": {"name": "supervised"},
@@ -41,7 +41,41 @@ def test_sections_are_frozen() -> None:
 
 def test_epochs_count_labeled_images() -> None:
     config = parse_section({**TRAIN, "steps": None, "epochs": 2.5, "unlabeled_ratio": 7}, TrainConfig, "train")
-    assert config.total_steps(labeled_images=80) == 25
+    assert config.total_steps(steps_per_epoch=10) == 25
+
+
+def test_later_phases_are_the_run_with_changes() -> None:
+    changes = {"tune": {"algorithm": {"name": "supervised"}, "epochs": 1.5, "image_size": 64, "frozen": 0.8}}
+    own = {"algorithm": {"name": "noisy_student", "labels": "hard"}, "unlabeled_ratio": 5, "learning_rate": 0.5}
+    config = train_config({"train": TRAIN, "rounds": {"s1": {"train": {**own, "then": changes}}}}, "s1", "p")
+    found = phases(config)
+    assert list(found) == ["main", "tune"]
+    assert found["main"] is config
+    tune = found["tune"]
+    assert (tune.algorithm.name, tune.algorithm.parameters, tune.unlabeled_ratio) == ("supervised", {}, 0)
+    assert (tune.steps, tune.epochs, tune.image_size, tune.frozen) == (None, 1.5, 64, 0.8)
+    assert (tune.model, tune.learning_rate, tune.then) == (config.model, 0.5, {})
+
+
+@pytest.mark.parametrize(
+    ("then", "message"),
+    [
+        ({"tune": {"epochs": 1, "image_sise": 64}}, r"p: rounds.s1.train.then.tune.image_sise: unknown parameter"),
+        ({"tune": {}}, r"then.tune: give either `steps` or `epochs`"),
+        ({"main": {"steps": 1}}, r"then.main: cannot name a phase"),
+        ({"tune": {"steps": 1, "init": "teacher"}}, r"then.tune: a later phase has no `then`, `init`"),
+    ],
+)
+def test_mistakes_in_later_phases_are_named(then: dict[str, dict[str, object]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train_config({"train": TRAIN, "rounds": {"s1": {"train": {"then": then}}}}, "s1", "p")
+
+
+def test_the_learning_rate_is_scaled_linearly_with_the_batch() -> None:
+    values = TRAIN | {"learning_rate": 0.128, "batch_size": 512}
+    assert parse_section(values, TrainConfig, "train").scaled_learning_rate == 0.128
+    scaled = parse_section(values | {"learning_rate_batch": 2048}, TrainConfig, "train")
+    assert scaled.scaled_learning_rate == pytest.approx(0.032)
 
 
 def test_merged_overlays_mappings_and_changes_neither() -> None:

@@ -37,6 +37,9 @@ class TinyModel(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.layers(images)
 
+    def get_classifier(self) -> torch.nn.Module:
+        return self.layers[-1]
+
 
 def config(name: str) -> TrainConfig:
     return TrainConfig.model_validate(
@@ -56,7 +59,7 @@ def new_loop(name: str) -> Loop:
     torch.manual_seed(0)
     algorithm_class, parameters = find_algorithm(name, {})
     hardware = Hardware(torch.device("cpu"), bf16=False, workers=0, threads=1)
-    return Loop(algorithm_class(TinyModel(), parameters), config(name), 40, seed=0, hardware=hardware, share=Share())
+    return Loop(algorithm_class(TinyModel(), parameters), config(name), 1.0, seed=0, hardware=hardware, share=Share())
 
 
 def random_batch(algorithm: Algorithm, seed: int) -> Batch:

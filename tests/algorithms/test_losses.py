@@ -32,15 +32,17 @@ def test_temperature() -> None:
     assert torch.allclose(losses.with_temperature(log_probs, 0.5), squared / squared.sum())
 
 
-def test_noisy_student_averages_over_all_images() -> None:
+def test_noisy_student_averages_as_section_3_1_or_as_algorithm_1() -> None:
     logits = torch.randn(2 + 6, 3)
     labels, pseudo_labels = torch.tensor([2, 0]), torch.rand(6, 3).softmax(dim=1)
     targets = [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], *pseudo_labels.tolist()]
     each = [by_hand(*pair) for pair in zip(logits.tolist(), targets, strict=True)]
-    loss, labeled, unlabeled = noisy_student_loss(logits, labels, pseudo_labels)
+    loss, labeled, unlabeled = noisy_student_loss(logits[:2], labels, logits[2:], pseudo_labels, "all_images")
     assert loss.item() == pytest.approx(sum(each) / 8, rel=1e-5)
     assert labeled.item() == pytest.approx(sum(each[:2]) / 2, rel=1e-5)
     assert unlabeled.item() == pytest.approx(sum(each[2:]) / 6, rel=1e-5)
+    loss, _, _ = noisy_student_loss(logits[:2], labels, logits[2:], pseudo_labels, "each_source")
+    assert loss.item() == pytest.approx(sum(each[:2]) / 2 + sum(each[2:]) / 6, rel=1e-5)
 
 
 @pytest.mark.parametrize(("labels", "temperature"), [("soft", 1.0), ("soft", 0.5), ("hard", 1.0)])

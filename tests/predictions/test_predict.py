@@ -29,7 +29,7 @@ def project(ingest_config, photos: Path, tmp_path: Path) -> Path:  # type: ignor
 
 def make_model(folder: Path, seed: int, classes: list[str] = CLASSES) -> None:
     torch.manual_seed(seed)
-    model = create_model("test_resnet", len(classes), 32, dropout=0.5, stochastic_depth=0.3)
+    model = create_model("test_resnet", len(classes), 32, stochastic_depth=0.3)
     export_model(model, folder, classes=classes, image_size=32, crop_fraction=1.0)
 
 

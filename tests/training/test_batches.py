@@ -76,3 +76,15 @@ def test_a_copy_comes_with_other_noise(photo_corpus: Path, tiny: Any) -> None:
     pairs = [(batch["log_probs"][:, 0] == row).nonzero().flatten() for row in (6.0, 15.0, 24.0, 33.0, 42.0, 51.0)]
     assert all(len(pair) == 2 for pair in pairs)
     assert any(not torch.equal(batch["image"][a], batch["image"][b]) for a, b in pairs)
+
+
+@pytest.mark.parametrize("quiet", ["labeled", "unlabeled"])
+def test_augmentation_can_be_off_for_one_source(photo_corpus: Path, tiny: Any, quiet: str) -> None:
+    noise = {"randaugment_magnitude": 20, "randaugment_ops": 4, "flip": 0.5}
+    noisy = batches(photo_corpus, tiny(unlabeled_ratio=2, noise=noise))[1]
+    found = batches(photo_corpus, tiny(unlabeled_ratio=2, noise=noise | {f"on_{quiet}": ["dropout"]}))[1]
+    plain = batches(photo_corpus, tiny(unlabeled_ratio=2, noise={"randaugment_ops": 0, "flip": 0}))[1]
+    for source in ("labeled", "unlabeled"):
+        expected = plain if source == quiet else noisy
+        assert torch.equal(found[source]["image"], expected[source]["image"])
+        assert not torch.equal(noisy[source]["image"], plain[source]["image"])

@@ -13,7 +13,7 @@ from selftrain.training.models import create_model, export_model, load_model, no
 
 
 def test_the_export_loads_in_plain_timm_anywhere(tmp_path: Path) -> None:
-    model = create_model("test_resnet", 3, 48, dropout=0.3, stochastic_depth=0.2)
+    model = create_model("test_resnet", 3, 48, stochastic_depth=0.2)
     export_model(model, tmp_path / "m", classes=["a", "b", "c"], image_size=48, crop_fraction=0.9)
     program = (
         "import timm, torch, json; torch.manual_seed(0)\n"
@@ -56,13 +56,17 @@ def test_user_errors(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def test_noise_is_on_while_training_and_off_in_eval() -> None:
-    model = create_model("test_resnet", 4, 32, dropout=0.5)
-    images = torch.randn(2, 3, 32, 32)
-    model.train()
-    assert not torch.equal(model(images), model(images))
-    model.eval()
-    assert torch.equal(model(images), model(images))
+@pytest.mark.parametrize(("name", "size"), [("test_resnet", 32), ("vit_tiny_patch16_224", 64)])
+def test_a_model_starts_from_the_weights_of_another_even_at_another_size(name: str, size: int, tmp_path: Path) -> None:
+    teacher = create_model(name, 3, 48)
+    export_model(teacher, tmp_path, classes=["a", "b", "c"], image_size=48, crop_fraction=1.0)
+    same = create_model(name, 3, 48, weights=tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(teacher.parameters(), same.parameters(), strict=True))
+    larger = create_model(name, 3, size, weights=tmp_path)
+    assert larger.eval()(torch.randn(1, 3, size, size)).shape == (1, 3)
+    assert torch.equal(larger.get_classifier().weight, teacher.get_classifier().weight)
+    with pytest.raises(UserError, match="cannot start a test_efficientnet"):
+        create_model("test_efficientnet", 3, 48, weights=tmp_path)
 
 
 def test_to_input_normalises_like_timm() -> None:

@@ -9,10 +9,10 @@ from selftrain.training.optimization import Descent
 from tests.training.conftest import TINY
 
 
-def rates(total: int, **changes: object) -> list[float]:
+def rates(total: int, steps_per_epoch: float = 10, **changes: object) -> list[float]:
     config = TrainConfig.model_validate(TINY | {"learning_rate": 0.1} | changes)
     network = torch.nn.Linear(2, 1)
-    descent = Descent(network, config, total)
+    descent = Descent(network, config, total, steps_per_epoch)
     found = []
     for step in range(total):
         descent.minimize(network(torch.ones(1, 2)).sum(), step)
@@ -36,7 +36,7 @@ def test_constant() -> None:
 def test_the_rate_is_a_function_of_the_step_alone() -> None:
     config = TrainConfig.model_validate(TINY)
     network = torch.nn.Linear(2, 1)
-    late = Descent(network, config, 50)
+    late = Descent(network, config, 50, 10)
     late.minimize(network(torch.ones(1, 2)).sum(), 37)
     assert late.learning_rate == pytest.approx(rates(50, learning_rate=TINY["learning_rate"])[37])
 
@@ -45,16 +45,41 @@ def test_gradients_are_clipped() -> None:
     config = TrainConfig.model_validate(TINY | {"optimizer": "sgd", "clip_grad": 0.5, "warmup": 0, "weight_decay": 0})
     network = torch.nn.Linear(2, 1, bias=False)
     before = network.weight.detach().clone()
-    Descent(network, config, 10).minimize(1000 * network(torch.ones(1, 2)).sum(), 0)
+    Descent(network, config, 10, 10).minimize(1000 * network(torch.ones(1, 2)).sum(), 0)
     # The first step of SGD with momentum is the rate times the clipped gradient; Nesterov adds 0.9 of it again.
     assert (network.weight - before).norm().item() == pytest.approx(0.5 * 1.9 * TINY["learning_rate"], rel=1e-4)
 
 
 def test_unknown_optimizers_are_named() -> None:
     with pytest.raises(UserError, match="timm knows no optimizer 'adamz'"):
-        Descent(torch.nn.Linear(1, 1), TrainConfig.model_validate(TINY | {"optimizer": "adamz"}), 1)
+        Descent(torch.nn.Linear(1, 1), TrainConfig.model_validate(TINY | {"optimizer": "adamz"}), 1, 1)
 
 
 @pytest.mark.parametrize("name", ["sgd", "AdamW", "rmsproptf", "lookahead_adamw"])
 def test_timms_optimizers_by_name(name: str) -> None:
-    Descent(torch.nn.Linear(1, 1), TrainConfig.model_validate(TINY | {"optimizer": name}), 1)
+    Descent(torch.nn.Linear(1, 1), TrainConfig.model_validate(TINY | {"optimizer": name}), 1, 1)
+
+
+@pytest.mark.parametrize("decay_epochs", [2.4, 4.8])
+def test_the_papers_decay(decay_epochs: float) -> None:
+    # Noisy Student, Section 3.1: 0.97 every 2.4 epochs of a 350-epoch schedule, 4.8 of a 700-epoch one.
+    per_epoch = 5
+    found = rates(
+        60, per_epoch, schedule="step", decay_epochs=decay_epochs, warmup=0, batch_size=1024, learning_rate_batch=2048
+    )
+    for step, rate in enumerate(found):
+        assert rate == pytest.approx(0.1 / 2 * 0.97 ** math.floor(step / per_epoch / decay_epochs + 1e-9))
+    assert len(set(found)) == math.ceil(60 / per_epoch / decay_epochs)
+
+
+def test_the_replications_decay() -> None:
+    found = rates(100, 1, schedule="step", decay_rate=0.1, decay_epochs=30, warmup=0)
+    assert found == pytest.approx([0.1] * 30 + [0.01] * 30 + [0.001] * 30 + [0.0001] * 10)
+
+
+def test_an_optimizers_own_arguments() -> None:
+    config = TrainConfig.model_validate(TINY | {"optimizer": "rmsproptf", "optimizer_options": {"eps": 0.001}})
+    assert Descent(torch.nn.Linear(1, 1), config, 1, 1).optimizer.defaults["eps"] == 0.001
+    config = TrainConfig.model_validate(TINY | {"optimizer": "adamw", "optimizer_options": {"epsilon": 1}})
+    with pytest.raises(UserError, match="optimizer_options: not for 'adamw'.*epsilon"):
+        Descent(torch.nn.Linear(1, 1), config, 1, 1)

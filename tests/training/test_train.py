@@ -104,7 +104,7 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(digits_co
 
 
 def newest_step(checkpoints: Path) -> int:
-    return max((int(path.stem.removeprefix("step-")) for path in checkpoints.glob("*/step-*.safetensors")), default=0)
+    return max((int(path.stem.removeprefix("step-")) for path in checkpoints.glob("*/*/step-*.safetensors")), default=0)
 
 
 @pytest.mark.slow
@@ -192,3 +192,83 @@ def processes_in(folder: Path) -> list[int]:
         except OSError:
             continue
     return found
+
+
+TWO_PHASES = {
+    "algorithm": {"name": "pretraining", "labels": "hard"},
+    "unlabeled_ratio": 1,
+    "init": "teacher",
+    "steps": 30,
+    "validate_every": 10,
+    "then": {
+        "resolution_fix": {
+            "algorithm": {"name": "supervised"}, "epochs": 12, "image_size": 48, "frozen": 1, "noise": {"on_labeled": []},
+        }
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_phases_start_where_the_last_ended_and_survive_a_kill(digits_corpus: Path, tmp_path: Path) -> None:
+    for name in ("whole", "killed"):
+        folder = tmp_path / name
+        write_project(folder, digits_corpus, **TWO_PHASES)
+        teacher = selftrain(folder, "train", "teacher", "--out", "models/teacher")
+        assert teacher.returncode == 0, teacher.stderr
+    command = (*TRAIN_STUDENT, "--teacher", "models/teacher")
+    whole = selftrain(tmp_path / "whole", *command)
+    assert whole.returncode == 0, whole.stderr
+    second = tmp_path / "killed" / ".selftrain" / "checkpoints" / "student"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "selftrain", *command], cwd=tmp_path / "killed", stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not list(second.glob("*/resolution_fix/step-*.safetensors")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    ended = selftrain(tmp_path / "killed", *command)
+    assert ended.returncode == 0, ended.stderr
+    models = [tmp_path / name / "models" / "student" for name in ("whole", "killed")]
+    assert models[0].joinpath("model.safetensors").read_bytes() == models[1].joinpath("model.safetensors").read_bytes()
+    about = json.loads((models[0] / "run.json").read_text())
+    assert [phase["name"] for phase in about["phases"]] == ["main", "resolution_fix"]
+    assert about["phases"][1]["planned_steps"] == 45, "12 epochs of 30 images in batches of 8"
+    assert about["steps"] == 75
+    assert json.loads((models[0] / "config.json").read_text())["pretrained_cfg"]["input_size"] == [3, 48, 48]
+    # Only the classifier moved after the first phase.
+    before = load_file(
+        next((tmp_path / "whole").glob(".selftrain/checkpoints/student/*/main/result/model.safetensors"))
+    )
+    after = load_file(models[0] / "model.safetensors")
+    assert {key for key in after if not torch.equal(after[key], before[key])} <= {"fc.weight", "fc.bias"}
+    for name in ("whole", "killed"):
+        points = mlflow_rows(
+            tmp_path / name, "select key, step from metrics join runs using (run_uuid) where name = 'student'"
+        )
+        steps = sorted(step for key, step in points if key == "validation_accuracy")
+        assert steps == [10, 20, 30, 40, 50, 60, 70, 75], "one curve over both phases, every point once"
+        assert sorted(step for key, step in points if key == "resolution_fix/validation_accuracy") == steps[3:]
+
+
+@pytest.mark.slow
+def test_training_stops_when_patience_ends_and_a_small_student_is_a_warning(
+    digits_corpus: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "p"
+    changes = {
+        "model": "test_efficientnet",
+        "steps": 500,
+        "validate_every": 5,
+        "patience": 2,
+        "learning_rate": 1e-8,
+        "ema_decay": None,
+    }
+    write_project(folder, digits_corpus, **changes)
+    teacher = selftrain(folder, "train", "teacher", "--out", "models/teacher")
+    assert teacher.returncode == 0, teacher.stderr
+    for _ in range(2):
+        ended = selftrain(folder, *TRAIN_STUDENT, "--teacher", "models/teacher")
+        assert ended.returncode == 0, ended.stderr
+        assert "is smaller than its teacher (373,658)" in ended.stdout
+        (phase,) = json.loads((folder / "models" / "student" / "run.json").read_text())["phases"]
+        assert phase["steps"] == phase["best_step"] + 10 < 500

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from selftrain.config import Section, did_you_mean, parse_section
@@ -42,6 +43,18 @@ class Algorithm(nn.Module):
         self.config = config
         self.minimizers: dict[str, Minimizer] = {}
         self.autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.noised_rows: Callable[[dict[str, int]], AbstractContextManager[object]] = nullcontext
+
+    def student_logits(self, **images: Tensor) -> dict[str, Tensor]:
+        """The student's logits (B, C) of each source's images (B, 3, H, W), from one pass over all of them.
+
+        One pass, so that BatchNorm's statistics are those of the whole batch; dropout and stochastic depth act on the
+        sources that ``train.noise`` says.
+        """
+        counts = {source: len(batch) for source, batch in images.items()}
+        with self.noised_rows(counts):
+            logits = self.student(torch.cat([*images.values()]))
+        return dict(zip(counts, logits.split([*counts.values()]), strict=True))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The scalar ``loss`` to descend, and its components, to be logged."""

@@ -2,42 +2,44 @@
 classification", CVPR 2020, arXiv 1911.04252.
 
 A batch holds B labeled images x and r·B pseudo-labeled ones x̃, all of them noised; the student f descends
-the average cross-entropy over all (Section 3.1: "concatenated together to compute the average cross entropy"):
+one of two averages. The paper's text and Algorithm 1 differ in them:
 
-    1/((1 + r)·B) · ( Σ CE(y, f(x)) + Σ CE(ỹ, f(x̃)) )
+    Section 3.1   1/((1 + r)·B) · ( Σ CE(y, f(x)) + Σ CE(ỹ, f(x̃)) )     "concatenated together to compute the average"
+    Algorithm 1   1/B · Σ CE(y, f(x)) + 1/(r·B) · Σ CE(ỹ, f(x̃))
 
+With the first, pseudo-labeled images weigh r times as much as labeled ones; with the second, as much.
 ỹ is the teacher's opinion of the clean image: its distribution (soft, as in the paper) or its argmax (hard).
 """
 
 from typing import Literal
 
-import torch
-from pydantic import Field
 from torch import Tensor
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
-from selftrain.algorithms.losses import accuracy, one_hot, soft_cross_entropy, with_temperature
-from selftrain.config import Section
+from selftrain.algorithms.losses import PseudoLabelConfig, accuracy, one_hot, pseudo_label_targets, soft_cross_entropy
 
 
-class NoisyStudentConfig(Section):
+class NoisyStudentConfig(PseudoLabelConfig):
     """``train.algorithm`` of a Noisy Student round."""
 
-    labels: Literal["soft", "hard"] = "soft"
-    temperature: float = Field(default=1.0, gt=0)
-    """Of the soft pseudo-labels; the paper's is 1."""
+    average: Literal["all_images", "each_source"] = "all_images"
+    """``all_images``: Section 3.1's average; ``each_source``: Algorithm 1's sum of two means."""
 
 
-def noisy_student_loss(student_logits: Tensor, labels: Tensor, pseudo_labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(average over all, mean over labeled, mean over pseudo-labeled) cross-entropy, three scalars.
+def noisy_student_loss(
+    labeled_logits: Tensor, labels: Tensor, unlabeled_logits: Tensor, pseudo_labels: Tensor, average: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(the loss, mean over labeled, mean over pseudo-labeled) cross-entropy in nats, three scalars.
 
-    ``student_logits`` is (B + r·B, C), labeled images first; ``labels`` (B,) class indices;
-    ``pseudo_labels`` (r·B, C) probabilities.
+    ``labeled_logits`` (B, C) and ``labels`` (B,) class indices; ``unlabeled_logits`` (r·B, C) and ``pseudo_labels``
+    (r·B, C) probabilities; ``average`` as in ``NoisyStudentConfig``.
     """
-    targets = torch.cat([one_hot(labels, student_logits.shape[1]), pseudo_labels])  # (B + r·B, C)
-    losses = soft_cross_entropy(student_logits, targets)  # (B + r·B,)
-    labeled, unlabeled = torch.split(losses, [len(labels), len(pseudo_labels)])
-    return losses.mean(), labeled.mean(), unlabeled.mean()
+    labeled = soft_cross_entropy(labeled_logits, one_hot(labels, labeled_logits.shape[1])).mean()
+    unlabeled = soft_cross_entropy(unlabeled_logits, pseudo_labels).mean()
+    if average == "each_source":
+        return labeled + unlabeled, labeled, unlabeled
+    share = len(labeled_logits) / (len(labeled_logits) + len(unlabeled_logits))
+    return share * labeled + (1 - share) * unlabeled, labeled, unlabeled
 
 
 class NoisyStudent(Algorithm):
@@ -49,19 +51,14 @@ class NoisyStudent(Algorithm):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """See ``noisy_student_loss``."""
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        logits = self.student(torch.cat([labeled["image"], unlabeled["image"]]))  # (B + r·B, C)
+        logits = self.student_logits(labeled=labeled["image"], unlabeled=unlabeled["image"])
+        targets = pseudo_label_targets(unlabeled["log_probs"], self.config.labels, self.config.temperature)
         loss, labeled_loss, unlabeled_loss = noisy_student_loss(
-            logits, labeled["label"], self._pseudo_labels(unlabeled["log_probs"])
+            logits["labeled"], labeled["label"], logits["unlabeled"], targets, self.config.average
         )
         return {
             "loss": loss,
             "labeled_loss": labeled_loss,
             "unlabeled_loss": unlabeled_loss,
-            "labeled_accuracy": accuracy(logits[: len(labeled["label"])], labeled["label"]),
+            "labeled_accuracy": accuracy(logits["labeled"], labeled["label"]),
         }
-
-    def _pseudo_labels(self, log_probs: Tensor) -> Tensor:
-        """(r·B, C) teacher log-probabilities → (r·B, C) targets."""
-        if self.config.labels == "hard":
-            return one_hot(log_probs.argmax(dim=1), log_probs.shape[1])
-        return with_temperature(log_probs, self.config.temperature)

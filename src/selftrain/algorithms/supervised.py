@@ -27,6 +27,6 @@ class Supervised(Algorithm):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """See the module's docstring."""
         images, labels = batch["labeled"]["image"], batch["labeled"]["label"]  # (B, 3, H, W), (B,)
-        logits = self.student(images)  # (B, C)
+        logits = self.student_logits(labeled=images)["labeled"]  # (B, C)
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
         return {"loss": loss, "labeled_accuracy": accuracy(logits, labels)}

@@ -53,10 +53,8 @@ class TrainingBatches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         """This process's part of the global batch of a step."""
-        batch = {"labeled": self._labeled(step)}
-        if "unlabeled" in self.views:
-            batch["unlabeled"] = self._unlabeled(step)
-        return batch
+        makers = {"labeled": self._labeled, "unlabeled": self._unlabeled}
+        return {source: makers[source](step) for source in self.views}
 
     def _labeled(self, step: int) -> dict[str, Tensor]:
         size = len(self.labeled.index)
@@ -89,6 +87,7 @@ class TrainingBatches(Dataset[Batch]):
     ) -> dict[str, Tensor]:
         size, config = self.config.image_size, self.config
         names = [name for name in self.views[source] if name in IMAGE_VIEWS]
+        seen = {name: self._as_noised(name, source) for name in names}
         images = {name: np.empty((len(rows), size, size, 3), np.uint8) for name in names}
         stream_seed = mixed_int(self.seed, LABELED if source == "labeled" else UNLABELED)
         for place, row in enumerate(rows):
@@ -96,6 +95,10 @@ class TrainingBatches(Dataset[Batch]):
             # The place in the endless stream is (epoch, position) in one number.
             noise_seed = mixed_int(stream_seed, int(places[place]))
             for name in names:
-                images[name][place] = view(decoded, name, size, config.crop_fraction, config.noise, noise_seed)
+                images[name][place] = view(decoded, seen[name], size, config.crop_fraction, config.noise, noise_seed)
         arrays = {**images, **{name: targets[name] for name in self.views[source] if name in targets}}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _as_noised(self, name: str, source: str) -> str:
+        """The view that a source's ``image`` is: the clean one where augmentation is switched off."""
+        return "image_clean" if name == "image" and "augmentation" not in self.config.noise.on(source) else name

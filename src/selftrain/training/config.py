@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from selftrain.config import Section, did_you_mean, parse_overlaid, parse_section
+from selftrain.config import Section, did_you_mean, merged, parse_overlaid, parse_section
+from selftrain.corpus.keys import SPLITS
 from selftrain.errors import UserError
 
 
@@ -24,11 +25,17 @@ class AlgorithmChoice(BaseModel):
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
+Noise = Literal["augmentation", "stochastic_depth", "dropout"]
+ALL_NOISE: tuple[Noise, ...] = ("augmentation", "stochastic_depth", "dropout")
 
 
 class NoiseConfig(Section):
     """``train.noise``: what makes the student's work harder than the teacher's."""
 
+    on_labeled: tuple[Noise, ...] = ALL_NOISE
+    """Noises that labeled images get, of those below; ``augmentation`` is crop, flip and RandAugment."""
+    on_unlabeled: tuple[Noise, ...] = ALL_NOISE
+    """Noises that pseudo-labeled images get: Table 6 of Noisy Student takes them away one by one."""
     random_crop: tuple[Share, Share] | None = None
     """Range of the area's share that a random resized crop keeps; null: the image as prediction sees it."""
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -43,10 +50,30 @@ class NoiseConfig(Section):
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Drop probability of the last block, falling linearly to the first."""
 
+    def on(self, source: str) -> tuple[Noise, ...]:
+        """The noises of a batch's source, ``labeled`` or ``unlabeled``."""
+        return self.on_labeled if source == "labeled" else self.on_unlabeled
+
     @model_validator(mode="after")
     def _crop_in_order(self) -> "NoiseConfig":
         if self.random_crop is not None and self.random_crop[0] > self.random_crop[1]:
             raise ValueError("`random_crop` is [smallest, largest] share of the area")
+        return self
+
+
+class Resplit(Section):
+    """``train.resplit``: labeled images cut anew for one run, by the seed and class by class."""
+
+    splits: tuple[str, ...]
+    """What is thrown together; a run that sees ``test`` cannot be measured on it."""
+    validation: float = Field(gt=0, lt=1)
+    """Share held out for validation; the rest is trained on."""
+
+    @model_validator(mode="after")
+    def _labeled_splits(self) -> "Resplit":
+        known = [split for split in SPLITS if split != "unlabeled"]
+        if not self.splits or set(self.splits) - set(known) or len(set(self.splits)) < len(self.splits):
+            raise ValueError(f"`splits` is a list of some of {', '.join(known)}")
         return self
 
 
@@ -57,6 +84,11 @@ class TrainConfig(Section):
     model: str
     """Any timm model name."""
     pretrained: bool = False
+    """Start from the weights that timm has for the model."""
+    init: Literal["scratch", "teacher"] = "scratch"
+    """``teacher``: start from the teacher's weights; the model must be the teacher's."""
+    resplit: Resplit | None = None
+    """Train on a cut of one's own instead of on ``labeled``, validated on the rest of it."""
     image_size: int = Field(ge=8)
     crop_fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of the shorter side that the centre crop of a clean image keeps."""
@@ -66,21 +98,34 @@ class TrainConfig(Section):
     """Pseudo-labeled images a step for each labeled one."""
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the labeled images, instead of ``steps``."""
+    """Instead of ``steps``: passes over the labeled images, or, where none are trained on, over the selected ones."""
     optimizer: str = "adamw"
     """Any timm optimizer name."""
+    optimizer_options: dict[str, Any] = {}
+    """More of the optimizer's own arguments, such as ``eps``."""
     learning_rate: float = Field(gt=0)
+    learning_rate_batch: int | None = Field(default=None, ge=1)
+    """The ``batch_size`` that ``learning_rate`` is meant for; at another it is scaled linearly. Null: not scaled."""
     weight_decay: float = Field(default=0.05, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    """``step``: times ``decay_rate`` every ``decay_epochs`` epochs."""
+    decay_rate: float = Field(default=0.97, gt=0, le=1)
+    decay_epochs: float = Field(default=2.4, gt=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from zero."""
     clip_grad: float | None = Field(default=None, gt=0)
     """Largest gradient norm."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the weights' moving average, which is then what is evaluated and exported."""
+    frozen: float = Field(default=0.0, ge=0, le=1)
+    """Share of the layers, counted from the input, that are not trained; 1 leaves the classifier alone."""
     noise: NoiseConfig = NoiseConfig()
     validate_every: int = Field(default=50, ge=1)
     """Steps between validations; the best one's weights are the result."""
+    patience: int | None = Field(default=None, ge=1)
+    """Validations in a row without a better one after which training stops; null: never."""
+    then: dict[str, dict[str, Any]] = {}
+    """Later phases by name: what each has otherwise than the run. Each starts from the best weights before it."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":
@@ -88,12 +133,17 @@ class TrainConfig(Section):
             raise ValueError("give either `steps` or `epochs`")
         return self
 
-    def total_steps(self, labeled_images: int) -> int:
-        """Optimizer steps of the whole training."""
+    @property
+    def scaled_learning_rate(self) -> float:
+        """``learning_rate`` at this ``batch_size``."""
+        return self.learning_rate * self.batch_size / (self.learning_rate_batch or self.batch_size)
+
+    def total_steps(self, steps_per_epoch: float) -> int:
+        """Optimizer steps of the whole phase."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, round(self.epochs * labeled_images / self.batch_size))
+        return max(1, round(self.epochs * steps_per_epoch))
 
 
 class RunConfig(Section):
@@ -142,5 +192,32 @@ def train_config(params: dict[str, Any], run: str, params_path: str) -> TrainCon
     defaults = params.get("train")
     if isinstance(defaults, Mapping) and {"steps", "epochs"} & entry.train.keys():
         # A run that says how long it is says it all.
-        defaults = {key: value for key, value in defaults.items() if key not in ("steps", "epochs")}
-    return parse_overlaid(defaults, entry.train, TrainConfig, f"{params_path}: train", f"{where}.train")
+        defaults = without(dict(defaults), "steps", "epochs")
+    config = parse_overlaid(defaults, entry.train, TrainConfig, f"{params_path}: train", f"{where}.train")
+    phases(config, f"{where}.train")
+    return config
+
+
+MAIN_PHASE = "main"
+
+
+def phases(config: TrainConfig, where: str = "train") -> dict[str, TrainConfig]:
+    """A training's phases by name: ``main``, then those of ``then``, each whole. Raises UserError naming the phase."""
+    own = config.model_dump(mode="json", exclude_unset=True, exclude={"then", "steps", "epochs", "patience", "init"})
+    found = {MAIN_PHASE: config}
+    for name, changes in config.then.items():
+        place = f"{where}.then.{name}"
+        if not RUN_NAME.fullmatch(name) or name == MAIN_PHASE:
+            raise UserError(f"{place}: cannot name a phase; use letters, digits and _, a letter first")
+        if "then" in changes or "init" in changes or "pretrained" in changes:
+            raise UserError(
+                f"{place}: a later phase has no `then`, `init` or `pretrained`; it starts where the last ended"
+            )
+        base = own if "algorithm" not in changes else without(own, "algorithm", "unlabeled_ratio")
+        found[name] = parse_section(merged(base, changes), TrainConfig, place)
+    return found
+
+
+def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A mapping less some of its keys."""
+    return {key: value for key, value in values.items() if key not in names}

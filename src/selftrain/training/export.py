@@ -1,42 +1,80 @@
 """The result of a training: a timm model folder with ``run.json``, whole or not at all."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 from selftrain.files import TEMPORARY_PREFIX, write_json
+from selftrain.training.config import TrainConfig
 from selftrain.training.loop import Loop
 from selftrain.training.models import export_model
 from selftrain.training.provenance import git_commit
 from selftrain.training.run import Run
 
 
-def export(loop: Loop, run: Run, classes: list[str], data: dict[str, str], mlflow_run_id: str) -> None:
-    """Write the best weights on validation, and what they were made from."""
-    assert loop.best_score is not None
+class EndedPhase:
+    """What is remembered of a phase when its network and images are gone."""
+
+    def __init__(self, name: str, loop: Loop) -> None:
+        assert loop.best_score is not None
+        self.steps = loop.step
+        self.seconds = loop.seconds
+        self.validation_accuracy = loop.best_score.accuracy
+        self.parameters = sum(parameter.numel() for parameter in loop.algorithm.student.parameters())
+        self.about = {
+            "name": name,
+            "steps": loop.step,
+            "planned_steps": loop.total_steps,
+            "best_step": loop.best_step,
+            "validation_accuracy": loop.best_score.accuracy,
+            "seconds": round(loop.seconds, 1),
+        }
+
+
+def write_weights(loop: Loop, config: TrainConfig, classes: list[str], folder: Path) -> None:
+    """Write a phase's best weights on validation as a timm model folder."""
     model = loop.evaluated_model()
     model.load_state_dict(loop.best_weights)
-    config, teacher = run.config, run.teacher_run()
+    staged = _staged(folder)
+    export_model(model, staged, classes=classes, image_size=config.image_size, crop_fraction=config.crop_fraction)
+    _put_in_place(staged, folder)
+
+
+def export(run: Run, weights: Path, phases: list[EndedPhase], data: dict[str, str], mlflow_run_id: str) -> None:
+    """Write the run's model folder: the last phase's weights, and what they were made from."""
+    teacher = run.teacher_run()
     about: dict[str, Any] = {
         "run": run.name,
         "pipeline": run.pipeline,
         "mlflow_run_id": mlflow_run_id,
-        "algorithm": config.algorithm.name,
-        "model": config.model,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "algorithm": run.config.algorithm.name,
+        "model": run.config.model,
+        "parameters": phases[-1].parameters,
         "teacher": teacher.get("run"),
+        "teacher_parameters": teacher.get("parameters"),
         "teacher_mlflow_run_id": teacher.get("mlflow_run_id"),
         "git_commit": git_commit(),
         "seed": run.seed,
         "data": data,
-        "steps": loop.total_steps,
-        "best_step": loop.best_step,
-        "validation_accuracy": loop.best_score.accuracy,
-        "train_seconds": round(loop.seconds, 1),
+        "train": run.config.model_dump(mode="json"),
+        "steps": sum(phase.steps for phase in phases),
+        "phases": [phase.about for phase in phases],
+        "validation_accuracy": phases[-1].validation_accuracy,
+        "train_seconds": round(sum(phase.seconds for phase in phases), 1),
     }
     run.out.parent.mkdir(parents=True, exist_ok=True)
-    staged = run.out.with_name(f"{TEMPORARY_PREFIX}{run.out.name}")
-    shutil.rmtree(staged, ignore_errors=True)
-    export_model(model, staged, classes=classes, image_size=config.image_size, crop_fraction=config.crop_fraction)
+    staged = _staged(run.out)
+    shutil.copytree(weights, staged)
     write_json(staged / "run.json", about)
-    shutil.rmtree(run.out, ignore_errors=True)
-    staged.rename(run.out)
+    _put_in_place(staged, run.out)
+
+
+def _staged(folder: Path) -> Path:
+    staged = folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    return staged
+
+
+def _put_in_place(staged: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    staged.rename(folder)

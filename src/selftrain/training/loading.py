@@ -1,5 +1,6 @@
 """Reading images in training and prediction: the index in memory, the pixels on demand."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,21 @@ def load_index(split_folder: Path) -> ImageIndex:
         offset.astype(np.int64),
         size.astype(np.int32),
         labels.astype(np.int32),
+    )
+
+
+def load_splits(corpus: Path, splits: Sequence[str]) -> ImageIndex:
+    """One index over several splits of a corpus."""
+    indexes = [load_index(corpus / split) for split in splits]
+    starts = np.cumsum([0, *(len(index.shards) for index in indexes)])
+    return ImageIndex(
+        corpus,
+        [f"{split}/{shard}" for split, index in zip(splits, indexes, strict=True) for shard in index.shards],
+        np.concatenate([index.keys for index in indexes]),
+        np.concatenate([index.shard + start for index, start in zip(indexes, starts, strict=False)]).astype(np.int32),
+        np.concatenate([index.offset for index in indexes]),
+        np.concatenate([index.size for index in indexes]),
+        np.concatenate([index.labels for index in indexes]),
     )
 
 

@@ -18,6 +18,8 @@ from selftrain.progress import progress_bar
 from selftrain.training.batches import Share, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
 from selftrain.training.config import TrainConfig
+from selftrain.training.freezing import freeze_shallow, train_mode
+from selftrain.training.model_noise import ModelNoise
 from selftrain.training.models import normalization, to_input
 from selftrain.training.optimization import Descent
 from selftrain.training.validation import Score, Validation
@@ -42,14 +44,24 @@ class Loop:
     """One training: its state, and how to go on from any step of it."""
 
     def __init__(
-        self, algorithm: Algorithm, config: TrainConfig, total_steps: int, seed: int, hardware: Hardware, share: Share
+        self,
+        algorithm: Algorithm,
+        config: TrainConfig,
+        steps_per_epoch: float,
+        seed: int,
+        hardware: Hardware,
+        share: Share,
     ) -> None:
+        total_steps = config.total_steps(steps_per_epoch)
+        freeze_shallow(algorithm.student, config.frozen)
         # What `to_input` gives is channels-last in memory already; convolutions are faster for it.
         algorithm.to(hardware.device).to(memory_format=torch.channels_last)
         self.algorithm = algorithm
         self.algorithm.autocast = hardware.autocast
+        self.algorithm.noised_rows = ModelNoise(algorithm.student, config.noise).noised_rows
         self.descents = {
-            name: Descent(network, config, total_steps) for name, network in algorithm.trained_networks().items()
+            name: Descent(network, config, total_steps, steps_per_epoch)
+            for name, network in algorithm.trained_networks().items()
         }
         self.algorithm.minimizers.update(self.descents)
         self.ema = ModelEmaV3(algorithm.student, config.ema_decay, use_warmup=True) if config.ema_decay else None
@@ -68,23 +80,27 @@ class Loop:
         curves: Curves,
         checkpoints: Path,
         checkpoint_seconds: float,
+        title: str,
     ) -> None:
         """Train from the newest checkpoint, or the start, to the end. The best weights are then in ``best_weights``."""
         state = load_checkpoint(checkpoints)
         if state is not None:
             self.load_state(state)
+        if self.ended():
+            return
         saved_at = time.monotonic()
         window = Window()
         pin = self.hardware.device.type == "cuda"
         steps = range(self.step, self.total_steps)
-        self.algorithm.train()
-        with (
-            progress_bar(f"train {checkpoints.parent.name}", self.total_steps, self.step) as advance,
-            _stoppable() as stop,
-        ):
+        train_mode(self.algorithm)
+        with progress_bar(title, self.total_steps, self.step) as advance, _stoppable() as stop:
             for batch in in_order(batches, steps, self.hardware.workers, pin):
                 window.add(self.one_step(batch), _images_in(batch) * self.share.world_size)
-                if self.step % LOG_EVERY == 0 or self.step == self.total_steps:
+                if self.step % self.config.validate_every == 0 or self.step == self.total_steps:
+                    paused = time.monotonic()
+                    curves.log(self.step, self._validate(validation))
+                    window.leave_out(time.monotonic() - paused)
+                if self.step % LOG_EVERY == 0 or self.ended():
                     self.seconds += window.seconds
                     figures = window.means() | {
                         f"{name}_learning_rate": d.learning_rate for name, d in self.descents.items()
@@ -92,17 +108,21 @@ class Loop:
                     curves.log(self.step, figures)
                     advance(window.steps, loss=f"{figures['loss']:.3f}")
                     window = Window()
-                if self.step % self.config.validate_every == 0 or self.step == self.total_steps:
-                    paused = time.monotonic()
-                    curves.log(self.step, self._validate(validation))
-                    window.leave_out(time.monotonic() - paused)
                 due = time.monotonic() - saved_at > checkpoint_seconds
-                if due or stop.requested or self.step == self.total_steps:
+                if due or stop.requested or self.ended():
                     curves.flush()
                     self._save(checkpoints)
                     saved_at = time.monotonic()
                 if stop.requested:
                     raise SystemExit(128 + signal.SIGTERM)
+                if self.ended():
+                    return
+
+    def ended(self) -> bool:
+        """Whether every step is taken, or the best validation is ``patience`` validations ago."""
+        patience = self.config.patience
+        lost_patience = patience is not None and self.step - self.best_step >= patience * self.config.validate_every
+        return self.step >= self.total_steps or (lost_patience and self.best_score is not None)
 
     def evaluated_model(self) -> nn.Module:
         """What is validated and exported: the weights' moving average if there is one, or else the student."""

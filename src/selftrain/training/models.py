@@ -25,21 +25,29 @@ def create_model(
     image_size: int,
     *,
     pretrained: bool = False,
-    dropout: float = 0.0,
+    weights: Path | None = None,
     stochastic_depth: float = 0.0,
 ) -> nn.Module:
-    """A timm model; ``dropout`` is on its last layer, ``stochastic_depth`` on its last block.
+    """A timm model; ``stochastic_depth`` is the drop probability of its last block, falling linearly to the first.
 
-    Raises UserError for names that timm does not know and noise that the architecture does not have.
+    ``weights`` is a timm model folder of the same architecture to start from; a model made for one size of image takes
+    those of another. Dropout is ``ModelNoise``'s.
+
+    Raises UserError for names that timm does not know, noise that the architecture does not have, and weights of
+    another architecture.
     """
     check_model_name(name)
-    options: dict[str, Any] = {"drop_rate": dropout, "drop_path_rate": stochastic_depth}
+    options: dict[str, Any] = {"drop_path_rate": stochastic_depth}
     if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
         options["img_size"] = image_size
+    if weights is not None:
+        architecture = read_json(weights / "config.json", "dvc repro")["architecture"]
+        if architecture != name.partition(".")[0]:
+            raise UserError(f"train.init: {weights} is a {architecture} and cannot start a {name}; use `init: scratch`")
     try:
         return timm.create_model(
-            name,
-            pretrained=pretrained,
+            f"local-dir:{weights}" if weights is not None else name,
+            pretrained=pretrained or weights is not None,
             num_classes=num_classes,
             **{key: value for key, value in options.items() if value},
         )

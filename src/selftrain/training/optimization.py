@@ -15,11 +15,11 @@ from selftrain.training.distributed import average
 class Descent:
     """An optimizer and its schedule for one network; the ``Minimizer`` that algorithms call."""
 
-    def __init__(self, network: nn.Module, config: TrainConfig, total_steps: int) -> None:
+    def __init__(self, network: nn.Module, config: TrainConfig, total_steps: int, steps_per_epoch: float) -> None:
         self.network = network
         self.clip_grad = config.clip_grad
         self.optimizer = create_optimizer(network, config)
-        self.schedule = create_schedule(self.optimizer, config, total_steps)
+        self.schedule = create_schedule(self.optimizer, config, total_steps, steps_per_epoch)
 
     def minimize(self, loss: Tensor, step: int) -> None:
         """Backward, average over processes, clip, set the step's learning rate, step."""
@@ -45,20 +45,38 @@ def check_optimizer_name(name: str) -> None:
 
 
 def create_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Timm's optimizer by name; no weight decay on biases and norms. Raises UserError for unknown names."""
+    """Timm's optimizer by name; no weight decay on biases and norms, nothing at all on what is frozen.
+
+    Raises UserError for unknown names and arguments.
+    """
     check_optimizer_name(config.optimizer)
-    return create_optimizer_v2(network, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay)
+    try:
+        return create_optimizer_v2(
+            network,
+            opt=config.optimizer,
+            lr=config.scaled_learning_rate,
+            weight_decay=config.weight_decay,
+            **config.optimizer_options,
+        )
+    except (TypeError, ValueError) as error:
+        if not config.optimizer_options:
+            raise
+        raise UserError(f"train.optimizer_options: not for '{config.optimizer}': {error}") from None
 
 
-def create_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int) -> Scheduler:
+def create_schedule(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int, steps_per_epoch: float
+) -> Scheduler:
     """A timm schedule that is a function of the step alone."""
     warmup_steps = round(config.warmup * total_steps)
     schedule, _ = create_scheduler_v2(
         optimizer,
         config.schedule,
         num_epochs=total_steps,
+        decay_epochs=config.decay_epochs * steps_per_epoch,
+        decay_rate=config.decay_rate,
         warmup_epochs=warmup_steps,
-        warmup_lr=config.learning_rate / (warmup_steps + 1),
+        warmup_lr=config.scaled_learning_rate / (warmup_steps + 1),
         step_on_epochs=False,
         updates_per_epoch=1,
     )

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from selftrain.code import code_digest
+from selftrain.training.config import TrainConfig
 
 CODE = (
     "algorithms/algorithm.py",
@@ -24,11 +25,11 @@ CODE = (
 """Code that decides what the weights become, beside the algorithm's own file: what dvc.yaml has for ``train``."""
 
 
-def fingerprint(config: dict[str, Any], seed: int, data: dict[str, str], bf16: bool) -> str:
+def fingerprint(config: dict[str, Any], phases: list[TrainConfig], seed: int, data: dict[str, str], bf16: bool) -> str:
     """Equal when a training would end with the same weights: a checkpoint is only resumed under the same one."""
-    code = code_digest([*CODE, f"algorithms/{config['algorithm']['name']}.py"])
+    algorithms = sorted({f"algorithms/{phase.algorithm.name}.py" for phase in phases})
     libraries = [version("torch"), version("timm"), version("pillow")]
-    made_of = [config, seed, data, bf16, code, libraries]
+    made_of = [config, seed, data, bf16, code_digest([*CODE, *algorithms]), libraries]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 

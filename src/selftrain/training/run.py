@@ -1,5 +1,7 @@
 """One training, told whole: its name, its parameters, what it reads and where it writes."""
 
+import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,29 +35,39 @@ class Run:
 
     def data_digests(self) -> dict[str, str]:
         """Short hashes of everything that it reads."""
-        digests = {split: manifest_digest(self.corpus / split) for split in ("labeled", "validation")}
+        resplit = self.config.resplit
+        splits = ("labeled", "validation") if resplit is None else resplit.splits
+        digests = {split: manifest_digest(self.corpus / split) for split in splits}
         if self.selection is not None:
             digests["selection"] = selection_digest(self.selection)
         if self.predictions is not None:
             digests["predictions"] = made_from_digest(self.predictions)
+        if self.config.init == "teacher":
+            assert self.teacher is not None
+            digests["teacher"] = hashlib.sha256((self.teacher / "model.safetensors").read_bytes()).hexdigest()[:32]
         return digests
 
     def teacher_run(self) -> dict[str, Any]:
         """The teacher's ``run.json``; empty for supervised runs."""
         return {} if self.teacher is None else dict(read_json(self.teacher / "run.json", "dvc repro"))
 
-    def check(self, uses_pool: bool, world_size: int) -> None:
-        """Raises UserError for parameters that do not fit the algorithm or the number of processes."""
-        config, algorithm = self.config, self.config.algorithm.name
-        if uses_pool and config.unlabeled_ratio == 0:
+    def check(self, phase: TrainConfig, sources: Collection[str], world_size: int) -> None:
+        """Raises UserError for a phase whose parameters do not fit its algorithm or the number of processes.
+
+        ``sources`` are the algorithm's: ``labeled``, ``unlabeled``.
+        """
+        uses_pool, algorithm = "unlabeled" in sources, phase.algorithm.name
+        if uses_pool and phase.unlabeled_ratio == 0:
             raise UserError(f"train.unlabeled_ratio of '{self.name}' is 0; {algorithm} needs pseudo-labeled images")
         if uses_pool and (self.selection is None or self.predictions is None):
             raise UserError(f"'{self.name}': {algorithm} needs --selection and --predictions")
-        if not uses_pool and config.unlabeled_ratio:
+        if not uses_pool and phase.unlabeled_ratio:
             raise UserError(
                 f"train.unlabeled_ratio of '{self.name}': {algorithm} uses no unlabeled images; set it to 0"
             )
-        if config.batch_size % world_size:
+        if phase.batch_size % world_size:
             raise UserError(
-                f"train.batch_size of '{self.name}': {config.batch_size} does not divide by {world_size} processes"
+                f"train.batch_size of '{self.name}': {phase.batch_size} does not divide by {world_size} processes"
             )
+        if phase.init == "teacher" and self.teacher is None:
+            raise UserError(f"train.init of '{self.name}': there is no teacher to start from; put it under `rounds`")

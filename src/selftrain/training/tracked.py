@@ -32,6 +32,25 @@ class NoCurves:
         return ""
 
 
+class PhaseCurves:
+    """One phase's part of a run's curves: they go on where the phase before ended.
+
+    A later phase's values are logged under its name too (``resolution_fix/loss``), which MLflow shows as a section.
+    """
+
+    def __init__(self, curves: Curves, phase: str, first_step: int) -> None:
+        self.curves, self.phase, self.first_step = curves, phase, first_step
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Take the values of a step of the phase."""
+        own = {f"{self.phase}/{name}": value for name, value in metrics.items()} if self.phase else {}
+        self.curves.log(self.first_step + step, metrics | own)
+
+    def flush(self) -> None:
+        """Store what was taken."""
+        self.curves.flush()
+
+
 @contextmanager
 def tracked(run: Run, data: dict[str, str], checkpoints: Path, rank: int) -> Iterator[TrackedCurves]:
     """Yield where the loop reports its curves; ``data`` are the run's digests.
@@ -73,13 +92,12 @@ def _params(run: Run) -> dict[str, str]:
 
 
 def _datasets(run: Run, data: dict[str, str]) -> dict[str, tuple[str, str]]:
-    datasets = {
-        "training": (str(run.corpus / "labeled"), data["labeled"]),
-        "validation": (str(run.corpus / "validation"), data["validation"]),
+    contexts = {"labeled": "training", "selection": "pseudo-labels"}
+    return {
+        contexts.get(name, name): (str(run.selection if name == "selection" else run.corpus / name), digest)
+        for name, digest in data.items()
+        if name not in ("predictions", "teacher")
     }
-    if run.selection is not None:
-        datasets["pseudo-labels"] = (str(run.selection), data["selection"])
-    return datasets
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

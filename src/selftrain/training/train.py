@@ -4,23 +4,19 @@ import shutil
 import subprocess
 import sys
 
-import torch
-
 from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.files import read_json
 from selftrain.hardware import Hardware, processes, resolve
 from selftrain.stage import WORK, end_with_parent
-from selftrain.training.batches import Share, TrainingBatches
+from selftrain.training.batches import Share
+from selftrain.training.config import phases
 from selftrain.training.distributed import process_group, rank_and_world, wait_for_all
-from selftrain.training.export import export
-from selftrain.training.loading import load_index
-from selftrain.training.loop import Loop
-from selftrain.training.models import create_model
+from selftrain.training.export import EndedPhase, export, write_weights
+from selftrain.training.phase import Setting, train_phase
 from selftrain.training.provenance import fingerprint
 from selftrain.training.pseudo_labels import load_pseudo_labels
 from selftrain.training.run import Run
-from selftrain.training.tracked import tracked
-from selftrain.training.validation import Validation
+from selftrain.training.tracked import PhaseCurves, tracked
 
 
 def train(run: Run, restart: list[str]) -> None:
@@ -40,37 +36,38 @@ def train(run: Run, restart: list[str]) -> None:
 
 
 def _train(run: Run, share: Share, machine: Hardware) -> None:
-    config = run.config
-    algorithm_class, algorithm_config = find_algorithm(config.algorithm.name, config.algorithm.parameters)
-    run.check("unlabeled" in algorithm_class.views, share.world_size)
+    planned = phases(run.config)
+    sources = set()
+    for phase in planned.values():
+        own = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)[0].views
+        run.check(phase, own, share.world_size)
+        sources |= set(own)
     classes = read_json(run.corpus / "classes.json", "dvc repro ingest")
-    labeled = load_index(run.corpus / "labeled")
     pseudo_labels = None
-    if "unlabeled" in algorithm_class.views:
+    if "unlabeled" in sources:
         assert run.selection is not None
         assert run.predictions is not None
         pseudo_labels = load_pseudo_labels(run.corpus / "unlabeled", run.selection, run.predictions, WORK / "scratch")
-    torch.manual_seed(run.seed)
-    student = create_model(
-        config.model,
-        len(classes),
-        config.image_size,
-        pretrained=config.pretrained,
-        dropout=config.noise.dropout,
-        stochastic_depth=config.noise.stochastic_depth,
-    )
-    algorithm = algorithm_class(student, algorithm_config)
-    loop = Loop(algorithm, config, config.total_steps(len(labeled)), run.seed, machine, share)
-    batches = TrainingBatches(config, algorithm.views, run.seed, share, labeled, pseudo_labels)
-    validation = Validation(load_index(run.corpus / "validation"), config, machine, share)
 
+    setting = Setting(run, classes, pseudo_labels, share, machine)
     data = run.data_digests()
-    version = fingerprint(config.model_dump(mode="json"), run.seed, data, machine.bf16)
+    version = fingerprint(run.config.model_dump(mode="json"), list(planned.values()), run.seed, data, machine.bf16)
     checkpoints = WORK / "checkpoints" / run.name / version
     with tracked(run, data, checkpoints, share.rank) as curves:
-        loop.run(batches, validation, curves, checkpoints, run.hardware.checkpoint_seconds)
+        weights = run.teacher if run.config.init == "teacher" else None
+        ended: list[EndedPhase] = []
+        for number, (name, phase) in enumerate(planned.items()):
+            first_step = sum(before.steps for before in ended)
+            of_phase = PhaseCurves(curves, name if number else "", first_step)
+            loop = train_phase(setting, phase, number, weights, of_phase, checkpoints / name)
+            weights = checkpoints / name / "result"
+            if share.rank == 0:
+                write_weights(loop, phase, classes, weights)
+            wait_for_all()
+            ended.append(EndedPhase(name, loop))
         if share.rank == 0:
-            export(loop, run, classes, data, curves.wait_for_run())
+            assert weights is not None
+            export(run, weights, ended, data, curves.wait_for_run())
     if share.rank == 0:
         # The run's own stay until it has a next version: a kill before DVC's commit then costs nothing.
         for other in set(checkpoints.parent.iterdir()) - {checkpoints}:

@@ -12,6 +12,7 @@ from selftrain.training.batches import Share
 from selftrain.training.clean_images import CleanImages, in_batches
 from selftrain.training.config import TrainConfig
 from selftrain.training.distributed import share_buffers, summed
+from selftrain.training.freezing import evaluating
 from selftrain.training.loading import ImageIndex, ImageLoader
 from selftrain.training.models import normalization, to_input
 from selftrain.training.workers import in_order
@@ -46,17 +47,15 @@ class Validation:
     def score(self, model: nn.Module) -> Score:
         """Score a model in eval mode, over all processes' parts; its training mode is as before afterwards."""
         share_buffers(model)
-        was_training = model.training
-        model.eval()
         mean, std = normalization(model)
         totals = torch.zeros(3, dtype=torch.float64)  # correct, loss, images
         batches = self.decoded or in_order(self.images, range(len(self.images)), self.hardware.workers)
-        for images, labels in zip(batches, self.labels, strict=True):
-            with self.hardware.autocast():
-                logits = model(to_input(images, mean, std, self.hardware.device)).float().cpu()  # (B, C)
-            totals[0] += (logits.argmax(dim=1) == labels).sum()
-            totals[1] += functional.cross_entropy(logits, labels, reduction="sum")
-            totals[2] += len(labels)
-        model.train(was_training)
+        with evaluating(model):
+            for images, labels in zip(batches, self.labels, strict=True):
+                with self.hardware.autocast():
+                    logits = model(to_input(images, mean, std, self.hardware.device)).float().cpu()  # (B, C)
+                totals[0] += (logits.argmax(dim=1) == labels).sum()
+                totals[1] += functional.cross_entropy(logits, labels, reduction="sum")
+                totals[2] += len(labels)
         correct, loss, images_seen = summed(totals.to(self.hardware.device)).tolist()
         return Score(correct / images_seen, -loss / images_seen)

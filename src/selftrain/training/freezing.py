@@ -1,0 +1,42 @@
+"""Training the deep layers only, as the train–test resolution fix does (Touvron et al. 2019, arXiv 1906.06423)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from timm.models._manipulate import group_parameters
+from torch import nn
+
+
+def freeze_shallow(network: nn.Module, share: float) -> None:
+    """Freeze a share (0–1) of a timm model's layers, counted from the input; 1 leaves its last group, the classifier.
+
+    Frozen layers are as in evaluation: their BatchNorm statistics stay too. Their state is set by ``train_mode``.
+    """
+    if share == 0:
+        return
+    groups = group_parameters(network, network.group_matcher(coarse=False))  # type: ignore[operator]
+    named = dict(network.named_parameters())
+    for group in sorted(groups)[: round(share * (len(groups) - 1))]:
+        for name in groups[group]:
+            named[name].requires_grad_(False)
+
+
+def train_mode(module: nn.Module) -> None:
+    """Put a module into training mode, but for the layers in it that are frozen."""
+    module.train()
+    for part in module.modules():
+        own = list(part.parameters())
+        if own and not any(parameter.requires_grad for parameter in own):
+            part.eval()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """While it lasts, the network is in eval mode; afterwards every part of it is as it was."""
+    modes = [(part, part.training) for part in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

@@ -1,0 +1,30 @@
+"""Which labeled images a run trains on and is validated on."""
+
+from pathlib import Path
+
+import numpy as np
+
+from selftrain.counters import mix
+from selftrain.training.config import Resplit
+from selftrain.training.loading import ImageIndex, load_index, load_splits
+
+
+def labeled_and_validation(corpus: Path, resplit: Resplit | None, seed: int) -> tuple[ImageIndex, ImageIndex]:
+    """The corpus's own splits, or a cut of one's own."""
+    if resplit is None:
+        return load_index(corpus / "labeled"), load_index(corpus / "validation")
+    return cut(load_splits(corpus, resplit.splits), resplit.validation, seed)
+
+
+def cut(images: ImageIndex, validation: float, seed: int) -> tuple[ImageIndex, ImageIndex]:
+    """(trained on, held out): in every class the share ``validation`` is held out, drawn by seed and key.
+
+    A class keeps at least one image on each side, if it has two.
+    """
+    held_out = np.zeros(len(images), dtype=bool)
+    lots = mix(seed, images.keys)
+    for label in np.unique(images.labels):
+        members = np.flatnonzero(images.labels == label)
+        count = min(max(1, round(validation * len(members))), len(members) - 1)
+        held_out[members[np.argsort(lots[members], kind="stable")[:count]]] = True
+    return images.take(~held_out), images.take(held_out)
