@@ -104,14 +104,18 @@ def predict(
     params: Params = PARAMS,
 ) -> None:
     """Write a run's full opinion of every image of the splits."""
-    from selftrain.config import load_params, parse_section
+    from selftrain.config import load_params, load_seed, parse_section
     from selftrain.hardware import HardwareConfig
     from selftrain.predictions.predict import predict as run_predict
+    from selftrain.predictions.predict_config import PredictConfig
     from selftrain.stage import sole_writer
 
-    hardware = parse_section(load_params(params).get("hardware"), HardwareConfig, f"{params}: hardware")
+    values = load_params(params)
+    config = parse_section(values.get("predict"), PredictConfig, f"{params}: predict")
+    hardware = parse_section(values.get("hardware"), HardwareConfig, f"{params}: hardware")
+    splits = split or ["unlabeled", "validation", "test"]
     with sole_writer(out):
-        run_predict(model, corpus, split or ["unlabeled", "validation", "test"], out, hardware)
+        run_predict(model, corpus, splits, out, config, load_seed(values, params), hardware)
 
 
 @app.command()

@@ -9,11 +9,13 @@ from selftrain.evaluation.config import EvaluateConfig
 from selftrain.hardware import HardwareConfig
 from selftrain.inspection.config import BrowseConfig
 from selftrain.predictions.config import select_config
+from selftrain.predictions.predict_config import PredictConfig
 from selftrain.training.config import RUN_SECTIONS, TrainConfig, all_runs, run_entry, train_config
 
 SECTIONS: dict[str, type[Section]] = {
     "digits": DigitsConfig,
     "ingest": IngestConfig,
+    "predict": PredictConfig,
     "evaluate": EvaluateConfig,
     "browse": BrowseConfig,
     "hardware": HardwareConfig,

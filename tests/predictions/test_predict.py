@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from selftrain.corpus.manifest import read_manifest
 from selftrain.errors import UserError
 from selftrain.hardware import HardwareConfig
 from selftrain.predictions.predict import predict
+from selftrain.predictions.predict_config import PredictConfig
 from selftrain.predictions.table import iter_predictions
 from selftrain.training.models import create_model, export_model
 from tests.conftest import write_images
@@ -35,9 +37,15 @@ def make_model(folder: Path, seed: int, classes: list[str] = CLASSES) -> None:
 
 def run(project: Path, *splits: str) -> dict[str, tuple[int, int]]:
     """Predict; returns (inode, time of change) of each part, which tell whether it was written anew."""
-    predict(project / "model", project / "corpus", list(splits or ["unlabeled", "test"]), project / "out", HARDWARE)
+    predict_noised(project, (), *splits)
     files = sorted((project / "out").rglob("*.parquet"))
     return {str(path.relative_to(project / "out")): (os.stat(path).st_ino, os.stat(path).st_mtime_ns) for path in files}
+
+
+def predict_noised(project: Path, noise: tuple[str, ...], *splits: str, seed: int = 0, out: str = "out") -> None:
+    config = PredictConfig.model_validate({"noise": noise})
+    wanted = list(splits or ["unlabeled", "test"])
+    predict(project / "model", project / "corpus", wanted, project / out, config, seed, HARDWARE)
 
 
 def test_rows_are_the_manifests_and_values_are_plain_timms(project: Path, photos: Path) -> None:
@@ -99,3 +107,32 @@ def test_other_classes_are_an_error(project: Path) -> None:
     make_model(project / "model", seed=0, classes=["cat", "dog", "emu"])
     with pytest.raises(UserError, match="was trained on other classes"):
         run(project)
+
+
+@pytest.mark.parametrize("noise", ["augmentation", "stochastic_depth", "dropout"])
+def test_a_noised_teacher_labels_the_pool_otherwise_and_the_held_out_images_as_ever(project: Path, noise: str) -> None:
+    # As trained weights are: timm starts residual branches at zero, where stochastic depth has nothing to drop.
+    model = create_model("test_resnet", len(CLASSES), 32)
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(part.weight)
+    export_model(model, project / "model", classes=CLASSES, image_size=32, crop_fraction=1.0)
+    with pytest.raises(UserError, match=r"run\.json: no such file"):
+        predict_noised(project, (noise,))
+    strengths = {"dropout": 0.5, "stochastic_depth": 0.5, "randaugment_magnitude": 15, "randaugment_ops": 4}
+    (project / "model" / "run.json").write_text(json.dumps({"train": {"noise": strengths}}))
+    predict_noised(project, ())
+    predict_noised(project, (noise,), out="noised")
+    predict_noised(project, (noise,), out="again")
+    predict_noised(project, (noise,), seed=1, out="other")
+
+    def rows(out: str, split: str) -> np.ndarray:
+        return np.concatenate([part.log_probs for _, part in iter_predictions(project / out / split)])
+
+    assert np.array_equal(rows("noised", "test"), rows("out", "test"))
+    assert np.array_equal(rows("noised", "unlabeled"), rows("again", "unlabeled"))
+    assert not np.array_equal(rows("noised", "unlabeled"), rows("other", "unlabeled"))
+    assert not np.array_equal(rows("noised", "unlabeled"), rows("out", "unlabeled"))
+    before = {path: os.stat(path).st_mtime_ns for path in (project / "noised").rglob("*.parquet")}
+    predict_noised(project, (noise,), out="noised")
+    assert {path: os.stat(path).st_mtime_ns for path in (project / "noised").rglob("*.parquet")} == before

@@ -1,6 +1,7 @@
 import math
 import random
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,23 @@ def brute_force(
     keys: list[int], rows: Rows, repeats: dict[int, str], config: SelectConfig, seed: int
 ) -> dict[int, Any]:
     threshold = float(np.float32(config.threshold))
+    repeats = repeats if config.repeats == "drop" else {}
+
+    def sampled(key: int) -> bool:
+        return config.share == 1 or int(mix(seed, 1, key)) < config.share * 2**64
+
+    def usable(key: int) -> bool:
+        return key not in repeats and sampled(key)
+
     candidates: dict[int, list[tuple[float, int]]] = {}
     for key, (label, confidence) in zip(keys, rows, strict=True):
-        if key not in repeats and float(np.float32(confidence)) > threshold:
+        if usable(key) and float(np.float32(confidence)) > threshold:
             candidates.setdefault(label, []).append((-float(np.float32(confidence)), key))
     quota = config.per_class
     if quota == "auto":
         quota = math.ceil(statistics.median(len(members) for members in candidates.values()))
+    if quota == "all":
+        return brute_force_unbalanced(keys, rows, repeats, threshold, sampled)
     copies = {}
     for members in candidates.values():
         kept = [key for _, key in sorted(members)[:quota]]
@@ -64,11 +75,28 @@ def brute_force(
     for key, (_, confidence) in zip(keys, rows, strict=True):
         if key in repeats:
             result[key] = (repeats[key], 0)
+        elif not sampled(key):
+            result[key] = ("not_sampled", 0)
         elif not float(np.float32(confidence)) > threshold:
             result[key] = ("low_confidence", 0)
         else:
             result[key] = ("kept", copies[key]) if key in copies else ("over_quota", 0)
     return result
+
+
+def brute_force_unbalanced(
+    keys: list[int], rows: Rows, repeats: dict[int, str], threshold: float, sampled: Callable[[int], bool]
+) -> dict[int, Any]:
+    return {
+        key: (repeats[key], 0)
+        if key in repeats
+        else ("not_sampled", 0)
+        if not sampled(key)
+        else ("kept", 1)
+        if float(np.float32(confidence)) > threshold
+        else ("low_confidence", 0)
+        for key, (_, confidence) in zip(keys, rows, strict=True)
+    }
 
 
 # Few distinct values, so that ties are common.
@@ -79,17 +107,28 @@ CONFIDENCE = st.sampled_from([0.0, 0.1, 0.3, 0.30000001, 0.5, 0.75, 0.9, 1.0, ma
 @given(
     rows=st.lists(st.tuples(st.integers(0, 2), CONFIDENCE), min_size=1, max_size=40),
     threshold=st.sampled_from([0.0, 0.3, 0.5]),
-    per_class=st.sampled_from(["auto", 1, 3, 10]),
+    per_class=st.sampled_from(["auto", "all", 1, 3, 10]),
+    share=st.sampled_from([1.0, 0.5]),
+    repeated=st.sampled_from(["drop", "keep"]),
     max_copies=st.integers(1, 4),
     seed=st.integers(0, 5),
 )
 def test_against_brute_force(
-    tmp_path_factory: pytest.TempPathFactory, rows: Rows, threshold: float, per_class: Any, max_copies: int, seed: int
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: Rows,
+    threshold: float,
+    per_class: Any,
+    max_copies: int,
+    share: float,
+    repeated: Any,
+    seed: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("select")
     keys = write_predictions(folder / "p", rows)
     repeats = {key: random.Random(key).choice(["leak", "duplicate"]) for key in keys[::5]}
-    config = SelectConfig(threshold=threshold, per_class=per_class, max_copies=max_copies)
+    config = SelectConfig(
+        threshold=threshold, per_class=per_class, max_copies=max_copies, share=share, repeats=repeated
+    )
     path = write_repeats(folder / "repeats.parquet", repeats)
     if not any(k not in repeats and float(np.float32(c)) > threshold for k, (_, c) in zip(keys, rows, strict=True)):
         return
@@ -97,7 +136,9 @@ def test_against_brute_force(
         summary = select(config, seed, folder / "p", path, folder / "out")
     except UserError:
         assert not any(
-            k not in repeats and float(np.float32(c)) > float(np.float32(threshold))
+            (k not in repeats or repeated == "keep")
+            and (share == 1 or int(mix(seed, 1, k)) < share * 2**64)
+            and float(np.float32(c)) > float(np.float32(threshold))
             for k, (_, c) in zip(keys, rows, strict=True)
         )
         return

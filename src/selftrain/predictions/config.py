@@ -13,10 +13,15 @@ class SelectConfig(Section):
 
     threshold: float = Field(default=0.3, ge=0, lt=1)
     """Images are kept when the teacher's confidence is above it."""
-    per_class: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Images a class in the balanced epoch, K; ``auto``: the median of the classes' kept images."""
+    per_class: Annotated[int, Field(ge=1)] | Literal["auto", "all"] = "auto"
+    """Images a class in the balanced epoch, K; ``auto``: the median of the classes' kept images; ``all``: not balanced,
+    every kept image once."""
     max_copies: int = Field(default=10, ge=1)
     """Most times that one image is repeated to fill up its class."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the pool that is used at all, drawn by the seed: what would less data have given?"""
+    repeats: Literal["drop", "keep"] = "drop"
+    """``drop`` leaks of held-out images and duplicates; ``keep`` treats them like any other image."""
 
 
 def select_config(params: dict[str, Any], round_: str, params_path: str) -> SelectConfig:

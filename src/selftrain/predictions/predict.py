@@ -1,7 +1,8 @@
 """The stage ``predict``: one process labels every split that a run's opinion is needed on.
 
-From the clean image and the network in eval mode, always. Parts that are there and were made from the
-same model, code and images stay, so a killed run goes on and a grown pool costs only its growth.
+From the clean image and the network in eval mode, unless `predict.noise` says otherwise for the pool. Parts that
+are there and were made from the same model, code and images stay, so a killed run goes on and a grown pool costs
+only its growth.
 """
 
 import hashlib
@@ -19,6 +20,8 @@ from selftrain.corpus.manifest import manifest_parts
 from selftrain.errors import UserError
 from selftrain.files import read_json, remove_temporary_files
 from selftrain.hardware import Hardware, HardwareConfig, resolve
+from selftrain.predictions.noised_teacher import NoisedTeacher
+from selftrain.predictions.predict_config import PredictConfig
 from selftrain.predictions.table import PredictionPart, made_from, write_part
 from selftrain.progress import progress_bar
 from selftrain.training.clean_images import CleanImages, in_batches
@@ -39,31 +42,60 @@ CODE = (
     "training/models.py",
     "training/workers.py",
 )
-"""Code that decides what a prediction is: what dvc.yaml has for ``predict``."""
+"""Code that decides what a prediction is."""
+
+NOISE_CODE = (
+    "counters.py",
+    "predictions/noised_teacher.py",
+    "predictions/predict_config.py",
+    "training/config.py",
+    "training/model_noise.py",
+    "training/randaugment.py",
+    "training/views.py",
+)
+"""Code that decides it too if the teacher is noised. Both are what dvc.yaml has for ``predict``."""
 
 
-def predict(model_folder: Path, corpus: Path, splits: list[str], out: Path, config: HardwareConfig) -> None:
+def predict(
+    model_folder: Path,
+    corpus: Path,
+    splits: list[str],
+    out: Path,
+    config: PredictConfig,
+    seed: int,
+    machine: HardwareConfig,
+) -> None:
     """Write ``out/<split>/part-*.parquet`` for every split. Raises UserError if classes or files do not fit."""
-    predictor = Predictor(model_folder, config)
-    if predictor.classes != read_json(corpus / "classes.json", "dvc repro ingest"):
-        raise UserError(f"{model_folder}: was trained on other classes than {corpus} has; train it again")
+    teacher = NoisedTeacher(model_folder, config.noise, seed) if config.noise else None
+    predictors: dict[bool, Predictor] = {}
+    classes = read_json(corpus / "classes.json", "dvc repro ingest")
     for split in splits:
+        noised = teacher is not None and split == "unlabeled"
+        predictor = predictors.get(noised) or Predictor(model_folder, machine, teacher if noised else None)
+        predictors[noised] = predictor
+        if predictor.classes != classes:
+            raise UserError(f"{model_folder}: was trained on other classes than {corpus} has; train it again")
         predictor.predict_split(corpus / split, out / split)
 
 
 class Predictor:
     """A run's model, ready to label splits."""
 
-    def __init__(self, model_folder: Path, config: HardwareConfig) -> None:
+    def __init__(self, model_folder: Path, config: HardwareConfig, noised: NoisedTeacher | None = None) -> None:
         self.hardware: Hardware = resolve(config)
         self.batch_size = config.predict_batch_size
+        self.noised = noised
         model, about = load_model(model_folder)
+        if noised is not None:
+            model = noised.model(model_folder)
         self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
         self.classes: list[str] = about["label_names"]
         self.pretrained: dict[str, Any] = about["pretrained_cfg"]
         digest = hashlib.sha256((model_folder / "model.safetensors").read_bytes())
         digest.update((model_folder / "config.json").read_bytes())
         digest.update(code_digest(CODE).encode())
+        if noised is not None:
+            digest.update(f"{noised.noises} {noised.seed} {noised.config} {code_digest(NOISE_CODE)}".encode())
         self.made_with = digest.hexdigest()[:32]
 
     def predict_split(self, split_folder: Path, out: Path) -> None:
@@ -102,13 +134,15 @@ class Predictor:
         self, index: ImageIndex, batches: list[NDArray[np.int64]], advance: Callable[..., None]
     ) -> Iterator[NDArray[np.float32]]:
         """The model's log-probabilities, batch by batch, (B, C) float32."""
-        assert not self.model.training
         size, crop_fraction = self.pretrained["input_size"][1], self.pretrained["crop_pct"]
-        clean_images = CleanImages(ImageLoader(index), batches, size, crop_fraction)
+        make = CleanImages if self.noised is None else self.noised.images
+        views = make(ImageLoader(index), batches, size, crop_fraction)
         # Starting workers costs more than a few batches do.
         workers = self.hardware.workers if len(batches) > 8 else 0
         on_cuda = self.hardware.device.type == "cuda"
-        for images in in_order(clean_images, range(len(batches)), workers, pin_memory=on_cuda):
+        for rows, images in zip(batches, in_order(views, range(len(batches)), workers, on_cuda), strict=True):
+            if self.noised is not None:
+                self.noised.before_batch(int(index.keys[rows[0]]))
             inputs = to_input(images, self.pretrained["mean"], self.pretrained["std"], self.hardware.device)
             with self.hardware.autocast():
                 logits = self.model(inputs)  # (B, C)

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from selftrain.counters import mix
 from selftrain.errors import UserError
 from selftrain.files import atomic_path, write_json
@@ -29,13 +32,16 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEMORY_LIMIT = "2GB"
+SAMPLE = 1
+"""Names the stream of random numbers that draws the share of the pool; the extra copies' has no name."""
 
 # NaN compares as the largest number in SQL; it must never pass for a high confidence. Parquet's statistics
 # leave NaN out, and DuckDB 2.0, believing them, drops `NOT isnan(…)` as always true: hence the setting in `select`.
 CANDIDATES = """
 CREATE VIEW candidates AS
 SELECT key, label, confidence FROM predictions
-WHERE confidence > {threshold}::FLOAT AND NOT isnan(confidence) AND key NOT IN (SELECT key FROM repeats)
+WHERE confidence > {threshold}::FLOAT AND NOT isnan(confidence) AND in_sample(key)
+    AND key NOT IN (SELECT key FROM repeats)
 """
 
 LAST_KEPT = """
@@ -67,8 +73,12 @@ class ClassPlan:
     """Kept images that get one copy more."""
 
 
-def plan_classes(candidates: dict[int, int], per_class: int | str, max_copies: int) -> tuple[int, list[ClassPlan]]:
-    """From the images that passed the filter, by class, to the quota K and each class's plan."""
+def plan_classes(
+    candidates: dict[int, int], per_class: int | str, max_copies: int
+) -> tuple[int | None, list[ClassPlan]]:
+    """From the images that passed the filter, by class, to the quota K (None: no balancing) and each class's plan."""
+    if per_class == "all":
+        return None, [ClassPlan(label, count, count, 1, 0) for label, count in sorted(candidates.items())]
     present = [count for count in candidates.values() if count > 0]
     quota = math.ceil(statistics.median(present)) if per_class == "auto" else int(per_class)
     plans = []
@@ -97,7 +107,10 @@ def select(config: SelectConfig, seed: int, predictions: Path, repeats: Path, ou
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill}'")
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")
         connection.read_parquet([str(part) for part in parts]).create_view("predictions")
-        connection.read_parquet(str(repeats)).create_view("repeats")
+        kinds = pl.read_parquet(repeats, columns=["key", "kind"], glob=False)
+        kinds = kinds if config.repeats == "drop" else kinds.clear()
+        connection.register("repeats", kinds.to_arrow())
+        _create_in_sample(connection, config.share, seed)
         connection.execute(CANDIDATES.format(threshold=config.threshold))
         counts = dict(connection.execute("SELECT label, count(*) FROM candidates GROUP BY label").fetchall())
         if not counts:
@@ -105,13 +118,12 @@ def select(config: SelectConfig, seed: int, predictions: Path, repeats: Path, ou
         quota, plans = plan_classes(counts, config.per_class, config.max_copies)
         plan = _cutoffs(connection, plans, seed)
 
-    kinds = pl.read_parquet(repeats, columns=["key", "kind"], glob=False)
     shutil.rmtree(out, ignore_errors=True)
     digest = hashlib.sha256()
     totals: dict[tuple[int, str], tuple[int, int]] = {}
     with progress_bar(f"select {out.name}", total=len(parts)) as advance:
         for part in parts:
-            decided = _decide(part, kinds, plan, config.threshold, seed)
+            decided = _decide(part, kinds, plan, config, seed)
             with atomic_path(out / part.name) as temporary:
                 decided.write_parquet(temporary, compression="zstd")
             digest.update((out / part.name).read_bytes())
@@ -146,18 +158,41 @@ def _cutoffs(connection: "duckdb.DuckDBPyConnection", plans: list[ClassPlan], se
     ).join(last_extra.rename({"lot": "last_lot"}), on="label", how="left")
 
 
-def _decide(part: Path, kinds: "pl.DataFrame", plan: "pl.DataFrame", threshold: float, seed: int) -> "pl.DataFrame":
+def in_sample(keys: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
+    """Which images a random share of the pool holds, (N,); a larger share holds those of a smaller one."""
+    if share == 1:
+        return np.ones(len(keys), dtype=bool)
+    sampled: NDArray[np.bool_] = mix(seed, SAMPLE, keys) < np.uint64(share * 2**64)
+    return sampled
+
+
+def _create_in_sample(connection: "duckdb.DuckDBPyConnection", share: float, seed: int) -> None:
+    import pyarrow as pa
+
+    if share == 1:
+        connection.execute("CREATE MACRO in_sample(key) AS true")
+        return
+
+    def sampled(keys: pa.Array) -> pa.Array:
+        return pa.array(in_sample(keys.to_numpy(), share, seed))
+
+    connection.create_function("in_sample", sampled, ["BIGINT"], "BOOLEAN", type="arrow")  # type: ignore[call-overload]
+
+
+def _decide(part: Path, kinds: "pl.DataFrame", plan: "pl.DataFrame", config: SelectConfig, seed: int) -> "pl.DataFrame":
     """One part's decisions, rows in the part's order; ``kinds`` has the leaks and duplicates."""
     import polars as pl
 
     rows = pl.read_parquet(part, columns=["key", "label", "confidence"], glob=False)
     keys = rows["key"].to_numpy()
     confidence, last = pl.col("confidence"), pl.col("last_confidence")
-    passes = (confidence > pl.lit(threshold, pl.Float32)) & confidence.is_not_nan()
+    passes = (confidence > pl.lit(config.threshold, pl.Float32)) & confidence.is_not_nan()
     within_quota = last.is_null() | (confidence > last) | ((confidence == last) & (pl.col("key") <= pl.col("last_key")))
     decision = (
         pl.when(pl.col("kind").is_not_null())
         .then(pl.col("kind"))
+        .when(~pl.col("sampled"))
+        .then(pl.lit(selection.NOT_SAMPLED))
         .when(~passes)
         .then(pl.lit(selection.LOW_CONFIDENCE))
         .when(~within_quota)
@@ -167,7 +202,10 @@ def _decide(part: Path, kinds: "pl.DataFrame", plan: "pl.DataFrame", threshold: 
     extra = pl.col("last_lot").is_not_null() & (pl.col("lot") <= pl.col("last_lot"))
     copies = pl.when(pl.col("decision") == selection.KEPT).then(pl.col("copies") + extra.cast(pl.Int64)).otherwise(0)
     return (
-        rows.with_columns(lot=pl.Series(mix(seed, keys), dtype=pl.UInt64))
+        rows.with_columns(
+            lot=pl.Series(mix(seed, keys), dtype=pl.UInt64),
+            sampled=pl.Series(in_sample(keys, config.share, seed), dtype=pl.Boolean),
+        )
         .join(kinds, on="key", how="left", maintain_order="left")
         .join(plan, on="label", how="left", maintain_order="left")
         .with_columns(decision=decision)
@@ -183,7 +221,11 @@ def _count(decided: "pl.DataFrame") -> "pl.DataFrame":
 
 
 def _summary(
-    totals: dict[tuple[int, str], tuple[int, int]], classes: list[str], config: SelectConfig, quota: int, digest: str
+    totals: dict[tuple[int, str], tuple[int, int]],
+    classes: list[str],
+    config: SelectConfig,
+    quota: int | None,
+    digest: str,
 ) -> dict[str, Any]:
     def total(decision: str, column: int, label: int | None = None) -> int:
         return sum(

@@ -18,9 +18,10 @@ LOW_CONFIDENCE = "low_confidence"
 OVER_QUOTA = "over_quota"
 LEAK = "leak"
 DUPLICATE = "duplicate"
+NOT_SAMPLED = "not_sampled"
 REJECTED = "rejected"
 CORRECTED = "corrected"
-DECISIONS = (KEPT, LOW_CONFIDENCE, OVER_QUOTA, LEAK, DUPLICATE, REJECTED, CORRECTED)
+DECISIONS = (KEPT, LOW_CONFIDENCE, OVER_QUOTA, LEAK, DUPLICATE, NOT_SAMPLED, REJECTED, CORRECTED)
 
 
 def selection_parts(folder: Path) -> list[Path]:

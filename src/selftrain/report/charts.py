@@ -23,6 +23,7 @@ DECISION_COLOURS = {
     "low_confidence": GREY,
     "leak": RED,
     "duplicate": "#8a63b8",
+    "not_sampled": "#cfcfcf",
     "rejected": "#5b2b2b",
     "corrected": BLUE,
 }

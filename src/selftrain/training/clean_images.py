@@ -22,8 +22,12 @@ class CleanImages(Dataset[torch.Tensor]):
         rows = self.batches[batch]
         images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
         for place, row in enumerate(rows):
-            images[place] = np.asarray(transforms.clean(self.loader.image(int(row)), self.size, self.crop_fraction))
+            images[place] = self.square(int(row))
         return torch.from_numpy(images)
+
+    def square(self, row: int) -> NDArray[np.uint8]:
+        """One image as the network sees it, (size, size, 3)."""
+        return np.asarray(transforms.clean(self.loader.image(row), self.size, self.crop_fraction))
 
 
 def in_batches(rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:

@@ -85,7 +85,7 @@ def export_model(model: nn.Module, folder: Path, *, classes: list[str], image_si
     )
 
 
-def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(folder: Path, stochastic_depth: float = 0.0) -> tuple[nn.Module, dict[str, Any]]:
     """A model and its ``config.json`` from a timm model folder, in eval mode.
 
     Raises UserError if the folder is not there or not whole.
@@ -93,8 +93,9 @@ def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     from safetensors import SafetensorError
 
     config = read_json(folder / "config.json", "dvc repro")
+    noise: dict[str, Any] = {"drop_path_rate": stochastic_depth} if stochastic_depth else {}
     try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True, **noise)
     except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: not a whole timm model folder ({reason}); train it again") from None

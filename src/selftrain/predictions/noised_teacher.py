@@ -1,0 +1,76 @@
+"""A teacher that labels under its own training's noise: what Table 6 of Noisy Student compares the clean one with."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from selftrain.counters import mixed_int
+from selftrain.errors import UserError
+from selftrain.files import read_json
+from selftrain.training.clean_images import CleanImages
+from selftrain.training.config import Noise, NoiseConfig
+from selftrain.training.loading import ImageLoader
+from selftrain.training.model_noise import ModelNoise, RowDropPath, classifier
+from selftrain.training.models import load_model
+from selftrain.training.views import view
+
+AUGMENTATION, MODEL = 1, 2
+"""Separate streams of random numbers."""
+
+
+class NoisedTeacher:
+    """A run's model and images with the noises asked for, drawn by (seed, key)."""
+
+    def __init__(self, folder: Path, noises: tuple[Noise, ...], seed: int) -> None:
+        recorded = read_json(folder / "run.json", "dvc repro").get("train", {}).get("noise")
+        if recorded is None:
+            raise UserError(f"predict.noise: {folder / 'run.json'} does not say what noise it was trained with")
+        self.noises, self.seed = noises, seed
+        self.config = NoiseConfig.model_validate(recorded)
+
+    def model(self, folder: Path) -> nn.Module:
+        """The model, in eval mode but for its noises."""
+        kept = {"dropout": self.config.dropout, "stochastic_depth": self.config.stochastic_depth}
+        strengths: dict[str, Any] = {name: rate if name in self.noises else 0.0 for name, rate in kept.items()}
+        model, _ = load_model(folder, stochastic_depth=strengths["stochastic_depth"])
+        ModelNoise(model, self.config.model_copy(update=strengths))
+        classifier(model).training = True
+        for part in model.modules():
+            if isinstance(part, RowDropPath):
+                part.drop_path.train()
+        return model
+
+    def images(
+        self, loader: ImageLoader, batches: list[NDArray[np.int64]], size: int, crop_fraction: float
+    ) -> CleanImages:
+        """The batches, augmented if that is among the noises."""
+        if "augmentation" not in self.noises:
+            return CleanImages(loader, batches, size, crop_fraction)
+        return _AugmentedImages(loader, batches, size, crop_fraction, self.config, self.seed)
+
+    def before_batch(self, first_key: int) -> None:
+        """Make the model's noise on the next batch a function of the seed and its first image."""
+        torch.manual_seed(mixed_int(self.seed, MODEL, first_key))
+
+
+class _AugmentedImages(CleanImages):
+    def __init__(
+        self,
+        loader: ImageLoader,
+        batches: list[NDArray[np.int64]],
+        size: int,
+        crop_fraction: float,
+        noise: NoiseConfig,
+        seed: int,
+    ) -> None:
+        super().__init__(loader, batches, size, crop_fraction)
+        self.noise, self.seed = noise, seed
+
+    def square(self, row: int) -> NDArray[np.uint8]:
+        """The noised view of an image, (size, size, 3)."""
+        noise_seed = mixed_int(self.seed, AUGMENTATION, int(self.loader.index.keys[row]))
+        return view(self.loader.image(row), "image", self.size, self.crop_fraction, self.noise, noise_seed)

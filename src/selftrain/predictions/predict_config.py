@@ -1,0 +1,12 @@
+"""The section of params.yaml about labeling the pool."""
+
+from selftrain.config import Section
+from selftrain.training.config import Noise
+
+
+class PredictConfig(Section):
+    """``predict``."""
+
+    noise: tuple[Noise, ...] = ()
+    """Noises of the run's own training that act on the unlabeled images too. The paper's teacher has none, and its
+    Table 6 shows why; validation and test images are never noised."""
