@@ -182,7 +182,7 @@ def test_only_what_a_change_concerns_runs_again(project: Project) -> None:
 @pytest.mark.slow
 def test_a_killed_repro_goes_on(project: Project) -> None:
     project.change(150, "rounds", "student2", "train", "steps")
-    checkpoints = project.folder / ".selftrain" / "checkpoints" / "student2"
+    checkpoints = project.folder / ".selftrain" / "checkpoints" / "noisy_student" / "student2"
     known = set(checkpoints.glob("*"))
     process = subprocess.Popen(
         [str(BIN / "dvc"), "repro"],

@@ -184,6 +184,24 @@ def report(
 
 
 @app.command()
+def best(
+    evaluation: Evaluation,
+    out: Out,
+    models: Annotated[Path, typer.Option(help="Folder of the runs' models.")] = Path("models"),
+    params: Params = PARAMS,
+) -> None:
+    """Copy the model that is best on validation to a name that does not change."""
+    from selftrain.config import load_params
+    from selftrain.report.best import write_best
+    from selftrain.stage import sole_writer
+    from selftrain.training.config import all_runs
+
+    names = all_runs(load_params(params), str(params))
+    with sole_writer(out):
+        write_best(evaluation, names, models, out)
+
+
+@app.command()
 def summary(
     evaluation: Evaluation = EVALUATION,
     params: Params = PARAMS,

@@ -23,6 +23,23 @@ def test_mcnemar_is_the_exact_sign_test(gained: int, lost: int) -> None:
     assert metrics.mcnemar(correct, other) == (gained, lost, pytest.approx(expected))
 
 
+def test_the_paired_difference_by_hand_and_by_simulation() -> None:
+    correct = np.array([True] * 12 + [False] * 4 + [True] * 84)
+    other = np.array([False] * 12 + [True] * 4 + [True] * 84)
+    difference, low, high = metrics.paired_difference(correct, other)
+    assert difference == pytest.approx(0.08)
+    more, less = 13 / 102, 5 / 102
+    half = 1.959964 * math.sqrt((more + less - (more - less) ** 2) / 102)
+    assert (low, high) == pytest.approx((more - less - half, more - less + half), abs=1e-7)
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(2000):
+        kinds = rng.choice(4, size=200, p=[0.04, 0.07, 0.8, 0.09])
+        _, low, high = metrics.paired_difference((kinds == 1) | (kinds == 2), (kinds == 0) | (kinds == 2))
+        hits += low <= 0.03 <= high
+    assert 0.935 < hits / 2000 < 0.975, "95% intervals hold the truth 95% of the time"
+
+
 def test_top_k_and_likelihood_by_hand() -> None:
     probs = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.3, 0.4, 0.3]])
     labels = np.array([1, 2, 0], np.int32)

@@ -77,6 +77,11 @@ def test_the_replications_decay() -> None:
     assert found == pytest.approx([0.1] * 30 + [0.01] * 30 + [0.001] * 30 + [0.0001] * 10)
 
 
+def test_a_later_phase_can_go_on_with_the_schedule() -> None:
+    whole = rates(100, 2, schedule="step", decay_rate=0.1, decay_epochs=15, warmup=0)
+    assert rates(40, 2, schedule="step", decay_rate=0.1, decay_epochs=15, warmup=0, schedule_from=30) == whole[60:]
+
+
 def test_an_optimizers_own_arguments() -> None:
     config = TrainConfig.model_validate(TINY | {"optimizer": "rmsproptf", "optimizer_options": {"eps": 0.001}})
     assert Descent(torch.nn.Linear(1, 1), config, 1, 1).optimizer.defaults["eps"] == 0.001

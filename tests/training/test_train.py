@@ -76,7 +76,7 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(digits_co
     whole = selftrain(tmp_path / "whole", *TRAIN_STUDENT)
     assert whole.returncode == 0, whole.stderr
 
-    checkpoints = tmp_path / "killed" / ".selftrain" / "checkpoints" / "student"
+    checkpoints = tmp_path / "killed" / ".selftrain" / "checkpoints" / "noisy_student" / "student"
     steps = []
     for wanted in (5, 25, 45):
         process = subprocess.Popen(
@@ -139,7 +139,7 @@ def test_sigterm_saves_and_a_failure_is_marked(digits_corpus: Path, tmp_path: Pa
     process = subprocess.Popen(
         [sys.executable, "-m", "selftrain", *TRAIN_STUDENT], cwd=folder, stderr=subprocess.DEVNULL
     )
-    checkpoints = folder / ".selftrain" / "checkpoints" / "student"
+    checkpoints = folder / ".selftrain" / "checkpoints" / "noisy_student" / "student"
     while newest_step(checkpoints) < 3:
         time.sleep(0.05)
     process.terminate()
@@ -170,7 +170,7 @@ def test_a_killed_training_of_several_processes_leaves_none_behind(digits_corpus
     process = subprocess.Popen(
         [sys.executable, "-m", "selftrain", *TRAIN_STUDENT], cwd=folder, stderr=subprocess.DEVNULL
     )
-    while newest_step(folder / ".selftrain" / "checkpoints" / "student") < 1:
+    while newest_step(folder / ".selftrain" / "checkpoints" / "noisy_student" / "student") < 1:
         assert process.poll() is None
         time.sleep(0.1)
     assert len(processes_in(folder)) >= 4, "this one, torchrun, and two that train"
@@ -218,7 +218,7 @@ def test_phases_start_where_the_last_ended_and_survive_a_kill(digits_corpus: Pat
     command = (*TRAIN_STUDENT, "--teacher", "models/teacher")
     whole = selftrain(tmp_path / "whole", *command)
     assert whole.returncode == 0, whole.stderr
-    second = tmp_path / "killed" / ".selftrain" / "checkpoints" / "student"
+    second = tmp_path / "killed" / ".selftrain" / "checkpoints" / "noisy_student" / "student"
     process = subprocess.Popen(
         [sys.executable, "-m", "selftrain", *command], cwd=tmp_path / "killed", stderr=subprocess.DEVNULL
     )
@@ -237,7 +237,7 @@ def test_phases_start_where_the_last_ended_and_survive_a_kill(digits_corpus: Pat
     assert json.loads((models[0] / "config.json").read_text())["pretrained_cfg"]["input_size"] == [3, 48, 48]
     # Only the classifier moved after the first phase.
     before = load_file(
-        next((tmp_path / "whole").glob(".selftrain/checkpoints/student/*/main/result/model.safetensors"))
+        next((tmp_path / "whole").glob(".selftrain/checkpoints/noisy_student/student/*/main/result/model.safetensors"))
     )
     after = load_file(models[0] / "model.safetensors")
     assert {key for key in after if not torch.equal(after[key], before[key])} <= {"fc.weight", "fc.bias"}

@@ -1,5 +1,6 @@
 """The stage ``evaluate``: one run's figures, from tables alone."""
 
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,9 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
     if inputs.teacher_predictions is not None:
         teacher = load_held_out(inputs.teacher_predictions, inputs.corpus, "test")
         gained, lost, p = metrics.mcnemar(test.correct, teacher.correct)
+        teachers_validation = load_held_out(inputs.teacher_predictions, inputs.corpus, "validation")
+        gain = metrics.paired_difference(validation.correct, teachers_validation.correct)
+        figures |= dict(zip(("validation_gain", "validation_gain_low", "validation_gain_high"), gain, strict=True))
         flipped = flips(inputs.predictions / "unlabeled", inputs.teacher_predictions / "unlabeled")
         figures |= {"gained_on_teacher": gained, "lost_to_teacher": lost, "mcnemar_p": p, "flipped": len(flipped)}
     if inputs.selection is not None:
@@ -70,9 +74,12 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
     matrix = metrics.confusion_matrix(test.labels, test.predicted, len(classes))
     np.savetxt(details / "confusion_matrix.csv", matrix, fmt="%d", delimiter=",")
     recall = metrics.per_class_accuracy(matrix).tolist()
-    write_json(
-        details / "run.json", run | {"classes": classes, "per_class_accuracy": dict(zip(classes, recall, strict=True))}
-    )
+    about = {
+        "classes": classes,
+        "per_class_accuracy": dict(zip(classes, recall, strict=True)),
+        "weights": hashlib.sha256((inputs.model / "model.safetensors").read_bytes()).hexdigest(),
+    }
+    write_json(details / "run.json", run | about)
     write_json(out / "metrics.json", figures)
     return figures
 

@@ -38,6 +38,23 @@ def mcnemar(correct: NDArray[np.bool_], other_correct: NDArray[np.bool_]) -> tup
     return gained, lost, min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
+def paired_difference(
+    correct: NDArray[np.bool_], other_correct: NDArray[np.bool_], level: float = 0.95
+) -> tuple[float, float, float]:
+    """Accuracy of one model less another's on the same images, each (N,), and its interval: (difference, low, high).
+
+    The interval is Wald's with one image added to each kind of disagreement (Bonett and Price 2012,
+    "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data", Equation 3).
+    """
+    from scipy.special import ndtri
+
+    images = len(correct)
+    gained, lost = int((correct & ~other_correct).sum()), int((~correct & other_correct).sum())
+    more, less = (gained + 1) / (images + 2), (lost + 1) / (images + 2)
+    half = float(ndtri(0.5 + level / 2)) * ((more + less - (more - less) ** 2) / (images + 2)) ** 0.5
+    return (gained - lost) / images, more - less - half, more - less + half
+
+
 def top_k_accuracy(log_probs: LogProbs, labels: Labels, k: int) -> float:
     """Share of images whose label is among the k likeliest; (N, C) and (N,), k capped at C."""
     own = log_probs[np.arange(len(labels)), labels]

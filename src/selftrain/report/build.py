@@ -8,6 +8,7 @@ from selftrain.files import read_json, write_json
 from selftrain.report import charts
 from selftrain.report.mlflow_figures import hand_to_mlflow
 from selftrain.report.pictures import picture_grids
+from selftrain.report.rounds import best_run, stop_lines, verdicts
 from selftrain.report.runs import EvaluatedRun, load_runs
 from selftrain.report.summary import HEADINGS, table_row
 
@@ -16,7 +17,7 @@ def build_report(evaluation: Path, names: Collection[str], corpus: Path, out: Pa
     """Write ``out/index.html``, which needs no other file, and ``out/runs.json``."""
     runs = load_runs(evaluation, names)
     rounds = [run for run in runs if run.is_round]
-    best = max(runs, key=lambda run: run.metrics["validation_accuracy"])
+    best = best_run(runs)
     pages_charts = _charts(runs, rounds, best)
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.html").write_text(_page(evaluation, corpus, runs, rounds, best, pages_charts), encoding="utf-8")
@@ -53,6 +54,7 @@ def _page(
         loader=PackageLoader("selftrain.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["thousands"] = lambda number: f"{number:,}"
+    environment.filters["signed"] = lambda share: f"{share:+.1%}"
     environment.filters["p_value"] = lambda p: f"{p:.3f}" if p >= 0.001 else "< 0.001"
     classes = best.about["classes"]
     grids = {}
@@ -68,6 +70,8 @@ def _page(
         "best": best.name,
         "headings": HEADINGS,
         "rows": {run.name: table_row(run) for run in runs},
+        "verdicts": verdicts(runs),
+        "stop_lines": stop_lines(runs),
         "decisions": _decisions_made(rounds),
         "charts": made_charts,
         "grids": grids,

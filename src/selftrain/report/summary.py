@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from selftrain.report.rounds import best_run, stop_lines
 from selftrain.report.runs import EvaluatedRun, load_runs
 
 HEADINGS = ("run", "model", "test accuracy", "95% interval", "coverage", "pseudo-label accuracy", "time")
@@ -38,4 +39,8 @@ def print_summary(evaluation: Path, names: Collection[str]) -> None:
     for run in runs:
         if lost := run.metrics.get("classes_without_pseudo_labels"):
             console.print(f"{run.name}: {lost} classes have no pseudo-label; see the class balance in the report")
+    for line in stop_lines(runs):
+        console.print(f"stop rule: {line}", soft_wrap=True)
+    best = best_run(runs)
+    console.print(f"best on validation: {best.name} ({best.metrics['validation_accuracy']:.1%})")
     console.print("report: report/index.html    runs compared: make mlflow    pseudo-labels: make browse", style="dim")

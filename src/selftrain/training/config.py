@@ -111,6 +111,8 @@ class TrainConfig(Section):
     """``step``: times ``decay_rate`` every ``decay_epochs`` epochs."""
     decay_rate: float = Field(default=0.97, gt=0, le=1)
     decay_epochs: float = Field(default=2.4, gt=0)
+    schedule_from: float = Field(default=0.0, ge=0)
+    """Epochs of the schedule that lie before this phase: a later phase that goes on with the schedule of the first."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from zero."""
     clip_grad: float | None = Field(default=None, gt=0)
@@ -157,6 +159,7 @@ class RunConfig(Section):
 RUN_SECTIONS = ("supervised", "rounds")
 RUN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """Run names become folders, shell words and FiftyOne fields."""
+RESERVED = ("best", "truth", "key", "id", "tags")
 
 
 def all_runs(params: Mapping[str, Any], params_path: str) -> dict[str, str]:
@@ -167,7 +170,7 @@ def all_runs(params: Mapping[str, Any], params_path: str) -> dict[str, str]:
         if not isinstance(entries, Mapping):
             raise UserError(f"{params_path}: {section}: expected a mapping of runs, found {entries!r}")
         for name in entries:
-            if not isinstance(name, str) or not RUN_NAME.fullmatch(name) or name in ("truth", "key", "id", "tags"):
+            if not isinstance(name, str) or not RUN_NAME.fullmatch(name) or name in RESERVED:
                 raise UserError(
                     f"{params_path}: {section}: {name!r} cannot name a run; use letters, digits and _, a letter first"
                 )

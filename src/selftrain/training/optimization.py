@@ -19,7 +19,8 @@ class Descent:
         self.network = network
         self.clip_grad = config.clip_grad
         self.optimizer = create_optimizer(network, config)
-        self.schedule = create_schedule(self.optimizer, config, total_steps, steps_per_epoch)
+        self.steps_before = round(config.schedule_from * steps_per_epoch)
+        self.schedule = create_schedule(self.optimizer, config, total_steps + self.steps_before, steps_per_epoch)
 
     def minimize(self, loss: Tensor, step: int) -> None:
         """Backward, average over processes, clip, set the step's learning rate, step."""
@@ -28,7 +29,7 @@ class Descent:
         average(parameter.grad for parameter in self.network.parameters() if parameter.grad is not None)
         if self.clip_grad is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_grad)
-        self.schedule.step_update(step)
+        self.schedule.step_update(self.steps_before + step)
         self.optimizer.step()
 
     @property

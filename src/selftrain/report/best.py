@@ -1,0 +1,36 @@
+"""The stage ``best``: the best run's model folder under a name that does not change."""
+
+import hashlib
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from selftrain.errors import UserError
+from selftrain.files import TEMPORARY_PREFIX, write_json
+from selftrain.report.rounds import best_run, stop_lines
+from selftrain.report.runs import load_runs
+
+
+def write_best(evaluation: Path, names: Collection[str], models: Path, out: Path) -> None:
+    """Copy the model that is best on validation to ``out``, with ``best.json`` that says why.
+
+    Raises UserError if the model there is not the one that was evaluated.
+    """
+    runs = load_runs(evaluation, names)
+    best = best_run(runs)
+    folder = models / best.name
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != best.about["weights"]:
+        raise UserError(f"{folder}: not the model that {best.folder} evaluated; run `dvc repro`")
+    staged = out.with_name(f"{TEMPORARY_PREFIX}{out.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(folder, staged)
+    why = {
+        "run": best.name,
+        "validation_accuracy": {run.name: run.metrics["validation_accuracy"] for run in runs},
+        "stop_rule": stop_lines(runs),
+    }
+    write_json(staged / "best.json", why)
+    shutil.rmtree(out, ignore_errors=True)
+    staged.rename(out)
+    print(f"{out}: {best.name}, {best.metrics['validation_accuracy']:.1%} on validation")

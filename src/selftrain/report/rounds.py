@@ -1,0 +1,60 @@
+"""Which run is the best, and where going on from round to round stopped paying."""
+
+from dataclasses import dataclass
+
+from selftrain.report.runs import EvaluatedRun
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the validation split says of a round."""
+
+    gain: float
+    """Validation accuracy less the teacher's."""
+    low: float
+    high: float
+    """The gain's 95% interval."""
+    after: str | None
+    """The earlier round of its chain that did not beat its teacher, if there is one: this one is beyond the stop."""
+
+    @property
+    def beats_teacher(self) -> bool:
+        """Whether the gain is more than its interval's half: the interval lies above zero."""
+        return self.low > 0
+
+
+def verdicts(runs: list[EvaluatedRun]) -> dict[str, Verdict]:
+    """Each round's verdict by name; ``runs`` has teachers before their students, as ``load_runs`` gives them."""
+    found: dict[str, Verdict] = {}
+    for run in runs:
+        if "validation_gain" not in run.metrics:
+            continue
+        gain, low, high = (float(run.metrics[f"validation_gain{end}"]) for end in ("", "_low", "_high"))
+        before = found.get(run.teacher or "")
+        after = None
+        if before is not None:
+            after = before.after or (None if before.beats_teacher else run.teacher)
+        found[run.name] = Verdict(gain, low, high, after)
+    return found
+
+
+def stop_lines(runs: list[EvaluatedRun]) -> list[str]:
+    """What to tell of the stop rule: a line for each round at which it applies, with the rounds beyond."""
+    found = verdicts(runs)
+    teachers = {run.name: run.teacher for run in runs}
+    lines = []
+    for name, verdict in found.items():
+        if verdict.beats_teacher or verdict.after:
+            continue
+        beyond = [other for other, later in found.items() if later.after == name]
+        lines.append(
+            f"{name} does not beat {teachers[name]} on validation by more than its interval "
+            f"({verdict.gain:+.1%}, {verdict.low:+.1%} to {verdict.high:+.1%})"
+            + (f"; beyond the stop: {', '.join(beyond)}" if beyond else "")
+        )
+    return lines
+
+
+def best_run(runs: list[EvaluatedRun]) -> EvaluatedRun:
+    """The run with the highest validation accuracy; of equal ones the one with the lower loss there."""
+    return max(runs, key=lambda run: (run.metrics["validation_accuracy"], -run.metrics["validation_nll"]))

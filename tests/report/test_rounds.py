@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain.errors import UserError
+from selftrain.report.best import write_best
+from selftrain.report.rounds import best_run, stop_lines, verdicts
+from selftrain.report.runs import load_runs
+from tests.report.test_report import write_run
+
+NAMES = ("teacher", "student1", "student2", "student3")
+
+
+def gain(low: float, middle: float, high: float) -> dict[str, float]:
+    return {"validation_gain": middle, "validation_gain_low": low, "validation_gain_high": high, "coverage": 0.5}
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Path:
+    """Round 2 does not beat round 1; round 3 beats round 2, but lies beyond the stop; round 2 is the best."""
+    write_run(tmp_path, "teacher", None, validation_accuracy=0.90, validation_nll=0.3)
+    write_run(tmp_path, "student1", "teacher", validation_accuracy=0.94, validation_nll=0.2, **gain(0.01, 0.04, 0.07))
+    write_run(tmp_path, "student2", "student1", validation_accuracy=0.95, validation_nll=0.1, **gain(-0.01, 0.01, 0.03))
+    write_run(tmp_path, "student3", "student2", validation_accuracy=0.95, validation_nll=0.2, **gain(0.0, 0.02, 0.04))
+    return tmp_path
+
+
+def test_the_stop_rule_marks_the_rounds_beyond(evaluation: Path) -> None:
+    runs = load_runs(evaluation)
+    found = verdicts(runs)
+    assert {name: (verdict.beats_teacher, verdict.after) for name, verdict in found.items()} == {
+        "student1": (True, None),
+        "student2": (False, None),
+        "student3": (False, "student2"),
+    }
+    assert stop_lines(runs) == [
+        "student2 does not beat student1 on validation by more than its interval (+1.0%, -1.0% to +3.0%); "
+        "beyond the stop: student3"
+    ]
+
+
+def test_the_best_is_not_the_last(evaluation: Path, tmp_path: Path) -> None:
+    assert best_run(load_runs(evaluation)).name == "student2"
+    models = tmp_path / "models"
+    for name in NAMES:
+        folder = models / name
+        folder.mkdir(parents=True)
+        folder.joinpath("model.safetensors").write_bytes(name.encode())
+    _set_weights(evaluation / "student2", b"student2")
+    write_best(evaluation, NAMES, models, models / "best")
+    assert (models / "best" / "model.safetensors").read_bytes() == b"student2"
+    why = json.loads((models / "best" / "best.json").read_text())
+    assert why["run"] == "student2"
+    assert why["validation_accuracy"]["student3"] == 0.95
+    assert len(why["stop_rule"]) == 1
+    (models / "student2" / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(UserError, match="not the model that .* evaluated"):
+        write_best(evaluation, NAMES, models, models / "best")
+
+
+def _set_weights(folder: Path, weights: bytes) -> None:
+    import hashlib
+
+    path = folder / "details" / "run.json"
+    about: dict[str, Any] = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"weights": hashlib.sha256(weights).hexdigest()}))
