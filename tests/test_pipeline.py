@@ -193,7 +193,7 @@ def test_a_killed_repro_goes_on(project: Project) -> None:
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not any(
-        path for folder in set(checkpoints.glob("*")) - known for path in folder.glob("step-*")
+        path for folder in set(checkpoints.glob("*")) - known for path in folder.glob("*/step-*")
     ):
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
