@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro mlflow browse seeds test check format bench lock clean
+.PHONY: help install repro mlflow browse seeds study test check format bench lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ browse: install ## Look at the pseudo-labels in FiftyOne, on 127.0.0.1:5151
 
 seeds: install ## The README's five-seed table, about 15 minutes on 2 cores
 	python benchmarks/seeds.py
+
+study: install ## Run one study of pipelines/*/studies.yaml: make study NAME=noise
+	selftrain study $(NAME)
 
 test: install ## Run the tests
 	pytest

@@ -245,6 +245,26 @@ def browse(
 
 
 @app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="Name of a study in a pipeline's studies.yaml.")],
+    pipelines: Annotated[Path, typer.Option(help="Folder of the pipelines.")] = Path("pipelines"),
+    show: Annotated[bool, typer.Option("--show", help="Only print what MLflow has of it.")] = False,
+    params: Params = PARAMS,
+) -> None:
+    """Run a study, a grid of `dvc exp` experiments, and print its table."""
+    from selftrain.config import load_params
+    from selftrain.studies.config import load_study
+    from selftrain.studies.results import print_study
+    from selftrain.studies.run import run_study
+
+    wanted = load_study(name, pipelines)
+    if not show:
+        run_study(name, wanted, set(load_params(params)["rounds"]))
+    print_study(name)
+    print(f"{wanted.question}\n{wanted.source}: {wanted.expected}")
+
+
+@app.command()
 def check(params: Params = PARAMS) -> None:
     """Check every section of the parameters, and mend DVC's lock file if a killed DVC broke it."""
     from selftrain.dvc_lock import mend_dvc_lock

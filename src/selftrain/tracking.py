@@ -31,8 +31,12 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
-def connect() -> "tuple[MlflowClient, str]":
-    """An MLflow client and the experiment's id. Raises UserError if the server cannot be reached."""
+def connect(name: str | None = None) -> "tuple[MlflowClient, str]":
+    """An MLflow client and an experiment's id, by default that of ``MLFLOW_EXPERIMENT_NAME`` or ours.
+
+    Raises UserError if the server cannot be reached.
+    """
+    name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -50,8 +54,8 @@ def connect() -> "tuple[MlflowClient, str]":
         # Two processes that create the database's tables at once break each other.
         with FileLock(".selftrain/mlflow.lock"):
             client = MlflowClient(tracking_uri())
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, tags=KIND)
+            experiment = client.get_experiment_by_name(name)
+            experiment_id = experiment.experiment_id if experiment else client.create_experiment(name, tags=KIND)
     except MlflowException as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"MLflow at {tracking_uri()} cannot be used: {reason}; check MLFLOW_TRACKING_URI") from None

@@ -1,0 +1,77 @@
+"""The file that writes a pipeline's studies down."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from selftrain.config import Section, did_you_mean, load_params, merged, parse_section
+from selftrain.errors import UserError
+
+
+class Arm(Section):
+    """One way of doing it."""
+
+    set: dict[str, Any] = {}
+    """What it has otherwise than params.yaml, laid over the study's ``set``."""
+    measure: list[str] | None = None
+    """Runs whose figures it gives, if not the study's."""
+
+
+class Study(Section):
+    """One question and the arms that answer it; the first arm is what the others are compared with."""
+
+    question: str
+    source: str
+    """Where the question comes from: a paper's table or finding."""
+    expected: str
+    """What that source found."""
+    measure: list[str] = Field(min_length=1)
+    """Runs whose figures are recorded."""
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    set: dict[str, Any] = {}
+    """What every arm has otherwise than params.yaml."""
+    arms: dict[str, Arm] = Field(min_length=1)
+
+    def measured(self, arm: str) -> list[str]:
+        """The runs that an arm gives figures of."""
+        return self.arms[arm].measure or self.measure
+
+    def overrides(self, arm: str, seed: int) -> list[str]:
+        """An arm's parameters as `dvc exp run --set-param` takes them."""
+        values = merged(merged(self.set, self.arms[arm].set), {"seed": seed})
+        return [f"++{path}={_as_hydra(value)}" for path, value in _leaves(values)]
+
+
+def load_study(name: str, pipelines: Path) -> Study:
+    """A study by name, from any pipeline's ``studies.yaml``. Raises UserError naming those there are."""
+    studies: dict[str, tuple[Path, Any]] = {}
+    for path in sorted(pipelines.glob("*/studies.yaml")):
+        studies |= {found: (path, entry) for found, entry in load_params(path).items()}
+    if name not in studies:
+        raise UserError(f"{pipelines}: there is no study '{name}'; {did_you_mean(name, sorted(studies))}")
+    path, entry = studies[name]
+    return parse_section(entry, Study, f"{path}: {name}")
+
+
+def experiment_name(study: str, arm: str, seed: int) -> str:
+    """A name that git and DVC take."""
+    return f"{study}-{re.sub(r'[^a-z0-9]+', '-', arm.lower()).strip('-')}-{seed}".replace("_", "-")
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _as_hydra(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_as_hydra, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

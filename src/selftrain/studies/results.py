@@ -1,0 +1,104 @@
+"""A study's figures from MLflow: by arm and seed, with intervals."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selftrain.errors import UserError
+from selftrain.tracking import connect
+
+if TYPE_CHECKING:
+    import polars as pl
+
+EXPERIMENT = "selftrain studies"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and half of its 95% interval (Student's t); NaN from a single seed."""
+
+    mean: float
+    half: float
+    count: int
+
+
+def estimate(values: "list[float] | np.ndarray") -> Estimate:
+    """The mean over seeds with its interval."""
+    from scipy.stats import t
+
+    array = np.asarray(values, dtype=float)
+    count = len(array)
+    half = float("nan")
+    if count > 1:
+        half = float(t.ppf(0.975, count - 1) * array.std(ddof=1) / count**0.5)
+    return Estimate(float(array.mean()), half, count)
+
+
+def figures(study: str, metric: str = "test_accuracy") -> "pl.DataFrame":
+    """``arm, run, seed, value`` of a metric: the newest recording of each, in the order of recording.
+
+    Raises UserError if nothing of the study is recorded.
+    """
+    import polars as pl
+
+    rows = {}
+    for run in reversed(_runs(f"tags.study = '{study}'")):
+        tags = run.data.tags
+        if metric in run.data.metrics:
+            rows[tags["arm"], tags["run"], int(tags["seed"])] = run.data.metrics[metric]
+    if not rows:
+        raise UserError(f"MLflow has no figures of study '{study}'; run `make study NAME={study}`")
+    columns = [(*key, value) for key, value in rows.items()]
+    return pl.DataFrame(columns, schema=["arm", "run", "seed", "value"], orient="row")
+
+
+def summary(table: "pl.DataFrame") -> "pl.DataFrame":
+    """``arm, run, mean, half, gain, gain_half, seeds``: each arm over its seeds, in order.
+
+    ``gain`` is the mean difference to the first row over the seeds that both have: paired, since a seed also draws
+    the labeled images.
+    """
+    import polars as pl
+
+    groups = table.group_by("arm", "run", maintain_order=True)
+    values = {key: dict(zip(rows["seed"], rows["value"], strict=True)) for key, rows in groups}
+    first = next(iter(values.values()))
+    rows = []
+    for (arm, run), own in values.items():
+        level = estimate(list(own.values()))
+        common = sorted(own.keys() & first.keys())
+        gain = estimate([own[seed] - first[seed] for seed in common])
+        rows.append((arm, run, level.mean, level.half, gain.mean, gain.half, level.count))
+    return pl.DataFrame(rows, schema=["arm", "run", "mean", "half", "gain", "gain_half", "seeds"], orient="row")
+
+
+def recorded(study: str, commit: str) -> set[tuple[str, int, str]]:
+    """(arm, seed, run) of the figures that MLflow has of a study from this commit."""
+    tags = [run.data.tags for run in _runs(f"tags.study = '{study}' and tags.commit = '{commit}'")]
+    return {(own["arm"], int(own["seed"]), own["run"]) for own in tags}
+
+
+def print_study(study: str, metric: str = "test_accuracy") -> None:
+    """Print a study's table: percentages, with 95% intervals over the seeds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{study}: {metric.replace('_', ' ')}, %")
+    for place, heading in enumerate(("arm", "run", "mean", "less the first, paired", "seeds")):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
+    for arm, run, mean, half, gain, gain_half, seeds in summary(figures(study, metric)).iter_rows():
+        gained = f"{gain:+.1%} ± {gain_half:.1%}".replace("%", "")
+        table.add_row(arm, run, f"{mean:.1%} ± {half:.1%}".replace("%", ""), gained, str(seeds))
+    Console(width=110).print(table)
+
+
+def _runs(query: str) -> list:  # type: ignore[type-arg]
+    client, experiment_id = connect(EXPERIMENT)
+    runs, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"], page_token=token)
+        runs += list(page)
+        token = page.token
+        if not token:
+            return runs

@@ -1,0 +1,91 @@
+"""Running a study: one `dvc exp` an arm and seed, its figures into MLflow."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import UserError
+from selftrain.progress import progress_bar
+from selftrain.studies.config import Study, experiment_name
+from selftrain.studies.results import EXPERIMENT, recorded
+from selftrain.tracking import connect, tracking_uri
+
+TRAININGS = f"{EXPERIMENT} trainings"
+"""The MLflow experiment of the trainings inside the studies: their curves."""
+EVALUATION = "evaluation/noisy_student"
+
+
+def run_study(name: str, study: Study, rounds: set[str]) -> None:
+    """Run what is not in MLflow yet of a study; ``rounds`` are the names under ``rounds`` in params.yaml.
+
+    Every arm is a DVC experiment in a workspace of its own, made from the newest commit: this one is not touched, and
+    what arms have in common is taken from DVC's cache. Raises UserError if an experiment fails.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if _git("status", "--porcelain", "--untracked-files=no"):
+        raise UserError("studies run what is committed, and tracked files differ from the commit; commit them first")
+    done = recorded(name, commit)
+    wanted = [(arm, seed) for seed in study.seeds for arm in study.arms]
+    todo = [(arm, seed) for arm, seed in wanted if any((arm, seed, run) not in done for run in study.measured(arm))]
+    with progress_bar(f"study {name}", total=len(todo)) as advance:
+        for arm, seed in todo:
+            experiment = experiment_name(name, arm, seed)
+            _run_experiment(experiment, study.overrides(arm, seed), _targets(study.measured(arm), rounds))
+            for run in study.measured(arm):
+                _record(name, arm, seed, run, commit, experiment, study.overrides(arm, seed))
+            advance()
+            print(f"{experiment}: done", flush=True)
+
+
+def _targets(runs: list[str], rounds: set[str]) -> list[str]:
+    return [f"{'evaluate' if run in rounds else 'evaluate_supervised'}@{run}" for run in runs]
+
+
+def _run_experiment(experiment: str, overrides: list[str], targets: list[str]) -> None:
+    command = ["dvc", "exp", "run", "--temp", "--force", "--name", experiment]
+    for override in overrides:
+        command += ["--set-param", override]
+    if Path("dvc.lock").exists() and not _git("ls-files", "dvc.lock"):
+        command += ["--copy-paths", "dvc.lock"]
+    uri = tracking_uri()
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": TRAININGS}
+    result = subprocess.run(
+        [sys.executable, "-m", *command, *targets], env=environment, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        reason = " ".join((result.stdout + result.stderr).split())[-600:]
+        raise UserError(f"experiment {experiment} failed: {reason}")
+
+
+def _record(study: str, arm: str, seed: int, run: str, commit: str, experiment: str, overrides: list[str]) -> None:
+    """One run's figures, read from the experiment's own revision."""
+    import time
+
+    from dvc.api import DVCFileSystem
+    from mlflow.entities import Metric, Param, RunTag
+
+    figures = json.loads(DVCFileSystem(rev=experiment).read_text(f"/{EVALUATION}/{run}/metrics.json"))
+    client, experiment_id = connect(EXPERIMENT)
+    values: dict[str, Any] = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
+    tags = {"study": study, "arm": arm, "seed": str(seed), "run": run, "commit": commit, "dvc_experiment": experiment}
+    made = client.create_run(experiment_id, run_name=f"{study}: {arm} ({run}, seed {seed})", tags=tags)
+    now = int(time.time() * 1000)
+    client.log_batch(
+        made.info.run_id,
+        metrics=[Metric(key, float(value), now, 0) for key, value in values.items()],
+        params=[Param(*override.removeprefix("++").split("=", 1)) for override in overrides],
+        tags=[RunTag("mlflow.source.git.commit", commit)],
+    )
+    client.set_terminated(made.info.run_id)
+
+
+def _git(*arguments: str) -> str:
+    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    if result.returncode and arguments[0] == "rev-parse":
+        raise UserError("studies need a git repository with a commit: DVC keeps experiments beside it")
+    return result.stdout.strip()
