@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro mlflow browse seeds study test check format bench lock clean
+.PHONY: help install repro pipeline mlflow browse seeds study test check format bench lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,12 @@ repro: install ## Run the main job: images to three Noisy Student rounds, then i
 	@selftrain check
 	dvc repro
 	@selftrain summary
+
+pipeline: install ## Run one of pipelines/: make pipeline NAME=self_training
+	@selftrain check --params pipelines/$(NAME)/params.yaml
+	dvc repro pipelines/$(NAME)/dvc.yaml
+	@test ! -d evaluation/$(NAME) -o $(NAME) = robustness || \
+	  selftrain summary --evaluation evaluation/$(NAME) --params pipelines/$(NAME)/params.yaml
 
 mlflow: install ## Compare the runs in MLflow, on 127.0.0.1:5000
 	selftrain mlflow
@@ -65,4 +71,4 @@ lock: install ## Compile requirements.txt from pyproject.toml
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 
 clean: ## Remove everything that the pipeline made; not .venv, and not the DVC cache
-	rm -rf data models predictions selections evaluation report mlruns mlflow.db .selftrain
+	rm -rf data models predictions selections evaluation report reports robustness mlruns mlflow.db .selftrain

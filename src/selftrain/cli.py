@@ -166,6 +166,62 @@ def evaluate(
 
 
 @app.command()
+def robustness(
+    model: Annotated[Path, typer.Option(help="The run's model folder.")],
+    out: Out,
+    corpus: Corpus = CORPUS,
+    params: Params = PARAMS,
+) -> None:
+    """Put a run through corruptions, perturbations, attacks and RandAugment, into its own tables."""
+    from selftrain.config import load_params, load_seed, parse_section
+    from selftrain.evaluation.robustness.config import RobustnessConfig
+    from selftrain.evaluation.robustness.suites import run_suites
+    from selftrain.hardware import HardwareConfig
+    from selftrain.stage import sole_writer
+
+    values = load_params(params)
+    config = parse_section(values.get("robustness"), RobustnessConfig, f"{params}: robustness")
+    hardware = parse_section(values.get("hardware"), HardwareConfig, f"{params}: hardware")
+    with sole_writer(out):
+        run_suites(model, corpus, config, load_seed(values, params), hardware, out)
+
+
+@app.command()
+def robustness_figures(
+    tables: Annotated[Path, typer.Option(help="Folder of the runs' robustness tables.")],
+    out: Out,
+    params: Params = PARAMS,
+) -> None:
+    """Write mCE, mFR, attack curves and the robustness page from the tables."""
+    from selftrain.config import load_params, parse_section
+    from selftrain.evaluation.robustness.config import RobustnessConfig
+    from selftrain.report.robustness_page import write_robustness
+    from selftrain.stage import sole_writer
+
+    config = parse_section(load_params(params).get("robustness"), RobustnessConfig, f"{params}: robustness")
+    with sole_writer(out):
+        write_robustness(tables, config.reference, out)
+
+
+@app.command()
+def replication_tables(
+    evaluation: Evaluation,
+    tables: Annotated[Path, typer.Option(help="Folder of the runs' robustness tables.")],
+    out: Out,
+    params: Params = PARAMS,
+) -> None:
+    """Print the small-scale replication's Tables 2 and 3 for this data."""
+    from selftrain.config import load_params
+    from selftrain.report.replication import write_replication_tables
+    from selftrain.stage import sole_writer
+    from selftrain.training.config import all_runs
+
+    names = all_runs(load_params(params), str(params))
+    with sole_writer(out):
+        write_replication_tables(evaluation, tables, names, out)
+
+
+@app.command()
 def report(
     evaluation: Evaluation,
     out: Out,

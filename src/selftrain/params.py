@@ -6,6 +6,7 @@ from selftrain.config import Section, did_you_mean, load_params, load_seed, pars
 from selftrain.corpus.config import DigitsConfig, IngestConfig
 from selftrain.errors import UserError
 from selftrain.evaluation.config import EvaluateConfig
+from selftrain.evaluation.robustness.config import RobustnessConfig
 from selftrain.hardware import HardwareConfig
 from selftrain.inspection.config import BrowseConfig
 from selftrain.predictions.config import select_config
@@ -17,13 +18,14 @@ SECTIONS: dict[str, type[Section]] = {
     "ingest": IngestConfig,
     "predict": PredictConfig,
     "evaluate": EvaluateConfig,
+    "robustness": RobustnessConfig,
     "browse": BrowseConfig,
     "hardware": HardwareConfig,
 }
 DIGITS = "data/digits"
 """Made by a stage, so it need not be there yet."""
 # `train` and `select` hold defaults that only make sense with a run's own laid over them.
-OTHERS = ("seed", "train", "select", *RUN_SECTIONS)
+OTHERS = ("seed", "train", "select", "runs", *RUN_SECTIONS)
 
 
 def check_params(path: Path) -> None:
@@ -52,6 +54,7 @@ def check_params(path: Path) -> None:
                 raise UserError(f"{where}.teacher: there is no other run '{entry.teacher}'; {hint}")
             teachers[run] = entry.teacher
         configs[where] = (config, section == "rounds")
+    _check_list(params.get("runs"), runs, f"{path}: runs")
     for run in teachers:
         _check_chain(run, teachers, f"{path}: rounds.{run}.teacher")
     root = (params.get("ingest") or {}).get("root")
@@ -69,3 +72,17 @@ def _check_chain(run: str, teachers: dict[str, str], where: str) -> None:
         chain.append(teachers[chain[-1]])
         if chain[-1] in chain[:-1]:
             raise UserError(f"{where}: {' ← '.join(chain)} goes in a circle; the first teacher is a supervised run")
+
+
+def _check_list(listed: object, runs: dict[str, str], where: str) -> None:
+    """A pipeline's ``runs`` are its runs, or, where it has none of its own, the main job's."""
+    if listed is None:
+        return
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise UserError(f"{where}: expected a list of runs, found {listed!r}")
+    for name in listed if runs else []:
+        if name not in runs:
+            raise UserError(f"{where}: there is no run '{name}'; {did_you_mean(name, list(runs))}")
+    for name in runs:
+        if name not in listed:
+            raise UserError(f"{where}: '{name}' is a run but not in the list; add it")

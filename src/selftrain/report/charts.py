@@ -150,6 +150,42 @@ def confusion_chart(run: EvaluatedRun) -> str:
     return _svg(figure)
 
 
+def attack_chart(figures: dict[str, dict[str, Any]]) -> str:
+    """Accuracy against the size of the attack, one panel an attack, as the paper's Figure 4."""
+    attacks = [attack for attack in ("fgsm", "pgd") if any(attack in own for own in figures.values())]
+    figure, panels = _figure(len(attacks), height=3.2, width=4.2 * len(attacks))
+    for axes, attack in zip(panels, attacks, strict=True):
+        for place, (name, own) in enumerate(figures.items()):
+            curve = {float(size): accuracy for size, accuracy in own.get(attack, {}).items()}
+            axes.plot(
+                [*curve],
+                [100 * value for value in curve.values()],
+                marker="o",
+                markersize=3,
+                label=name,
+                color=f"C{place}",
+            )
+        axes.set(xlabel="ε, of 255", ylim=(0, 100), title=attack.upper())
+    panels[0].set_ylabel("accuracy, %")
+    panels[-1].legend(frameon=False, fontsize=9)
+    return _svg(figure)
+
+
+def error_chart(figures: dict[str, dict[str, Any]]) -> str:
+    """Each corruption's error, a dot a run."""
+    names = [*next(iter(figures.values()))["corruption_errors"]]
+    figure, (axes,) = _figure(1, height=0.9 + 0.26 * len(names), width=7)
+    places = np.arange(len(names))[::-1]
+    for place, (name, own) in enumerate(figures.items()):
+        errors = [100 * own["corruption_errors"][corruption] for corruption in names]
+        axes.plot(errors, places, "o", label=name, color=f"C{place}", alpha=0.85)
+    axes.set_yticks(places, [name.replace("_", " ") for name in names])
+    axes.set_xlabel("error, %, mean over five severities")
+    axes.grid(axis="y", alpha=0.25)
+    axes.legend(frameon=False, fontsize=9)
+    return _svg(figure)
+
+
 def _csv(path: Path, text: Sequence[str] = ()) -> "pl.DataFrame":
     """A table; the columns in ``text`` are not taken for numbers, whatever they look like."""
     import polars as pl

@@ -1,0 +1,1 @@
+"""How a run holds up: corruptions, perturbations, attacks, RandAugment, other labeled folders."""

@@ -1,0 +1,45 @@
+"""The section of params.yaml about robustness."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from selftrain.config import Section
+
+Suite = Literal["corruptions", "perturbations", "adversarial", "randaugment"]
+
+
+class RobustnessConfig(Section):
+    """``robustness``: what every run is put through."""
+
+    suites: tuple[Suite, ...] = ("corruptions", "perturbations", "adversarial", "randaugment")
+    images: int | None = Field(default=None, ge=1)
+    """At most so many test images, drawn by the seed; null: all of them."""
+    corruptions_folder: str | None = None
+    """Corrupted images made elsewhere, laid out as ImageNet-C is (``<corruption>/<severity>/<class>/…``), in place of
+    those computed here."""
+    folders: dict[str, str] = {}
+    """More labeled folders by name, with a subset of the classes, as ImageNet-A is."""
+    reference: str = "teacher"
+    """The run, of those evaluated, whose errors mean corruption error and mean flip rate are relative to. ``alexnet``:
+    the published errors, which belong to ImageNet-C's own images at 224 pixels."""
+    fgsm: tuple[float, ...] = tuple(range(1, 17))
+    """Sizes ε of the fast gradient sign attack, of 255."""
+    pgd: tuple[float, ...] = (1, 2, 4, 8, 16)
+    """Sizes ε of projected gradient descent."""
+    pgd_steps: int = Field(default=10, ge=1)
+    passes: int = Field(default=5, ge=1)
+    """Seeded passes of RandAugment over validation and test."""
+    randaugment_ops: int = Field(default=2, ge=0)
+    randaugment_magnitude: float = Field(default=9, ge=0, le=30)
+    randaugment_policy: Literal["full", "svhn"] = "full"
+    random_crop: tuple[float, float] | None = None
+    """Of the passes' crop-and-flip views; null: no crop."""
+    flip: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _sizes(self) -> "RobustnessConfig":
+        for name, sizes in (("fgsm", self.fgsm), ("pgd", self.pgd)):
+            if not sizes or min(sizes) <= 0 or max(sizes) > 255:
+                raise ValueError(f"`{name}` is a list of sizes above 0 and at most 255")
+        return self

@@ -1,0 +1,76 @@
+"""The images that a run is put through: test images under a condition, and labeled folders from elsewhere."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selftrain.corpus import transforms
+from selftrain.corpus.decode import BrokenImage, decode
+from selftrain.corpus.sources import find_images
+from selftrain.counters import mix
+from selftrain.errors import UserError
+from selftrain.training.clean_images import CleanImages
+from selftrain.training.loading import ImageIndex, ImageLoader
+
+Condition = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.uint8]]
+"""From clean squares (B, S, S, 3) and their keys (B,) to what is shown: (B, S, S, 3), or (frames, B, S, S, 3)."""
+
+
+class UnderCondition(CleanImages):
+    """Batches of clean squares, changed by a condition; loader workers do the work."""
+
+    def __init__(
+        self,
+        loader: ImageLoader,
+        batches: list[NDArray[np.int64]],
+        size: int,
+        crop_fraction: float,
+        condition: Condition,
+    ) -> None:
+        super().__init__(loader, batches, size, crop_fraction)
+        self.condition = condition
+
+    def __getitem__(self, batch: int) -> torch.Tensor:
+        """The b-th batch under the condition, uint8."""
+        squares = super().__getitem__(batch).numpy()
+        return torch.from_numpy(self.condition(squares, self.loader.index.keys[self.batches[batch]]))
+
+
+def sampled(index: ImageIndex, count: int | None, seed: int) -> ImageIndex:
+    """At most ``count`` images of an index, drawn by the seed, in key order."""
+    if count is None or count >= len(index):
+        return index
+    return index.take(np.sort(np.argsort(mix(seed, index.keys), kind="stable")[:count]))
+
+
+def folder_batches(
+    folder: str, classes: list[str], size: int, crop_fraction: float, batch_size: int, broken: list[str]
+) -> Iterator[tuple[torch.Tensor, NDArray[np.int32]]]:
+    """(clean squares (B, S, S, 3) uint8, labels (B,)) of a labeled folder whose classes are among ``classes``.
+
+    Sources of broken images are added to ``broken``. Raises UserError for a folder of a class that the model lacks.
+    """
+    places = {name: place for place, name in enumerate(classes)}
+    squares: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    for image in find_images(Path(), [folder], labeled=True, classes=classes, ignored=Counter()):
+        if image.class_name not in places:
+            raise UserError(
+                f"{folder}: its class '{image.class_name}' is none of the model's; rename or remove the folder"
+            )
+        try:
+            square = transforms.clean(decode(image.read()), size, crop_fraction)
+        except (BrokenImage, OSError) as error:
+            broken.append(f"{image.source}: {error}")
+            continue
+        squares.append(np.asarray(square))
+        labels.append(places[image.class_name])
+        if len(squares) == batch_size:
+            yield torch.from_numpy(np.stack(squares)), np.array(labels, np.int32)
+            squares, labels = [], []
+    if squares:
+        yield torch.from_numpy(np.stack(squares)), np.array(labels, np.int32)

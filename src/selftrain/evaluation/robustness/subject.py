@@ -1,0 +1,41 @@
+"""A run's model as robustness suites look at it."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from selftrain.hardware import Hardware, HardwareConfig, resolve
+from selftrain.training.models import load_model, to_input
+
+
+class Subject:
+    """A model in eval mode, with its normalization as part of it."""
+
+    def __init__(self, folder: Path, config: HardwareConfig) -> None:
+        self.hardware: Hardware = resolve(config)
+        model, about = load_model(folder)
+        self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        self.classes: list[str] = about["label_names"]
+        self.size = int(about["pretrained_cfg"]["input_size"][1])
+        self.crop_fraction = float(about["pretrained_cfg"]["crop_pct"])
+        self.mean, self.std = about["pretrained_cfg"]["mean"], about["pretrained_cfg"]["std"]
+        digest = hashlib.sha256((folder / "model.safetensors").read_bytes())
+        digest.update((folder / "config.json").read_bytes())
+        self.digest = digest.hexdigest()
+
+    @torch.inference_mode()
+    def log_probs(self, images: Tensor) -> Tensor:
+        """(B, S, S, 3) uint8 → (B, C) float32 log-probabilities on the CPU."""
+        with self.hardware.autocast():
+            logits: Tensor = self.model(to_input(images, self.mean, self.std, self.hardware.device))
+        return logits.float().log_softmax(dim=1).cpu()
+
+    def network(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) values 0–1 → (B, C) logits, in float32: attacks need the gradient of just this."""
+        mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
+        logits: Tensor = self.model((images - mean) / std)
+        return logits

@@ -1,0 +1,51 @@
+"""Robustness tables: a run's predictions under every condition.
+
+``<folder>/<suite>/<name>.parquet``: ``key, label, level, predicted, confidence``. ``label`` is the image's class,
+``level`` the severity, frame, ε or pass. Tables of other folders have ``log_probs`` too.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from selftrain.errors import UserError
+from selftrain.files import atomic_path
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MADE_FROM = b"selftrain.made_from"
+
+
+def write_table(path: Path, columns: dict[str, NDArray[np.generic]], made_from: str) -> None:
+    """Write one condition's table, whole or not at all."""
+    table = pa.table({name: pa.array(column) for name, column in columns.items()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata({MADE_FROM: made_from.encode()}), temporary, compression="zstd")
+
+
+def made_from(path: Path) -> str | None:
+    """What a table was made from; None if there is no readable one."""
+    try:
+        return str((pq.read_metadata(path).metadata or {}).get(MADE_FROM, b"").decode())
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+
+
+def read_suite(folder: Path, suite: str) -> "dict[str, pl.DataFrame]":
+    """A suite's tables by condition, empty if the run was not put through it."""
+    import polars as pl
+
+    return {path.stem: pl.read_parquet(path, glob=False) for path in sorted((folder / suite).glob("*.parquet"))}
+
+
+def table_runs(tables: Path) -> list[Path]:
+    """The runs that have robustness tables. Raises UserError if there is none."""
+    runs = sorted(path.parent for path in tables.glob("*/run.json"))
+    if not runs:
+        raise UserError(f"{tables}: no robustness tables there; run `dvc repro pipelines/robustness/dvc.yaml`")
+    return runs

@@ -1,0 +1,79 @@
+"""The robustness page: tables and curves of every run put through the suites."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selftrain.evaluation.robustness.figures import ALEXNET, robustness_figures, scalars
+from selftrain.evaluation.robustness.table import table_runs
+from selftrain.files import read_json, write_json
+from selftrain.report.charts import attack_chart, error_chart
+from selftrain.report.mlflow_figures import log_figures
+
+REFERENCES = {ALEXNET: "AlexNet's published errors on ImageNet-C and ImageNet-P"}
+
+
+def write_robustness(tables: Path, reference: str, out: Path) -> None:
+    """Write ``out/metrics.json`` and ``out/details/index.html``, print the table, and hand the figures to MLflow."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    figures = robustness_figures(tables, reference)
+    order = _in_order(tables, list(figures))
+    figures = {name: figures[name] for name in order}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "metrics.json", figures)
+    environment = Environment(
+        loader=PackageLoader("selftrain.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["percent"] = lambda value: "–" if value is None or np.isnan(value) else f"{value:.1%}"
+    page = environment.get_template("robustness.html").render(
+        runs=figures,
+        reference=REFERENCES.get(reference, f"the errors of {reference}"),
+        corruptions=_names(figures, "corruption_errors"),
+        perturbations=_names(figures, "flip_probabilities"),
+        folders=sorted({name for own in figures.values() for name in own["folders"]}),
+        charts={
+            "attacks": attack_chart(figures) if _names(figures, "fgsm") or _names(figures, "pgd") else None,
+            "corruptions": error_chart(figures) if _names(figures, "corruption_errors") else None,
+        },
+    )
+    (out / "details").mkdir(exist_ok=True)
+    (out / "details" / "index.html").write_text(page, encoding="utf-8")
+    for name, own in figures.items():
+        run_id = read_json(tables / name / "run.json", "dvc repro")["mlflow_run_id"]
+        log_figures(name, run_id, {f"robustness/{key}": value for key, value in scalars(own).items()})
+    _print(figures, reference)
+
+
+def _in_order(tables: Path, names: list[str]) -> list[str]:
+    """Teachers before their students."""
+    teachers = {
+        folder.name: read_json(folder / "run.json", "dvc repro").get("teacher") for folder in table_runs(tables)
+    }
+
+    def depth(name: str) -> int:
+        teacher = teachers.get(name)
+        return 0 if teacher not in teachers else 1 + depth(teacher)
+
+    return sorted(names, key=lambda name: (depth(name), name not in teachers.values(), name))
+
+
+def _names(figures: dict[str, dict[str, Any]], suite: str) -> list[str]:
+    return list(dict.fromkeys(name for own in figures.values() for name in own.get(suite, {})))
+
+
+def _print(figures: dict[str, dict[str, Any]], reference: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"robustness; mCE and mFR relative to {reference}, %")
+    columns = ("mCE", "corruption error", "mFR", "flip probability", "FGSM ε=4", "PGD ε=4", "RandAugment")
+    for place, heading in enumerate(("run", *columns)):
+        table.add_column(heading, justify="left" if place == 0 else "right", no_wrap=True)
+    for name, own in figures.items():
+        values = [own.get(key) for key in ("mce", "mean_corruption_error", "mfr", "mean_flip_probability")]
+        values += [own.get(attack, {}).get("4") for attack in ("fgsm", "pgd")]
+        values.append(own.get("randaugment", {}).get("test_accuracy"))
+        table.add_row(name, *("–" if value is None or np.isnan(value) else f"{100 * value:.1f}" for value in values))
+    Console(width=120).print(table)
