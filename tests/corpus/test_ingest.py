@@ -181,7 +181,7 @@ def test_leaks_and_duplicates_are_found(ingest_config: MakeConfig, photos: Path,
         for source, key in sources(tmp_path / "corpus", split).items()
     }
     rows = pl.read_parquet(tmp_path / "corpus" / "duplicates.parquet").rows()
-    assert {(names[key], kind, names[of]) for key, kind, of in rows} == {
+    assert {(names[key], kind, names[of]) for key, kind, of, _, _ in rows} == {
         ("pool/leak.png", "leak", str(test_image.relative_to(photos))),
         ("pool/z-twin.bmp", "duplicate", "pool/50-000.png"),
         ("pool/labeled.png", "duplicate", "labeled/cat/10-000.png"),

@@ -37,7 +37,9 @@ def test_recover_finishes_or_undoes_a_rewrite(tmp_path: Path, monkeypatch: pytes
     split = tmp_path / "unlabeled"
     write(split)
     old = rows(split)
-    manifest_rows = read_manifest(split, [*old[0], "label", "width", "height", "format", "sha256", "pixels", "dhash"])
+    manifest_rows = read_manifest(
+        split, [*old[0], "label", "width", "height", "format", "sha256", "pixels", "dhash", "dhash_mirrored"]
+    )
     rewritten = Shard(split, 0)
     with ShardReader(split) as reader:
         row = manifest_rows.to_pylist()[1]

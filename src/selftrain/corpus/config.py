@@ -46,6 +46,8 @@ class IngestConfig(Section):
     """Names by class index, for shards whose ``.cls`` members hold indices. Folders name their classes themselves."""
     truth: str | None = None
     """CSV with the columns ``file,label`` that tells the hidden truth of unlabeled images; empty label: no class."""
+    near_duplicates: bool = True
+    """Look for altered copies of validation and test images in the pool too, not only for equal pixels."""
     images_per_shard: int = Field(default=1000, ge=1, le=MAX_IMAGES_PER_SHARD)
     max_pixels: int = Field(default=100_000_000, ge=1)
     """Larger images are quarantined before they are decoded: a small file can hold a huge image."""

@@ -1,12 +1,14 @@
 """Unlabeled images that must not be trained on: leaks of the held-out splits, and duplicates.
 
-A leak has the same pixels as a validation or test image: a student that trains on it is measured on
-what it has seen. A duplicate has the same pixels as a labeled image or as an earlier unlabeled one.
+A leak shows the same picture as a validation or test image, pixel for pixel or altered (``near.py``): a student that
+trains on it is measured on what it has seen. A duplicate has the same pixels as a labeled image or as an earlier
+unlabeled one.
 """
 
 from pathlib import Path
 
 from selftrain.corpus.manifest import manifest_parts
+from selftrain.corpus.near import near_copies
 from selftrain.files import atomic_path
 
 # One list of pictures: held-out images first, then labeled, then unlabeled in key order. Whatever is
@@ -27,26 +29,43 @@ FROM repeats WHERE key != of_key AND (rank = 2 OR (rank = 1 AND of_rank = 0)) OR
 """
 
 
-def write_duplicates(corpus: Path, out: Path) -> dict[str, int]:
-    """Write ``key, kind, of_key`` for every leak and duplicate in the pool; return how many there are of each kind.
+def write_duplicates(corpus: Path, out: Path, near: bool) -> dict[str, int]:
+    """Write ``key, kind, of_key, match, correlation`` for every leak and duplicate; return how many of each kind.
 
-    ``held out too`` counts labeled images that are also validation or test images; they are not written.
+    ``match`` is ``exact`` or, if ``near`` asks for them, ``near``. ``held out too`` counts labeled images that are also
+    validation or test images; they are not written.
     """
     import duckdb
+    import polars as pl
 
     parts = {split: [str(part) for part in manifest_parts(corpus / split)] for split in _SPLITS}
-    with duckdb.connect() as connection, atomic_path(out) as temporary:
+    with duckdb.connect() as connection:
         parameters = {
             "held_out": parts["validation"] + parts["test"],
             "labeled": parts["labeled"],
             "unlabeled": parts["unlabeled"],
         }
-        connection.execute(f"CREATE TEMP TABLE repeats AS {REPEATS}", parameters)
-        connection.sql("SELECT * FROM repeats WHERE kind != 'held out too'").to_parquet(
-            str(temporary), compression="zstd"
-        )
-        counts = dict(connection.execute("SELECT kind, count(*) FROM repeats GROUP BY kind").fetchall())
-    return {kind: counts.get(kind, 0) for kind in ("leak", "duplicate", "held out too")}
+        repeats = pl.DataFrame(connection.sql(REPEATS, params=parameters).to_arrow_table())
+    held_out_too = repeats.filter(pl.col("kind") == "held out too")
+    exact = repeats.filter(pl.col("kind") != "held out too").with_columns(
+        match=pl.lit("exact"), correlation=pl.lit(1.0, pl.Float32)
+    )
+    found = near_copies(corpus) if near else []
+    copies = pl.DataFrame(
+        found, schema={"key": pl.Int64, "of_key": pl.Int64, "correlation": pl.Float32}, orient="row"
+    ).with_columns(kind=pl.lit("leak"), match=pl.lit("near"))
+    leaks = exact.filter(pl.col("kind") == "leak")
+    copies = copies.select(exact.columns).join(leaks, on="key", how="anti")
+    # What is an altered copy of a held-out image is a leak, whatever else it repeats.
+    table = pl.concat([exact.join(copies, on="key", how="anti"), copies]).sort("key")
+    with atomic_path(out) as temporary:
+        table.write_parquet(temporary, compression="zstd")
+    return {
+        "leak": len(leaks),
+        "near leak": len(copies),
+        "duplicate": len(table) - len(leaks) - len(copies),
+        "held out too": len(held_out_too),
+    }
 
 
 _SPLITS = ("labeled", "unlabeled", "validation", "test")

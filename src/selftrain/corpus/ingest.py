@@ -62,12 +62,26 @@ def ingest(config: IngestConfig, seed: int, corpus: Path) -> dict[str, Any]:
     quarantined = {source for source, _ in counts["unlabeled"].quarantined}
     truth_csv = root / config.truth if config.truth else None
     with_truth = write_truth(truth_csv, hidden, corpus, classes, quarantined, corpus / "truth.parquet")
-    repeats = write_duplicates(corpus, corpus / "duplicates.parquet")
+    repeats = write_duplicates(corpus, corpus / "duplicates.parquet", config.near_duplicates)
     for split in SPLITS:
         _print_split(split, counts[split], ignored[split])
     summary = {split: _summary(corpus / split, counts[split], ignored[split], classes) for split in SPLITS}
-    summary["unlabeled"] |= {"leaks": repeats["leak"], "duplicates": repeats["duplicate"], "with_truth": with_truth}
+    summary["unlabeled"] |= {
+        "leaks": repeats["leak"],
+        "near_leaks": repeats["near leak"],
+        "duplicates": repeats["duplicate"],
+        "with_truth": with_truth,
+    }
+    print(
+        f"in the pool: {repeats['leak']} exact and {repeats['near leak']} altered copies of held-out images, "
+        f"{repeats['duplicate']} duplicates; `select` leaves them out"
+    )
     summary["labeled"]["held_out_too"] = repeats["held out too"]
+    if repeats["near leak"] > 0.05 * summary["unlabeled"]["images"]:
+        print(
+            f"warning: {repeats['near leak'] / summary['unlabeled']['images']:.0%} of the pool pass for altered copies "
+            "of held-out images; look at them, and if they are likenesses, set `ingest.near_duplicates: false`"
+        )
     if repeats["held out too"]:
         print(
             f"warning: {repeats['held out too']} labeled images are also validation or test images, pixel for pixel; "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xxhash
-from PIL import Image
+from PIL import Image, ImageOps
 
 from selftrain.corpus.decode import decode_with_format
 
@@ -23,6 +23,8 @@ class ImageFacts:
     """xxh3-128 of the decoded RGB pixels and the size: equal for equal pictures, however they are stored."""
     dhash: int
     """64-bit difference hash (signed, as Parquet and SQL have it): near for near-equal pictures."""
+    dhash_mirrored: int
+    """The mirror image's."""
 
 
 def image_facts(data: bytes, max_pixels: int) -> ImageFacts:
@@ -35,6 +37,7 @@ def image_facts(data: bytes, max_pixels: int) -> ImageFacts:
         sha256=hashlib.sha256(data).digest(),
         pixels=pixel_hash(image),
         dhash=difference_hash(image),
+        dhash_mirrored=difference_hash(ImageOps.mirror(image)),
     )
 
 

@@ -34,6 +34,7 @@ def manifest_schema() -> "pa.Schema":
             pa.field("sha256", pa.binary(32), nullable=False),
             pa.field("pixels", pa.binary(16), nullable=False),
             pa.field("dhash", pa.int64(), nullable=False),
+            pa.field("dhash_mirrored", pa.int64(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
         ]
     )
@@ -57,7 +58,10 @@ def iter_manifest(split_folder: Path, columns: list[str]) -> Iterator[tuple[int,
     import pyarrow.parquet as pq
 
     for path in manifest_parts(split_folder):
-        yield shard_of_part(path.name), pq.read_table(path, columns=columns)
+        table = pq.read_table(path, columns=columns)
+        if table.num_columns < len(columns):
+            raise UserError(f"{path}: made by an older version; remove {split_folder} and run `dvc repro ingest`")
+        yield shard_of_part(path.name), table
 
 
 def read_manifest(split_folder: Path, columns: list[str]) -> "pa.Table":

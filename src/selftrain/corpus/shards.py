@@ -88,6 +88,7 @@ class ShardWriter:
             "sha256": facts.sha256,
             "pixels": facts.pixels,
             "dhash": facts.dhash,
+            "dhash_mirrored": facts.dhash_mirrored,
             "source": source,
         }
         self._shard.add(row, data)

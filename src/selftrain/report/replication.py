@@ -25,7 +25,7 @@ def write_replication_tables(evaluation: Path, tables: Path, names: Collection[s
     if "teacher" not in runs:
         raise UserError(f"{evaluation}: the tables need a run 'teacher', trained on the labeled split alone")
     passes = robustness_figures(tables, "teacher")
-    shown = [name for name in runs if name.removesuffix(LEAKY) in REFERENCE]
+    shown = [name + ending for ending in ("", LEAKY) for name in REFERENCE if name + ending in runs]
     text = "\n".join([*_accuracy_table(shown, runs, passes), "", *_randaugment_table(shown, passes), "", *_notes(runs)])
     with atomic_path(out) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

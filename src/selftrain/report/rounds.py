@@ -24,10 +24,14 @@ class Verdict:
 
 
 def verdicts(runs: list[EvaluatedRun]) -> dict[str, Verdict]:
-    """Each round's verdict by name; ``runs`` has teachers before their students, as ``load_runs`` gives them."""
+    """Each round's verdict by name, but for those that cannot be judged: they or their teachers saw validation images.
+
+    ``runs`` has teachers before their students, as ``load_runs`` gives them.
+    """
     found: dict[str, Verdict] = {}
+    tainted = {run.name for run in runs if run.saw_validation}
     for run in runs:
-        if "validation_gain" not in run.metrics:
+        if "validation_gain" not in run.metrics or run.name in tainted or run.teacher in tainted:
             continue
         gain, low, high = (float(run.metrics[f"validation_gain{end}"]) for end in ("", "_low", "_high"))
         before = found.get(run.teacher or "")
@@ -56,5 +60,6 @@ def stop_lines(runs: list[EvaluatedRun]) -> list[str]:
 
 
 def best_run(runs: list[EvaluatedRun]) -> EvaluatedRun:
-    """The run with the highest validation accuracy; of equal ones the one with the lower loss there."""
-    return max(runs, key=lambda run: (run.metrics["validation_accuracy"], -run.metrics["validation_nll"]))
+    """The run with the highest validation accuracy, of those not trained on it; of equal ones the lower loss there."""
+    fair = [run for run in runs if not run.saw_validation] or runs
+    return max(fair, key=lambda run: (run.metrics["validation_accuracy"], -run.metrics["validation_nll"]))

@@ -30,6 +30,11 @@ class EvaluatedRun:
         return teacher
 
     @property
+    def saw_validation(self) -> bool:
+        """Whether it was trained on a cut of its own, so that the corpus's validation split says nothing of it."""
+        return (self.about.get("train") or {}).get("resplit") is not None
+
+    @property
     def is_round(self) -> bool:
         """Whether it was trained on pseudo-labels."""
         return "coverage" in self.metrics

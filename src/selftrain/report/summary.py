@@ -43,4 +43,5 @@ def print_summary(evaluation: Path, names: Collection[str]) -> None:
         console.print(f"stop rule: {line}", soft_wrap=True)
     best = best_run(runs)
     console.print(f"best on validation: {best.name} ({best.metrics['validation_accuracy']:.1%})")
-    console.print("report: report/index.html    runs compared: make mlflow    pseudo-labels: make browse", style="dim")
+    page = "report" if evaluation.name == "noisy_student" else f"reports/{evaluation.name}"
+    console.print(f"report: {page}/index.html    runs compared: make mlflow    pseudo-labels: make browse", style="dim")

@@ -1,0 +1,139 @@
+import io
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from selftrain.corpus.config import IngestConfig
+from selftrain.corpus.ingest import ingest
+from selftrain.corpus.near import near_pairs
+from selftrain.files import read_json
+
+SIDE = 96
+
+
+def tiles() -> list[Image.Image]:
+    """Pieces of two photographs that do not overlap, those with next to nothing on them (sky) left out."""
+    from sklearn.datasets import load_sample_image
+
+    found = []
+    for name in ("china.jpg", "flower.jpg"):
+        photo = Image.fromarray(load_sample_image(name))
+        for left in range(0, photo.width - SIDE, SIDE):
+            for top in range(0, photo.height - SIDE, SIDE):
+                tile = photo.crop((left, top, left + SIDE, top + SIDE))
+                grey = np.asarray(tile.convert("L"), float)
+                if np.abs(np.diff(grey)).mean() > 4:
+                    found.append(tile)
+    return found
+
+
+def as_jpeg(image: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def cropped(image: Image.Image, rng: random.Random) -> Image.Image:
+    side = SIDE * 0.95
+    left, top = rng.uniform(0, SIDE - side), rng.uniform(0, SIDE - side)
+    return image.resize((90, 90), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+
+
+COPIES: dict[str, tuple[Callable[[Image.Image, random.Random], Image.Image], float]] = {
+    "exact": (lambda image, rng: image.copy(), 1.0),
+    "encoded": (lambda image, rng: as_jpeg(image, 50), 0.99),
+    "smaller": (lambda image, rng: image.resize((48, 48), Image.Resampling.BICUBIC), 0.99),
+    "larger": (lambda image, rng: image.resize((130, 130), Image.Resampling.BICUBIC), 0.99),
+    "cropped": (cropped, 0.95),
+    "mirrored": (lambda image, rng: ImageOps.mirror(image), 0.95),
+    "mirrored_and_encoded": (lambda image, rng: as_jpeg(ImageOps.mirror(image), 60), 0.95),
+}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of the tiles held out, the other half in the pool, with copies of the held-out ones."""
+    root, rng = tmp_path_factory.mktemp("planted"), random.Random(0)
+    pieces = tiles()
+    rng.shuffle(pieces)
+    half = len(pieces) // 2
+    for number, tile in enumerate(pieces[:half]):
+        split, label = ("validation", "test")[number % 2], ("a", "b")[number // 2 % 2]
+        _save(tile, root / "images" / split / label / f"{number}.png")
+        for kind, (alter, _) in COPIES.items():
+            _save(alter(tile, rng), root / "images" / "pool" / f"{kind}-{number}.png")
+    for number, tile in enumerate(pieces[half:]):
+        _save(tile, root / "images" / "pool" / f"innocent-{number}.png")
+    for label in ("a", "b"):
+        _save(Image.new("RGB", (30, 30), (9, 9, 9)), root / "images" / "labeled" / label / f"{label}.png")
+    return root
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def test_planted_copies_are_found_and_the_innocent_are_not(planted: Path) -> None:
+    splits = {split: {"images": split} for split in ("labeled", "validation", "test")}
+    config = {"root": str(planted / "images"), "unlabeled": {"images": "pool"}, **splits}
+    ingest(IngestConfig.model_validate(config), 0, planted / "corpus")
+    sources = pl.concat(
+        pl.read_parquet(sorted((planted / "corpus" / split / "manifest").glob("*.parquet"))).select("key", "source")
+        for split in ("unlabeled", "validation", "test")
+    )
+    rows = (
+        pl.read_parquet(planted / "corpus" / "duplicates.parquet")
+        .join(sources, on="key")
+        .join(sources.rename({"key": "of_key", "source": "of_source"}), on="of_key")
+    )
+    pool = [Path(source).stem.rsplit("-", 1) for source in sources["source"] if "pool" in source]
+    leaks = rows.filter(pl.col("kind") == "leak")
+    found = {
+        Path(s).stem: (Path(of).stem, match) for s, of, match in leaks.select("source", "of_source", "match").rows()
+    }
+    for kind, (_, least) in COPIES.items():
+        numbers = [number for name, number in pool if name == kind]
+        assert len(numbers) >= 10
+        right = sum(found.get(f"{kind}-{number}", ("", ""))[0] == number for number in numbers)
+        assert right >= least * len(numbers), kind
+        matches = {found[f"{kind}-{number}"][1] for number in numbers if f"{kind}-{number}" in found}
+        assert matches == {"exact" if kind == "exact" else "near"}
+    assert not [name for name in found if name.startswith("innocent")]
+    counts = read_json(planted / "corpus" / "summary.json", "")["unlabeled"]
+    assert counts["leaks"] + counts["near_leaks"] == len(found)
+    assert counts["leaks"] == len([name for name, _ in pool if name == "exact"])
+
+
+def test_looking_for_altered_copies_can_be_switched_off_and_passes_over_tiny_images(
+    planted: Path, digits_corpus: Path
+) -> None:
+    splits = {split: {"images": split} for split in ("labeled", "validation", "test")}
+    config = {"root": str(planted / "images"), "unlabeled": {"images": "pool"}, "near_duplicates": False, **splits}
+    ingest(IngestConfig.model_validate(config), 0, planted / "without")
+    assert set(pl.read_parquet(planted / "without" / "duplicates.parquet")["match"]) == {"exact"}
+    assert len(pl.read_parquet(digits_corpus / "duplicates.parquet")) == 0, "digits of 8×8 pixels are alike, not copies"
+
+
+@given(
+    pool=st.lists(st.integers(0, 2**64 - 1), max_size=20),
+    flips=st.lists(st.tuples(st.integers(0, 19), st.sets(st.integers(0, 63), max_size=15)), max_size=20),
+    most=st.sampled_from([0, 3, 8, 12, 13]),
+)
+def test_near_pairs_are_those_of_a_brute_force(pool: list[int], flips: list[tuple[int, set[int]]], most: int) -> None:
+    others = [pool[place % len(pool)] ^ sum(1 << bit for bit in bits) for place, bits in flips] if pool else []
+    rows, columns = near_pairs(np.array(pool, np.uint64), np.array(others, np.uint64), most)
+    expected = {
+        (row, column)
+        for row, one in enumerate(pool)
+        for column, other in enumerate(others)
+        if (one ^ other).bit_count() <= most
+    }
+    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
