@@ -221,9 +221,7 @@ class Suites:
             own = self.subject.log_probs(images)
             columns = {"label": labels, "level": np.full(len(labels), level, np.float32), **_answers(own)}
             if log_probs:
-                columns["log_probs"] = np.ascontiguousarray(own.numpy().astype(np.float16)).view(
-                    f"V{2 * own.shape[1]}"
-                )[:, 0]
+                columns["log_probs"] = own.numpy().astype(np.float16)  # (B, C)
             found.append(columns)
         if not found:
             raise UserError(f"{folder}: no usable image in it ({len(broken)} broken)")

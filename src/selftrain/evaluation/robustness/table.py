@@ -22,10 +22,18 @@ MADE_FROM = b"selftrain.made_from"
 
 
 def write_table(path: Path, columns: dict[str, NDArray[np.generic]], made_from: str) -> None:
-    """Write one condition's table, whole or not at all."""
-    table = pa.table({name: pa.array(column) for name, column in columns.items()})
+    """Write one condition's table, whole or not at all; a column (N, C) becomes fixed-size binary."""
+    table = pa.table({name: _column(column) for name, column in columns.items()})
     with atomic_path(path) as temporary:
         pq.write_table(table.replace_schema_metadata({MADE_FROM: made_from.encode()}), temporary, compression="zstd")
+
+
+def _column(values: NDArray[np.generic]) -> "pa.Array":
+    if values.ndim == 1:
+        return pa.array(values)
+    row_bytes = values.dtype.itemsize * values.shape[1]
+    packed = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(row_bytes), len(values), [None, packed])
 
 
 def made_from(path: Path) -> str | None:

@@ -60,7 +60,7 @@ def frost_layer(rngs: Generators, size: int) -> Floats:
 
 
 def disk_kernel(radius: float, smoothing: float) -> Floats:
-    """A lens out of focus: a filled disk, its edge smoothed by a Gaussian, that sums to one."""
+    """A lens out of focus: a filled disk, its edge smoothed by a Gaussian, that sums to about one."""
     reach = 8 if radius <= 8 else int(radius)
     places = np.arange(-reach, reach + 1)
     disk = (places[:, None] ** 2 + places**2 <= radius**2).astype(np.float32)

@@ -1,0 +1,117 @@
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.color import hsv2rgb, rgb2hsv
+
+from selftrain.evaluation.robustness import corruptions, textures
+from selftrain.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from selftrain.evaluation.robustness.measures import ALEXNET_ERRORS
+
+
+def photos(size: int, count: int = 3) -> np.ndarray:
+    from sklearn.datasets import load_sample_image
+
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    boxes = [(60 * n, 40 * n, 60 * n + 300, 40 * n + 300) for n in range(count)]
+    return np.stack([np.asarray(photo.resize((size, size), box=box)) for box in boxes])
+
+
+KEYS = np.array([7, 8, 9])
+
+
+def test_they_are_imagenet_cs_fifteen() -> None:
+    assert set(CORRUPTIONS) == set(ALEXNET_ERRORS)
+    assert len(CORRUPTIONS) == 15
+
+
+@pytest.mark.parametrize("name", sorted(CORRUPTIONS))
+@pytest.mark.parametrize("size", [32, 80])
+def test_an_image_is_corrupted_as_its_key_says_whatever_its_batch(name: str, size: int) -> None:
+    images = photos(size)
+    together = corrupt(images, KEYS, name, 3, seed=0)
+    alone = np.concatenate([corrupt(images[n : n + 1], KEYS[n : n + 1], name, 3, seed=0) for n in range(3)])
+    assert together.dtype == np.uint8
+    assert together.shape == images.shape
+    assert np.array_equal(together, alone)
+    assert not np.array_equal(together, images)
+
+
+@pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"elastic_transform", "glass_blur", "snow", "frost", "fog"}))
+@pytest.mark.parametrize("size", [32, 80])
+def test_severity_grows(name: str, size: int) -> None:
+    # Those left out have strengths that trade one thing for another from step to step.
+    images = photos(size)
+    moved = [np.abs(corrupt(images, KEYS, name, s, 0).astype(float) - images).mean() for s in SEVERITIES]
+    assert all(after > before * 0.98 for before, after in itertools.pairwise(moved))
+    assert moved[-1] > moved[0]
+
+
+def rngs(count: int = 3) -> list[np.random.Generator]:
+    return [np.random.Generator(np.random.Philox(n)) for n in range(count)]
+
+
+def test_noises_have_the_published_moments() -> None:
+    grey = np.full((3, 64, 64, 3), 0.5, np.float32)
+    assert np.std(corruptions.gaussian_noise(grey, 0.18, rngs())) == pytest.approx(0.18, rel=0.02)
+    assert np.std(corruptions.shot_noise(grey, 12, rngs())) == pytest.approx((0.5 / 12) ** 0.5, rel=0.02)
+    salted = corruptions.impulse_noise(grey, 0.27, rngs())
+    assert (salted == 0).mean() == pytest.approx(0.135, abs=0.005)
+    assert (salted == 1).mean() == pytest.approx(0.135, abs=0.005)
+
+
+def test_brightness_is_hsvs() -> None:
+    images = photos(32).astype(np.float32) / 255
+    expected = rgb2hsv(images)
+    expected[..., 2] = np.clip(expected[..., 2] + 0.2, 0, 1)
+    np.testing.assert_allclose(corruptions.brightness(images, 0.2), hsv2rgb(expected), atol=1e-5)
+    assert np.all(corruptions.brightness(np.zeros((1, 2, 2, 3), np.float32), 0.2) == np.float32(0.2))
+
+
+def test_contrast_by_hand() -> None:
+    image = np.array([0.2, 0.4, 0.6, 0.8], np.float32).reshape(1, 2, 2, 1).repeat(3, axis=3)
+    assert corruptions.contrast(image, 0.5, []).ravel()[::3] == pytest.approx([0.35, 0.45, 0.55, 0.65])
+
+
+def test_kernels_sum_to_one_and_move_where_they_should() -> None:
+    for radius, smoothing in ((3, 0.1), (10, 0.5), (0.3, 0.4)):
+        assert textures.disk_kernel(radius, smoothing).sum() == pytest.approx(1, abs=0.02)
+    kernel = textures.motion_kernel(4, 2.0, 0)
+    assert kernel.sum() == pytest.approx(1)
+    rows, columns = np.nonzero(kernel)
+    assert set(rows) == {8}
+    assert columns.min() == 8
+    weights = np.exp(-(np.arange(9) ** 2) / 8)
+    np.testing.assert_allclose(kernel[8, 8:], weights / weights.sum(), rtol=1e-5)
+    rows, columns = np.nonzero(textures.motion_kernel(4, 2.0, 90))
+    assert set(columns) == {8}
+
+
+def test_glass_blur_only_moves_pixels_between_its_blurs() -> None:
+    images = np.random.default_rng(0).random((2, 12, 12, 3)).astype(np.float32)
+    moved = corruptions.glass_blur(images, (0, 2, 3), rngs(2))
+    for before, after in zip(images, moved, strict=True):
+        assert not np.array_equal(before, after)
+        assert sorted(map(tuple, before.reshape(-1, 3))) == sorted(map(tuple, after.reshape(-1, 3)))
+
+
+def test_fog_keeps_the_brightest_and_plasma_fills_its_range() -> None:
+    clouds = textures.plasma(rngs(), 50, 2)
+    assert clouds.shape == (3, 50, 50)
+    whole = textures.plasma(rngs(), 64, 2)
+    assert whole.min() == 0
+    assert whole.max() == 1
+    smooth = np.abs(np.diff(textures.plasma(rngs(), 64, 3.0), axis=1)).mean()
+    rough = np.abs(np.diff(textures.plasma(rngs(), 64, 1.4), axis=1)).mean()
+    assert smooth < rough / 2
+    images = photos(32).astype(np.float32) / 255
+    assert corruptions.fog(images, (1.5, 2), rngs()).max() <= images.max() + 1e-6
+
+
+def test_pixelate_makes_blocks_and_jpeg_is_pillows() -> None:
+    images = photos(32).astype(np.float32) / 255
+    half = corruptions.pixelate(images, 0.5, [])
+    assert np.array_equal(half[:, ::2], half[:, 1::2])
+    assert half[0, 0, 0, 0] == pytest.approx(images[0, :2, :2, 0].mean(), abs=1 / 255)
+    assert np.abs(corruptions.jpeg_compression(images, 95, []) - images).mean() < 0.03
