@@ -28,8 +28,10 @@ DIGITS = "data/digits"
 OTHERS = ("seed", "train", "select", "runs", *RUN_SECTIONS)
 
 
-def check_params(path: Path) -> None:
+def check_params(path: Path, paths: bool = True) -> None:
     """Raises UserError for the first thing wrong in a params file: sections, types, algorithms, teachers.
+
+    ``paths`` says whether the folders that it names have to be there.
 
     Names of models and optimizers and the algorithms' own parameters come last: they need PyTorch, some seconds.
     """
@@ -58,7 +60,7 @@ def check_params(path: Path) -> None:
     for run in teachers:
         _check_chain(run, teachers, f"{path}: rounds.{run}.teacher")
     root = (params.get("ingest") or {}).get("root")
-    if root is not None and root != DIGITS and not Path(root).is_dir():
+    if paths and root is not None and root != DIGITS and not Path(root).is_dir():
         raise UserError(f"{path}: ingest.root: there is no folder {root}")
     from selftrain.training.check import check_run
 

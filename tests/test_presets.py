@@ -1,0 +1,93 @@
+"""The shipped params files and presets against the config models, and the presets against their papers."""
+
+from pathlib import Path
+
+import pytest
+
+from selftrain.config import load_params
+from selftrain.params import check_params
+from selftrain.predictions.config import select_config
+from selftrain.training.config import all_runs, phases, run_entry, train_config
+from tests.conftest import ROOT
+
+PIPELINES = sorted(path for path in (ROOT / "pipelines").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("folder", PIPELINES, ids=lambda path: path.name)
+def test_every_pipeline_has_a_preset_and_a_readme_and_all_are_valid(folder: Path) -> None:
+    check_params(folder / "paper.yaml", paths=False)
+    assert (folder / "README.md").is_file()
+    if folder.name != "noisy_student":
+        check_params(folder / "params.yaml")
+        assert (folder / "dvc.yaml").is_file()
+
+
+def test_noisy_students_preset_is_the_papers() -> None:
+    path = ROOT / "pipelines" / "noisy_student" / "paper.yaml"
+    params = load_params(path)
+    assert list(all_runs(params, "p")) == ["teacher", "student1", "student2", "student3"]
+    for run, teacher, ratio in (
+        ("student1", "teacher", 14),
+        ("student2", "student1", 14),
+        ("student3", "student2", 28),
+    ):
+        config = train_config(params, run, "p")
+        assert run_entry(params, run, "p")[0].teacher == teacher
+        assert (config.model, config.unlabeled_ratio) == ("tf_efficientnet_l2", ratio)
+        assert (config.batch_size, config.epochs, config.optimizer) == (2048, 350, "rmsproptf")
+        assert (config.scaled_learning_rate, config.decay_rate, config.decay_epochs) == (0.128, 0.97, 2.4)
+        noise = config.noise
+        assert (noise.randaugment_ops, noise.randaugment_magnitude) == (2, 27)
+        assert (noise.dropout, noise.stochastic_depth) == (0.5, 0.2)
+        assert noise.on_labeled == noise.on_unlabeled == ("augmentation", "stochastic_depth", "dropout")
+        fix = phases(config)["resolution_fix"]
+        assert (fix.algorithm.name, fix.epochs, fix.noise.on_labeled) == ("supervised", 1.5, ())
+        assert fix.image_size > config.image_size
+        assert fix.frozen > 0
+        select = select_config(params, run, "p")
+        assert (select.threshold, select.per_class, select.repeats) == (0.3, 130_000, "drop")
+    assert train_config(params, "teacher", "p").model == "tf_efficientnet_b7"
+    assert params["predict"]["noise"] == []
+
+
+def test_the_replications_preset_is_the_reports() -> None:
+    params = load_params(ROOT / "pipelines" / "noisy_student_lite" / "paper.yaml")
+    assert (params["ingest"]["validation"]["share"], params["ingest"]["test"]["share"]) == (0.1, 0.2)
+    teacher = train_config(params, "teacher", "p")
+    assert (teacher.model, teacher.pretrained, teacher.image_size, teacher.epochs) == ("resnet50", True, 224, 100)
+    assert (teacher.batch_size, teacher.learning_rate, teacher.decay_rate, teacher.decay_epochs) == (32, 0.01, 0.1, 30)
+    for run, operations in (("student", 0), ("noisy_student", 2)):
+        first, second = phases(train_config(params, run, "p")).values()
+        assert (first.algorithm.name, first.epochs, first.algorithm.parameters) == (
+            "pretraining",
+            50,
+            {"labels": "hard"},
+        )
+        assert (second.algorithm.name, second.epochs, second.schedule_from) == ("supervised", 50, 50)
+        assert (first.noise.randaugment_ops, second.noise.randaugment_ops) == (0, operations)
+    for run, splits in (
+        ("labeling_teacher", ("labeled", "validation")),
+        ("labeling_teacher_leaky", ("labeled", "validation", "test")),
+    ):
+        resplit = train_config(params, run, "p").resplit
+        assert resplit is not None
+        assert (resplit.splits, resplit.validation) == (splits, 0.3)
+
+
+def test_studies_are_valid_and_change_what_they_say() -> None:
+    from selftrain.config import merged
+    from selftrain.predictions.predict_config import PredictConfig
+    from selftrain.studies.config import load_study
+
+    params = load_params(ROOT / "params.yaml")
+    names = load_params(ROOT / "pipelines" / "noisy_student" / "studies.yaml")
+    assert len(names) == 10, "Tables 6 and 7 and findings #1 to #8"
+    for name in names:
+        study = load_study(name, ROOT / "pipelines")
+        for arm in study.arms:
+            changed = merged(params, merged(study.set, study.arms[arm].set))
+            PredictConfig.model_validate(changed["predict"])
+            for run in study.measured(arm):
+                phases(train_config(changed, run, f"{name}: {arm}"))
+                if run in changed["rounds"]:
+                    select_config(changed, run, f"{name}: {arm}")
