@@ -207,3 +207,44 @@ def test_a_killed_repro_goes_on(project: Project) -> None:
         steps = [step for (step,) in connection.execute(query, [run["mlflow_run_id"]])]
     assert steps == list(range(10, 151, 10)), "one run, every point once"
     assert project.repro() == []
+
+
+STUDY = """
+tiny:
+  question: Does it run?
+  source: nowhere
+  expected: "yes"
+  measure: [student1]
+  seeds: [0]
+  arms:
+    as it is: {}
+    hard: {set: {rounds: {student1: {train: {algorithm: {labels: hard}, steps: 20}}}}}
+"""
+
+
+@pytest.mark.slow
+def test_a_study_runs_its_arms_beside_the_workspace(project: Project) -> None:
+    folder = project.folder
+    (folder / "pipelines" / "own").mkdir(parents=True)
+    (folder / "pipelines" / "own" / "studies.yaml").write_text(STUDY)
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-q", "-m", "a study")
+    params, lock = (folder / "params.yaml").read_bytes(), (folder / "dvc.lock").read_bytes()
+    model = (folder / "models" / "student1" / "model.safetensors").read_bytes()
+    printed = project.run("selftrain", "study", "tiny")
+    assert "tiny-hard-0: done" in printed
+    assert "less the first, paired" in printed
+    assert (folder / "params.yaml").read_bytes() == params
+    assert (folder / "dvc.lock").read_bytes() == lock
+    assert (folder / "models" / "student1" / "model.safetensors").read_bytes() == model
+    query = "select e.name, r.name, r.status from runs r join experiments e using (experiment_id) where e.name like 'selftrain studies%'"
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        rows = sorted(connection.execute(query).fetchall())
+    arms = [row for row in rows if row[0] == "selftrain studies"]
+    assert [row[1:] for row in arms] == [
+        ("tiny: as it is (student1, seed 0)", "FINISHED"),
+        ("tiny: hard (student1, seed 0)", "FINISHED"),
+    ]
+    # What the arms share came from DVC's cache: only the arm that differs was trained.
+    assert [row[1] for row in rows if row[0] != "selftrain studies"] == ["student1"]
+    assert "done" not in project.run("selftrain", "study", "tiny"), "what MLflow has is not run again"

@@ -1,0 +1,31 @@
+"""A study's picture: each arm's mean over seeds with its 95% interval."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.figure import Figure
+
+
+def study_figure(
+    table: "pl.DataFrame", figures: "pl.DataFrame", title: str, unit: str = "test accuracy, %"
+) -> "Figure":
+    """Dots of single seeds, means and intervals, arm by arm; ``table`` is ``summary``'s, ``figures`` the single values.
+
+    Metrics are shares and are drawn as percentages.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 0.9 + 0.42 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    names = []
+    for place, (arm, run, mean, half, *_) in enumerate(table.iter_rows()):
+        row = len(table) - place
+        own = figures.filter((figures["arm"] == arm) & (figures["run"] == run))["value"]
+        axes.plot([100 * value for value in own], [row] * len(own), "o", color="#8c8c8c", markersize=3, alpha=0.7)
+        axes.errorbar(100 * mean, row, xerr=100 * half, fmt="o", color="#3b76c4", capsize=3)
+        names.append(arm if table["run"].n_unique() == 1 else f"{arm}: {run}")
+    axes.set_yticks(range(len(table), 0, -1), names)
+    axes.set(xlabel=unit, title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

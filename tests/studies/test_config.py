@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selftrain.errors import UserError
+from selftrain.studies.config import experiment_name, load_study
+
+
+@pytest.fixture
+def pipelines(tmp_path: Path) -> Path:
+    study = {
+        "question": "?",
+        "source": "Table 0",
+        "expected": "!",
+        "measure": ["student1"],
+        "seeds": [3],
+        "set": {"rounds": {"student1": {"train": {"steps": 9}}}},
+        "arms": {
+            "as it is": {},
+            "otherwise, 2": {"set": {"predict": {"noise": ["dropout"]}, "a": {"b": None, "c": True}}, "measure": ["x"]},
+        },
+    }
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "studies.yaml").write_text(yaml.safe_dump({"noise": study}, sort_keys=False))
+    return tmp_path
+
+
+def test_arms_become_overrides_of_dvc(pipelines: Path) -> None:
+    study = load_study("noise", pipelines)
+    assert study.overrides("as it is", 3) == ["++rounds.student1.train.steps=9", "++seed=3"]
+    assert study.overrides("otherwise, 2", 3) == [
+        "++rounds.student1.train.steps=9", "++predict.noise=[dropout]", "++a.b=null", "++a.c=true", "++seed=3",
+    ]  # fmt: skip
+    assert study.measured("as it is") == ["student1"]
+    assert study.measured("otherwise, 2") == ["x"]
+    assert experiment_name("noise", "otherwise, 2", 3) == "noise-otherwise-2-3"
+
+
+def test_mistakes_are_named(pipelines: Path) -> None:
+    with pytest.raises(UserError, match="there is no study 'noize'; did you mean 'noise'"):
+        load_study("noize", pipelines)
+    path = pipelines / "one" / "studies.yaml"
+    path.write_text(path.read_text().replace("question", "qestion"))
+    with pytest.raises(UserError, match=r"studies.yaml: noise.qestion: unknown parameter; did you mean 'question'"):
+        load_study("noise", pipelines)

@@ -1,0 +1,75 @@
+"""Figures in a real MLflow on sqlite, and the notebook that shows them."""
+
+import math
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from selftrain.errors import UserError
+from selftrain.studies import results
+from selftrain.tracking import connect
+from tests.conftest import ROOT
+
+VALUES = {"first": {0: 0.90, 1: 0.80, 2: 0.85}, "second": {0: 0.95, 1: 0.83, 2: 0.90}}
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose MLflow has a study of two arms and three seeds, one seed twice."""
+    folder = tmp_path_factory.mktemp("studies")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        client, experiment = connect(results.EXPERIMENT)
+        entries = [
+            ("first", 0, 0.1),
+            *((arm, seed, value) for arm, own in VALUES.items() for seed, value in own.items()),
+        ]
+        for place, (arm, seed, value) in enumerate(entries):
+            tags = {"study": "noise", "arm": arm, "seed": str(seed), "run": "student1", "commit": "c"}
+            run = client.create_run(experiment, tags=tags, start_time=1000 + place)
+            client.log_metric(run.info.run_id, "test_accuracy", value)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def test_the_newest_figure_of_each_arm_and_seed_counts(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(recorded)
+    table = results.figures("noise")
+    found = {(arm, seed): value for arm, _, seed, value in table.iter_rows()}
+    assert found == {(arm, seed): value for arm, own in VALUES.items() for seed, value in own.items()}
+    assert results.recorded("noise", "c") == {(arm, seed, "student1") for arm in VALUES for seed in range(3)}
+    assert results.recorded("noise", "d") == set()
+    with pytest.raises(UserError, match="no figures of study 'ratio'; run `make study NAME=ratio`"):
+        results.figures("ratio")
+
+
+def test_summaries_by_hand(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(recorded)
+    first, second = results.summary(results.figures("noise")).iter_rows()
+    t = 4.302652729911275  # 97.5% of Student's t with two degrees of freedom
+    assert first[2] == pytest.approx(0.85)
+    assert first[3] == pytest.approx(t * 0.05 / math.sqrt(3))
+    assert first[4:6] == (0.0, 0.0)
+    gains = [0.05, 0.03, 0.05]
+    mean = sum(gains) / 3
+    deviation = math.sqrt(sum((gain - mean) ** 2 for gain in gains) / 2)
+    assert second[4] == pytest.approx(mean)
+    assert second[5] == pytest.approx(t * deviation / math.sqrt(3))
+    assert math.isnan(results.estimate([0.3]).half)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_what_there_is(recorded: Path) -> None:
+    notebook = nbformat.read(ROOT / "notebooks" / "04_studies.ipynb", as_version=4)
+    (recorded / "pipelines").unlink(missing_ok=True)
+    (recorded / "pipelines").symlink_to(ROOT / "pipelines")
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(recorded)}}).execute()
+    outputs = notebook.cells[-1].outputs
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
+    assert sum("no figures of study" in output.get("text", "") for output in outputs) >= 1
+    assert "second" in str(outputs)
