@@ -46,7 +46,7 @@ browse: install ## Look at the pseudo-labels in FiftyOne, on 127.0.0.1:5151
 	selftrain browse
 
 seeds: install ## The README's five-seed table, about 15 minutes on 2 cores
-	python benchmarks/seeds.py
+	python benchmarks/seeds.py $(PIPELINES)
 
 study: install ## Run one study of pipelines/*/studies.yaml: make study NAME=noise
 	selftrain study $(NAME)

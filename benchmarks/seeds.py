@@ -1,6 +1,7 @@
-"""The main job over five seeds, and the README's table of it.
+"""The main job over five seeds, and the README's table of it; and other pipelines beside it.
 
     make seeds
+    make seeds PIPELINES="self_training noisy_student_lite robustness"
 
 Every seed draws its own labeled images and out-of-domain crops; validation and test stay the same. Each runs in a clone
 of its own in .selftrain/seeds, made of what is committed, so that neither the workspace nor what was ingested before
@@ -9,9 +10,9 @@ plays a part. A seed that is done is not run again; remove its folder to have it
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +21,33 @@ from scipy.stats import t as student_t
 
 SEEDS = range(5)
 CLONES = Path(".selftrain/seeds").resolve()
+MAIN = "noisy_student"
 
 
-def run_seed(seed: int) -> Path:
-    """Reproduce the main job with a seed in a clone, if that was not done yet; return its evaluations."""
+def run_seed(seed: int, pipeline: str) -> Path:
+    """Reproduce a pipeline with a seed in a clone, if that was not done yet; return its evaluations."""
     clone = CLONES / f"seed-{seed}"
-    evaluations = clone / "evaluation" / "noisy_student"
-    if (clone / "report" / "index.html").exists():
-        return evaluations
-    shutil.rmtree(clone, ignore_errors=True)
-    subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
-    (clone / "dvc.lock").unlink(missing_ok=True)
-    yaml, params = YAML(), clone / "params.yaml"
-    values = yaml.load(params)
-    values["seed"] = seed
-    yaml.dump(values, params)
-    environment = os.environ | {"PYTHONPATH": str(clone / "src")}
-    subprocess.run(["dvc", "repro", "--quiet"], cwd=clone, env=environment, check=True)
+    evaluations = clone / "evaluation" / pipeline
+    if not clone.exists():
+        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+        yaml = YAML()
+        for params in [clone / "params.yaml", *clone.glob("pipelines/*/params.yaml")]:
+            values = yaml.load(params)
+            values["seed"] = seed
+            yaml.dump(values, params)
+    done = clone / f"{pipeline}.done"
+    if not done.exists():
+        target = [] if pipeline == MAIN else [f"pipelines/{pipeline}/dvc.yaml"]
+        environment = os.environ | {"PYTHONPATH": str(clone / "src")}
+        subprocess.run(["dvc", "repro", "--quiet", *target], cwd=clone, env=environment, check=True)
+        done.touch()
     return evaluations
 
 
-def accuracies(evaluations: Path) -> dict[str, float]:
-    """Test accuracy of every run, in per cent, in the order of the rounds."""
+def figures(evaluations: Path) -> dict[str, float]:
+    """Every run's test accuracy in per cent, in the order of the rounds; of ``robustness``, its mCE."""
+    if (evaluations / "metrics.json").exists():
+        return {name: 100 * own["mce"] for name, own in json.loads((evaluations / "metrics.json").read_text()).items()}
     metrics: dict[str, Any] = {
         path.parent.name: json.loads(path.read_text()) for path in evaluations.glob("*/metrics.json")
     }
@@ -55,17 +61,29 @@ def mean_and_interval(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {half:.1f}"
 
 
-def main() -> None:
-    """Run what is missing, then print the table and the gains, paired by seed."""
-    found = [accuracies(run_seed(seed)) for seed in SEEDS]
+def print_table(found: list[dict[str, float]]) -> None:
+    """One row a run, one column a seed."""
     print(f"| run | {' | '.join(f'seed {seed}' for seed in SEEDS)} | mean |")
     print(f"| --- |{' ---: |' * (len(SEEDS) + 1)}")
     for name in found[0]:
         values = [one[name] for one in found]
         print(f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} | {mean_and_interval(values)} |")
+
+
+def main() -> None:
+    """Run what is missing, then print the tables and the gains, paired by seed."""
+    found = [figures(run_seed(seed, MAIN)) for seed in SEEDS]
+    print_table(found)
     last = list(found[0])[-1]
     for other in ("teacher", "labeled_only"):
         print(f"\n{last} over {other}: {mean_and_interval([one[last] - one[other] for one in found])} points")
+    for pipeline in sys.argv[1:]:
+        others = [figures(run_seed(seed, pipeline)) for seed in SEEDS]
+        print(f"\n{pipeline}\n")
+        print_table(others)
+        for name in others[0] if pipeline != "robustness" else []:
+            gains = [one[last] - other[name] for one, other in zip(found, others, strict=True)]
+            print(f"\n{last} of the main job over {name}: {mean_and_interval(gains)} points")
 
 
 if __name__ == "__main__":

@@ -286,8 +286,9 @@ def mlflow(
 
 @app.command()
 def browse(
-    params: Params = PARAMS,
+    params: Annotated[Path | None, typer.Option(help="Parameters file; by default the pipeline's.")] = None,
     corpus: Corpus = CORPUS,
+    pipeline: Annotated[str | None, typer.Option(help="One of pipelines/, instead of the main job.")] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5151,
     build_only: Annotated[
         bool, typer.Option("--build-only", help="Build the dataset and do not open the App.")
@@ -297,7 +298,8 @@ def browse(
     from selftrain.config import load_params
     from selftrain.inspection.app import browse as run_browse
 
-    run_browse(load_params(params), str(params), corpus, port, build_only)
+    path = params or (Path("pipelines") / pipeline / PARAMS if pipeline else PARAMS)
+    run_browse(load_params(path), str(path), corpus, pipeline, port, build_only)
 
 
 @app.command()

@@ -12,10 +12,15 @@ from selftrain.stage import WORK
 ADDRESS = "127.0.0.1"
 
 
-def browse(params: dict[str, Any], params_path: str, corpus: Path, port: int, build_only: bool) -> None:
-    """Build or update the dataset and, unless ``build_only``, serve the App until it is interrupted."""
+def browse(
+    params: dict[str, Any], params_path: str, corpus: Path, pipeline: str | None, port: int, build_only: bool
+) -> None:
+    """Build or update the dataset and, unless ``build_only``, serve the App until it is interrupted.
+
+    ``pipeline`` names the folder under ``predictions`` and ``selections`` of one of ``pipelines/``; None: the main job.
+    """
     config = parse_section(params.get("browse"), BrowseConfig, f"{params_path}: browse")
-    runs = shown_runs(params, Path("predictions"), Path("selections"))
+    runs = shown_runs(params, Path("predictions") / (pipeline or ""), Path("selections") / (pipeline or ""))
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     import fiftyone as fo
 

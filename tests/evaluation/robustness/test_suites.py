@@ -128,7 +128,8 @@ def test_again_writes_nothing_and_what_is_no_longer_asked_for_goes(
 def test_a_folder_in_imagenet_cs_layout(tables: Path, digits_corpus: Path, tmp_path: Path) -> None:
     for corruption in CORRUPTIONS:
         for severity in range(1, 6):
-            shutil.copytree(tables.parent / "other", tmp_path / "c" / corruption / str(severity))
+            group = "noise" if corruption.endswith("noise") else "."  # as the archives are, and as others lay them out
+            shutil.copytree(tables.parent / "other", tmp_path / "c" / group / corruption / str(severity))
     config = RobustnessConfig(suites=("corruptions",), corruptions_folder=str(tmp_path / "c"), reference="alexnet")
     run_suites(tables.parent / "student", digits_corpus, config, 0, MACHINE, tmp_path / "t" / "student")
     figures = robustness_figures(tmp_path / "t", "alexnet")["student"]
@@ -139,6 +140,9 @@ def test_a_folder_in_imagenet_cs_layout(tables: Path, digits_corpus: Path, tmp_p
     (tmp_path / "c" / "fog" / "1" / "cat" / "x.png").write_bytes((tables.parent / "other" / "1" / "0.png").read_bytes())
     with pytest.raises(UserError, match="its class 'cat' is none of the model's"):
         run_suites(tables.parent / "student", digits_corpus, config, 1, MACHINE, tmp_path / "u")
+    shutil.rmtree(tmp_path / "c" / "snow" / "3")
+    with pytest.raises(UserError, match=r"no folder snow/3 in it"):
+        run_suites(tables.parent / "student", digits_corpus, config, 0, MACHINE, tmp_path / "t" / "other")
 
 
 def test_the_page_tells_what_it_is_relative_to(

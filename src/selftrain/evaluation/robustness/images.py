@@ -47,6 +47,18 @@ def sampled(index: ImageIndex, count: int | None, seed: int) -> ImageIndex:
     return index.take(np.sort(np.argsort(mix(seed, index.keys), kind="stable")[:count]))
 
 
+def corruption_folder(root: str, name: str, severity: int) -> str:
+    """A corruption's folder at a severity, in ImageNet-C's layout: directly under the root or, as its archives are
+    often unpacked, under ``noise``, ``blur``, ``weather`` or ``digital``. Raises UserError if it is in neither place.
+    """
+    for folder in (Path(root), *sorted(path for path in Path(root).glob("*") if path.is_dir())):
+        if (folder / name / str(severity)).is_dir():
+            return str(folder / name / str(severity))
+    raise UserError(
+        f"{root}: no folder {name}/{severity} in it; ImageNet-C's layout is <corruption>/<severity>/<class>"
+    )
+
+
 def folder_batches(
     folder: str, classes: list[str], size: int, crop_fraction: float, batch_size: int, broken: list[str]
 ) -> Iterator[tuple[torch.Tensor, NDArray[np.int32]]]:

@@ -22,7 +22,7 @@ from selftrain.errors import UserError
 from selftrain.evaluation.robustness.adversarial import fgsm, pgd
 from selftrain.evaluation.robustness.config import RobustnessConfig
 from selftrain.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from selftrain.evaluation.robustness.images import Condition, UnderCondition, folder_batches, sampled
+from selftrain.evaluation.robustness.images import Condition, UnderCondition, corruption_folder, folder_batches, sampled
 from selftrain.evaluation.robustness.perturbations import PERTURBATIONS, frames
 from selftrain.evaluation.robustness.subject import Subject
 from selftrain.evaluation.robustness.table import made_from, write_table
@@ -145,7 +145,8 @@ class Suites:
                 for severity in SEVERITIES
             )
         return _stacked(
-            self._from_folder(f"{folder}/{name}/{severity}", severity, log_probs=False) for severity in SEVERITIES
+            self._from_folder(corruption_folder(folder, name, severity), severity, log_probs=False)
+            for severity in SEVERITIES
         )
 
     def perturbation(self, name: str) -> Columns:

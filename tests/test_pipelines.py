@@ -1,0 +1,97 @@
+"""Pipelines beside the main job through DVC, in real processes, on a copy of the repository with fewer steps."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.test_pipeline import Project
+
+LITE = "noisy_student_lite"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The repository with its pipelines, shortened."""
+    folder = tmp_path_factory.mktemp("pipelines") / "selftrain"
+    folder.mkdir()
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("src", "pipelines"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock", ".gitignore")
+        )
+    made = Project(folder)
+    lite = folder / "pipelines" / LITE / "params.yaml"
+    params = yaml.safe_load(lite.read_text())
+    params["runs"] = ["teacher", "labeling_teacher", "labeling_teacher_leaky", "noisy_student", "noisy_student_leaky"]
+    params["train"]["epochs"] = 2
+    for name in ("student", "student_leaky"):
+        del params["rounds"][name]
+    for entry in params["rounds"].values():
+        entry["train"]["epochs"] = 1
+        entry["train"]["then"]["labeled"]["epochs"] = 1
+    params["hardware"] = {"threads": 1, "workers": 0}
+    lite.write_text(yaml.safe_dump(params, sort_keys=False))
+    made.run("git", "init", "-q")
+    made.run("dvc", "init", "-q")
+    return made
+
+
+@pytest.mark.slow
+def test_the_replication_prints_its_tables_leaky_and_leak_free(project: Project) -> None:
+    printed = project.run("dvc", "repro", f"pipelines/{LITE}/dvc.yaml")
+    folder = project.folder
+    tables = (folder / "reports" / f"{LITE}_tables.md").read_text()
+    assert tables in printed
+    rows = {cells[1]: cells for cells in (line.split("|") for line in tables.splitlines()) if len(cells) > 3}
+    assert [name.strip() for name in rows if "student" in name] == ["noisy_student", "noisy_student_leaky"]
+    assert rows[" noisy_student "][-2].strip() == "66.0", "the report's, from Table 3"
+    assert re.search(r"\| noisy_student \| labeling_teacher \|.*\| N/A \| 77.0 \|", tables), "and from Table 2"
+    assert (
+        "labeling_teacher_leaky was trained on its own cut of labeled, validation, test: it saw test images" in tables
+    )
+    accuracy = json.loads((folder / "evaluation" / LITE / "teacher" / "metrics.json").read_text())["test_accuracy"]
+    assert f"{100 * accuracy:.1f} (" in tables
+    about = json.loads((folder / "models" / LITE / "noisy_student" / "run.json").read_text())
+    assert [phase["name"] for phase in about["phases"]] == ["main", "labeled"]
+    assert (about["pipeline"], about["teacher"]) == (LITE, "labeling_teacher")
+    best = json.loads((folder / "models" / LITE / "best" / "best.json").read_text())["run"]
+    assert best in ("teacher", "noisy_student", "noisy_student_leaky"), "not one that saw validation images"
+    assert "dvc repro" not in project.run("dvc", "status", f"pipelines/{LITE}/dvc.yaml")
+
+
+@pytest.mark.slow
+def test_only_the_leaky_teacher_sees_what_the_students_are_tested_on(project: Project) -> None:
+    from selftrain.training.labeled_images import labeled_and_validation
+    from selftrain.training.loading import load_index
+
+    corpus = project.folder / "data" / LITE
+    if not corpus.exists():
+        project.run("dvc", "repro", f"pipelines/{LITE}/dvc.yaml:ingest")
+    counts = {split: len(load_index(corpus / split)) for split in ("labeled", "validation", "test")}
+    total = sum(counts.values())
+    assert {split: round(count / total, 2) for split, count in counts.items()} == {
+        "labeled": 0.7,
+        "validation": 0.1,
+        "test": 0.2,
+    }
+    test = load_index(corpus / "test").keys
+    for name, seen in (("labeling_teacher", 0), ("labeling_teacher_leaky", 0.7)):
+        about = json.loads((project.folder / "models" / LITE / name / "run.json").read_text())
+        from selftrain.training.config import Resplit
+
+        trained, _ = labeled_and_validation(corpus, Resplit.model_validate(about["train"]["resplit"]), about["seed"])
+        assert np.isin(test, trained.keys).mean() == pytest.approx(seen, abs=0.1)
+
+
+def test_paths_of_pipelines_are_of_their_own() -> None:
+    outs: dict[str, Path] = {}
+    for path in sorted((ROOT / "pipelines").glob("*/dvc.yaml")):
+        for out in re.findall(r"--out (\S+)", path.read_text()):
+            assert outs.setdefault(out, path) == path
