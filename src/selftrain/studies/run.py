@@ -45,7 +45,9 @@ def _targets(runs: list[str], rounds: set[str]) -> list[str]:
 
 
 def _run_experiment(experiment: str, overrides: list[str], targets: list[str]) -> None:
-    command = ["dvc", "exp", "run", "--temp", "--force", "--name", experiment]
+    # One of the same name would be an error, and --force would also train again what is cached.
+    subprocess.run([sys.executable, "-m", "dvc", "exp", "remove", experiment], capture_output=True, check=False)
+    command = ["dvc", "exp", "run", "--temp", "--name", experiment]
     for override in overrides:
         command += ["--set-param", override]
     if Path("dvc.lock").exists() and not _git("ls-files", "dvc.lock"):
