@@ -63,7 +63,9 @@ def test_later_phases_are_the_run_with_changes() -> None:
         ({"tune": {"epochs": 1, "image_sise": 64}}, r"p: rounds.s1.train.then.tune.image_sise: unknown parameter"),
         ({"tune": {}}, r"then.tune: give either `steps` or `epochs`"),
         ({"main": {"steps": 1}}, r"then.main: cannot name a phase"),
-        ({"tune": {"steps": 1, "init": "teacher"}}, r"then.tune: a later phase has no `then`, `init`"),
+        ({"tune": {"steps": 1, "init": "teacher"}}, r"then.tune.init: a later phase goes on with the run's"),
+        ({"tune": {"steps": 1, "model": "resnet18"}}, r"then.tune.model: a later phase goes on with the run's"),
+        ({"tune": {"steps": 1, "schedule_from": 3}}, r"`schedule_from` goes on with a `step` schedule"),
     ],
 )
 def test_mistakes_in_later_phases_are_named(then: dict[str, dict[str, object]], message: str) -> None:

@@ -1,8 +1,10 @@
 """The shipped params files and presets against the config models, and the presets against their papers."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from selftrain.config import load_params
 from selftrain.params import check_params
@@ -20,6 +22,23 @@ def test_every_pipeline_has_a_preset_and_a_readme_and_all_are_valid(folder: Path
     if folder.name != "noisy_student":
         check_params(folder / "params.yaml")
         assert (folder / "dvc.yaml").is_file()
+
+
+@pytest.mark.parametrize("folder", PIPELINES, ids=lambda path: path.name)
+def test_dvc_takes_every_preset(folder: Path, tmp_path: Path) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines", ignore=shutil.ignore_patterns("dvc.lock", ".gitignore"))
+    own = tmp_path if folder.name == "noisy_student" else tmp_path / "pipelines" / folder.name
+    shutil.copy(folder / "paper.yaml", own / "params.yaml")
+    Repo.init(str(tmp_path), no_scm=True)
+    with Repo(str(tmp_path)) as repo:
+        stages = [stage for stage in repo.index.stages if Path(stage.path).parent == own]
+        assert len(stages) >= 3
+        for stage in stages:
+            for dep in stage.deps:
+                if hasattr(dep, "params"):
+                    assert set(dep.params) == set(dep.read_params()), stage.addressing
 
 
 def test_noisy_students_preset_is_the_papers() -> None:
@@ -77,15 +96,18 @@ def test_the_replications_preset_is_the_reports() -> None:
 def test_studies_are_valid_and_change_what_they_say() -> None:
     from selftrain.config import merged
     from selftrain.predictions.predict_config import PredictConfig
-    from selftrain.studies.config import load_study
+    from selftrain.studies.config import STUDIES, load_study
 
     params = load_params(ROOT / "params.yaml")
     names = load_params(ROOT / "pipelines" / "noisy_student" / "studies.yaml")
     assert len(names) == 10, "Tables 6 and 7 and findings #1 to #8"
     for name in names:
-        study = load_study(name, ROOT / "pipelines")
+        study = load_study(name, ROOT / STUDIES)
         for arm in study.arms:
             changed = merged(params, merged(study.set, study.arms[arm].set))
+            assert changed.keys() == params.keys()
+            first = next(iter(study.arms))
+            assert arm == first or study.arms[arm].measure or study.overrides(arm, 0) != study.overrides(first, 0)
             PredictConfig.model_validate(changed["predict"])
             for run in study.measured(arm):
                 phases(train_config(changed, run, f"{name}: {arm}"))

@@ -198,9 +198,10 @@ def robustness_figures(
     from selftrain.report.robustness_page import write_robustness
     from selftrain.stage import sole_writer
 
-    config = parse_section(load_params(params).get("robustness"), RobustnessConfig, f"{params}: robustness")
+    values = load_params(params)
+    config = parse_section(values.get("robustness"), RobustnessConfig, f"{params}: robustness")
     with sole_writer(out):
-        write_robustness(tables, config.reference, out)
+        write_robustness(tables, values.get("runs"), config.reference, out)
 
 
 @app.command()
@@ -287,7 +288,7 @@ def mlflow(
 @app.command()
 def browse(
     params: Annotated[Path | None, typer.Option(help="Parameters file; by default the pipeline's.")] = None,
-    corpus: Corpus = CORPUS,
+    corpus: Annotated[Path | None, typer.Option(help="Corpus folder; by default the pipeline's.")] = None,
     pipeline: Annotated[str | None, typer.Option(help="One of pipelines/, instead of the main job.")] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5151,
     build_only: Annotated[
@@ -299,13 +300,14 @@ def browse(
     from selftrain.inspection.app import browse as run_browse
 
     path = params or (Path("pipelines") / pipeline / PARAMS if pipeline else PARAMS)
+    own = Path("data") / pipeline if pipeline else CORPUS
+    corpus = corpus or (own if own.is_dir() else CORPUS)
     run_browse(load_params(path), str(path), corpus, pipeline, port, build_only)
 
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="Name of a study in a pipeline's studies.yaml.")],
-    pipelines: Annotated[Path, typer.Option(help="Folder of the pipelines.")] = Path("pipelines"),
+    name: Annotated[str, typer.Argument(help="Name of a study in pipelines/noisy_student/studies.yaml.")],
     show: Annotated[bool, typer.Option("--show", help="Only print what MLflow has of it.")] = False,
     params: Params = PARAMS,
 ) -> None:
@@ -315,10 +317,10 @@ def study(
     from selftrain.studies.results import print_study
     from selftrain.studies.run import run_study
 
-    wanted = load_study(name, pipelines)
+    wanted = load_study(name)
     if not show:
         run_study(name, wanted, set(load_params(params)["rounds"]))
-    print_study(name)
+    print_study(name, wanted.arms)
     print(f"{wanted.question}\n{wanted.source}: {wanted.expected}")
 
 

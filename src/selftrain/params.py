@@ -59,6 +59,11 @@ def check_params(path: Path, paths: bool = True) -> None:
     _check_list(params.get("runs"), runs, f"{path}: runs")
     for run in teachers:
         _check_chain(run, teachers, f"{path}: rounds.{run}.teacher")
+    for run, teacher in teachers.items():
+        own = train_config(params, run, str(path))
+        if own.init == "teacher" and own.model != (other := train_config(params, teacher, str(path)).model):
+            where = f"{path}: rounds.{run}.train.init"
+            raise UserError(f"{where}: {teacher} is a {other} and cannot start a {own.model}; use `init: scratch`")
     root = (params.get("ingest") or {}).get("root")
     if paths and root is not None and root != DIGITS and not Path(root).is_dir():
         raise UserError(f"{path}: ingest.root: there is no folder {root}")

@@ -180,9 +180,12 @@ def test_folders_may_have_any_name(tmp_path: Path) -> None:
 def test_nothing_left_says_how_far_the_threshold_is(tmp_path: Path) -> None:
     write_predictions(tmp_path / "p", [(0, 0.4), (1, 0.62)])
     with pytest.raises(
-        UserError, match=r"select.threshold: 0.9 filters out every image.*highest confidence there is 0.620"
+        UserError, match=r"select.threshold: 0.9 filters out every image.*of those that may be used is 0.620"
     ):
         select(SelectConfig(threshold=0.9), 0, tmp_path / "p", write_repeats(tmp_path / "r", {}), tmp_path / "out")
+    every = write_repeats(tmp_path / "every", {make_key("unlabeled", 0, place): "leak" for place in range(2)})
+    with pytest.raises(UserError, match=r"leaks, duplicates and `select.share` leave no image at all"):
+        select(SelectConfig(threshold=0.1), 0, tmp_path / "p", every, tmp_path / "out")
 
 
 def test_the_same_input_gives_the_same_bytes_and_the_seed_moves_the_copies(tmp_path: Path) -> None:

@@ -60,6 +60,19 @@ def test_the_best_is_not_the_last(evaluation: Path, tmp_path: Path) -> None:
         write_best(evaluation, NAMES, models, models / "best")
 
 
+def test_runs_that_saw_held_out_images_are_neither_chosen_nor_judged(evaluation: Path) -> None:
+    def resplit(run: str, *splits: str) -> None:
+        path = evaluation / run / "details" / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"train": {"resplit": {"splits": splits}}}))
+
+    resplit("student1", "labeled", "validation")
+    runs = load_runs(evaluation)
+    assert set(verdicts(runs)) == set(), "no round after it can be judged on validation"
+    assert best_run(runs).name == "student2", "labels alone may have come through it"
+    resplit("student2", "labeled", "test")
+    assert best_run(load_runs(evaluation)).name == "teacher"
+
+
 def _set_weights(folder: Path, weights: bytes) -> None:
     import hashlib
 

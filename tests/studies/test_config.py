@@ -27,7 +27,7 @@ def pipelines(tmp_path: Path) -> Path:
 
 
 def test_arms_become_overrides_of_dvc(pipelines: Path) -> None:
-    study = load_study("noise", pipelines)
+    study = load_study("noise", pipelines / "one" / "studies.yaml")
     assert study.overrides("as it is", 3) == ["++rounds.student1.train.steps=9", "++seed=3"]
     assert study.overrides("otherwise, 2", 3) == [
         "++rounds.student1.train.steps=9", "++predict.noise=[dropout]", "++a.b=null", "++a.c=true", "++seed=3",
@@ -39,8 +39,8 @@ def test_arms_become_overrides_of_dvc(pipelines: Path) -> None:
 
 def test_mistakes_are_named(pipelines: Path) -> None:
     with pytest.raises(UserError, match="there is no study 'noize'; did you mean 'noise'"):
-        load_study("noize", pipelines)
+        load_study("noize", pipelines / "one" / "studies.yaml")
     path = pipelines / "one" / "studies.yaml"
     path.write_text(path.read_text().replace("question", "qestion"))
     with pytest.raises(UserError, match=r"studies.yaml: noise.qestion: unknown parameter; did you mean 'question'"):
-        load_study("noise", pipelines)
+        load_study("noise", pipelines / "one" / "studies.yaml")

@@ -3,6 +3,7 @@
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -10,6 +11,7 @@ from nbclient import NotebookClient
 
 from selftrain.errors import UserError
 from selftrain.studies import results
+from selftrain.studies.config import STUDIES, load_study
 from selftrain.tracking import connect
 from tests.conftest import ROOT
 
@@ -24,14 +26,21 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chdir(folder)
     try:
         client, experiment = connect(results.EXPERIMENT)
+        stale = {"study": "noise", "arm": "first", "seed": "7", "run": "student1", "version": "b"}
+        old = client.create_run(experiment, tags=stale, start_time=5)
+        client.log_metric(old.info.run_id, "test_accuracy", 0.2)
+        client.set_terminated(old.info.run_id)
+        killed = {"study": "noise", "arm": "second", "seed": "9", "run": "student1", "version": "c"}
+        client.create_run(experiment, tags=killed, start_time=10)
         entries = [
-            ("first", 0, 0.1),
+            ("second", 0, 0.1),
             *((arm, seed, value) for arm, own in VALUES.items() for seed, value in own.items()),
         ]
         for place, (arm, seed, value) in enumerate(entries):
-            tags = {"study": "noise", "arm": arm, "seed": str(seed), "run": "student1", "commit": "c"}
+            tags = {"study": "noise", "arm": arm, "seed": str(seed), "run": "student1", "version": "c"}
             run = client.create_run(experiment, tags=tags, start_time=1000 + place)
             client.log_metric(run.info.run_id, "test_accuracy", value)
+            client.set_terminated(run.info.run_id)
     finally:
         os.chdir(before)
     return folder
@@ -39,18 +48,18 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_newest_figure_of_each_arm_and_seed_counts(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(recorded)
-    table = results.figures("noise")
+    table = results.figures("noise", VALUES)
     found = {(arm, seed): value for arm, _, seed, value in table.iter_rows()}
     assert found == {(arm, seed): value for arm, own in VALUES.items() for seed, value in own.items()}
     assert results.recorded("noise", "c") == {(arm, seed, "student1") for arm in VALUES for seed in range(3)}
     assert results.recorded("noise", "d") == set()
     with pytest.raises(UserError, match="no figures of study 'ratio'; run `make study NAME=ratio`"):
-        results.figures("ratio")
+        results.figures("ratio", VALUES)
 
 
 def test_summaries_by_hand(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(recorded)
-    first, second = results.summary(results.figures("noise")).iter_rows()
+    first, second = results.summary(results.figures("noise", VALUES)).iter_rows()
     t = 4.302652729911275  # 97.5% of Student's t with two degrees of freedom
     assert first[2] == pytest.approx(0.85)
     assert first[3] == pytest.approx(t * 0.05 / math.sqrt(3))
@@ -63,13 +72,27 @@ def test_summaries_by_hand(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert math.isnan(results.estimate([0.3]).half)
 
 
+def connect_in(folder: Path) -> tuple[Any, str]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        return connect(results.EXPERIMENT)
+    finally:
+        os.chdir(before)
+
+
 @pytest.mark.slow
 def test_the_notebook_runs_and_shows_what_there_is(recorded: Path) -> None:
     notebook = nbformat.read(ROOT / "notebooks" / "04_studies.ipynb", as_version=4)
+    study = load_study("noise", ROOT / STUDIES)
+    arms = dict(zip(VALUES, list(study.arms)[:2], strict=True))
+    client, experiment = connect_in(recorded)
+    for run in client.search_runs([experiment], "tags.study = 'noise'"):
+        client.set_tag(run.info.run_id, "arm", arms[run.data.tags["arm"]])
     (recorded / "pipelines").unlink(missing_ok=True)
     (recorded / "pipelines").symlink_to(ROOT / "pipelines")
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(recorded)}}).execute()
     outputs = notebook.cells[-1].outputs
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
     assert sum("no figures of study" in output.get("text", "") for output in outputs) >= 1
-    assert "second" in str(outputs)
+    assert "student without augmentation" in str(outputs)

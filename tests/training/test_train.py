@@ -240,7 +240,10 @@ def test_phases_start_where_the_last_ended_and_survive_a_kill(digits_corpus: Pat
         next((tmp_path / "whole").glob(".selftrain/checkpoints/noisy_student/student/*/main/result/model.safetensors"))
     )
     after = load_file(models[0] / "model.safetensors")
-    assert {key for key in after if not torch.equal(after[key], before[key])} <= {"fc.weight", "fc.bias"}
+    assert {key for key in after if not torch.equal(after[key], before[key])} == {"fc.weight", "fc.bias"}
+    earlier = models[0] / "phases" / "main"
+    assert load_file(earlier / "model.safetensors")["fc.weight"].equal(before["fc.weight"])
+    assert json.loads((earlier / "config.json").read_text())["pretrained_cfg"]["input_size"] == [3, 32, 32]
     for name in ("whole", "killed"):
         points = mlflow_rows(
             tmp_path / name, "select key, step from metrics join runs using (run_uuid) where name = 'student'"

@@ -49,7 +49,10 @@ def pixel_hash(image: Image.Image) -> bytes:
 
 
 def difference_hash(image: Image.Image) -> int:
-    """dHash: for 8 rows of 9 grey pixels, whether each is darker than its right neighbour. Signed 64 bits."""
-    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR))
-    bits = np.packbits(grey[:, :-1] < grey[:, 1:])
+    """dHash: for 8 rows of 9 grey pixels, whether each is darker than its right neighbour, by more than one level.
+
+    Without that margin a clear sky's bits are noise, and a strong JPEG changes a quarter of them. Signed 64 bits.
+    """
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR), np.int16)
+    bits = np.packbits(grey[:, :-1] + 1 < grey[:, 1:])
     return int.from_bytes(bits.tobytes(), "big", signed=True)

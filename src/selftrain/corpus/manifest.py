@@ -58,10 +58,9 @@ def iter_manifest(split_folder: Path, columns: list[str]) -> Iterator[tuple[int,
     import pyarrow.parquet as pq
 
     for path in manifest_parts(split_folder):
-        table = pq.read_table(path, columns=columns)
-        if table.num_columns < len(columns):
-            raise UserError(f"{path}: made by an older version; remove {split_folder} and run `dvc repro ingest`")
-        yield shard_of_part(path.name), table
+        if not set(columns) <= set(pq.read_schema(path).names):
+            raise UserError(f"{path}: made by an older version; remove {split_folder.parent} and run `dvc repro`")
+        yield shard_of_part(path.name), pq.read_table(path, columns=columns)
 
 
 def read_manifest(split_folder: Path, columns: list[str]) -> "pa.Table":

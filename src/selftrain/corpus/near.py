@@ -21,14 +21,18 @@ from selftrain.corpus.manifest import iter_manifest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAX_DISTANCE = 16
+MAX_DISTANCE = 12
 """Bits, of 64."""
 MIN_CORRELATION = 0.96
 MIN_SIDE = 24
 """Pixels a side below which an image shows too little to tell a copy from a likeness."""
 BANDS = 4
 POOL_CHUNK = 2**22
-"""Pool images that are compared at a time."""
+"""Pool images whose hashes are compared at a time."""
+BLOCK = 2**22
+"""Pairs of hashes compared at a time: 32 MiB."""
+LOOKED_AT = 2**16
+"""Pool images whose thumbnails are in memory at a time: 200 MiB."""
 THUMBNAIL = 16
 CROPS = (0.0, 0.05, 0.1)
 """Shares of each side that a crop leaves out."""
@@ -52,9 +56,14 @@ def near_copies(corpus: Path) -> list[tuple[int, int, float]]:
     found: dict[int, tuple[int, float]] = {}
     for pool_keys, pool_hashes in _pool_chunks(corpus / "unlabeled"):
         rows, others = near_pairs(pool_hashes, held_out_hashes, MAX_DISTANCE)
-        for pool_key, other_key, correlation in _looked_at(corpus, pool_keys[rows], held_out[others]):
-            if correlation >= MIN_CORRELATION and correlation > found.get(pool_key, (0, 0.0))[1]:
-                found[pool_key] = (other_key, correlation)
+        # Pairs come sorted by their place in the pool: cut them where LOOKED_AT images of it are full.
+        full = np.searchsorted(
+            np.cumsum(np.diff(rows, prepend=-1) > 0), np.arange(LOOKED_AT, len(rows), LOOKED_AT), "right"
+        )
+        for part in np.split(np.arange(len(rows)), full):
+            for pool_key, other_key, correlation in _looked_at(corpus, pool_keys[rows[part]], held_out[others[part]]):
+                if correlation >= MIN_CORRELATION and correlation > found.get(pool_key, (0, 0.0))[1]:
+                    found[pool_key] = (other_key, correlation)
     return [(key, *found[key]) for key in sorted(found)]
 
 
@@ -74,9 +83,10 @@ def near_pairs(pool: UInt64Array, others: UInt64Array, max_distance: int) -> tup
             if len(near) == 0:
                 continue
             candidates = np.concatenate([other_rows[place] for place in near])
-            distances = np.bitwise_count(pool[rows][:, None] ^ others[candidates][None])  # (rows, candidates)
-            row, candidate = np.nonzero(distances <= max_distance)
-            pairs.append(np.stack([rows[row], candidates[candidate]], axis=1))
+            for part in np.array_split(rows, -(-len(rows) * len(candidates) // BLOCK)):
+                distances = np.bitwise_count(pool[part][:, None] ^ others[candidates][None])  # (rows, candidates)
+                row, candidate = np.nonzero(distances <= max_distance)
+                pairs.append(np.stack([part[row], candidates[candidate]], axis=1))
     unique = np.unique(np.concatenate(pairs), axis=0)
     return unique[:, 0], unique[:, 1]
 

@@ -1,4 +1,7 @@
-"""A teacher that labels under its own training's noise: what Table 6 of Noisy Student compares the clean one with."""
+"""A teacher that labels under its own training's noise: what Table 6 of Noisy Student compares the clean one with.
+
+Augmentation is drawn by (seed, key), the network's noise by (seed, first key of the batch).
+"""
 
 from pathlib import Path
 from typing import Any
@@ -14,16 +17,18 @@ from selftrain.files import read_json
 from selftrain.training.clean_images import CleanImages
 from selftrain.training.config import Noise, NoiseConfig
 from selftrain.training.loading import ImageLoader
-from selftrain.training.model_noise import ModelNoise, RowDropPath, classifier
+from selftrain.training.model_noise import ModelNoise, RowDropPath, classifiers
 from selftrain.training.models import load_model
 from selftrain.training.views import view
 
 AUGMENTATION, MODEL = 1, 2
 """Separate streams of random numbers."""
+BATCH_SIZE = 64
+"""Dropout is drawn a batch at a time, so that its size is part of the result."""
 
 
 class NoisedTeacher:
-    """A run's model and images with the noises asked for, drawn by (seed, key)."""
+    """A run's model and images with the noises asked for."""
 
     def __init__(self, folder: Path, noises: tuple[Noise, ...], seed: int) -> None:
         recorded = read_json(folder / "run.json", "dvc repro").get("train", {}).get("noise")
@@ -38,7 +43,8 @@ class NoisedTeacher:
         strengths: dict[str, Any] = {name: rate if name in self.noises else 0.0 for name, rate in kept.items()}
         model, _ = load_model(folder, stochastic_depth=strengths["stochastic_depth"])
         ModelNoise(model, self.config.model_copy(update=strengths))
-        classifier(model).training = True
+        for classifier in classifiers(model):
+            classifier.training = True
         for part in model.modules():
             if isinstance(part, RowDropPath):
                 part.drop_path.train()

@@ -20,7 +20,7 @@ from selftrain.corpus.manifest import manifest_parts
 from selftrain.errors import UserError
 from selftrain.files import read_json, remove_temporary_files
 from selftrain.hardware import Hardware, HardwareConfig, resolve
-from selftrain.predictions.noised_teacher import NoisedTeacher
+from selftrain.predictions.noised_teacher import BATCH_SIZE, NoisedTeacher
 from selftrain.predictions.predict_config import PredictConfig
 from selftrain.predictions.table import PredictionPart, made_from, write_part
 from selftrain.progress import progress_bar
@@ -83,7 +83,7 @@ class Predictor:
 
     def __init__(self, model_folder: Path, config: HardwareConfig, noised: NoisedTeacher | None = None) -> None:
         self.hardware: Hardware = resolve(config)
-        self.batch_size = config.predict_batch_size
+        self.batch_size = config.predict_batch_size if noised is None else BATCH_SIZE
         self.noised = noised
         model, about = load_model(model_folder)
         if noised is not None:

@@ -255,11 +255,19 @@ def _summary(
 
 
 def _nothing_passed(connection: "duckdb.DuckDBPyConnection", threshold: float, predictions: Path) -> str:
-    query = "SELECT max(confidence) FROM predictions WHERE NOT isnan(confidence)"
-    (highest,) = connection.execute(query).fetchone() or (None,)
+    usable = "NOT isnan(confidence) AND in_sample(key) AND key NOT IN (SELECT key FROM repeats)"
+    highest, highest_usable = (
+        (connection.execute(f"SELECT max(confidence) FROM predictions WHERE {condition}").fetchone() or (None,))[0]
+        for condition in ("NOT isnan(confidence)", usable)
+    )
     if highest is None:
         return f"{predictions}: every confidence is NaN; the teacher did not learn, so train it anew"
+    if highest_usable is None:
+        return (
+            f"{predictions}: leaks, duplicates and `select.share` leave no image at all; look at "
+            "data/corpus/duplicates.parquet, or use a larger share"
+        )
     return (
-        f"select.threshold: {threshold:g} filters out every image of {predictions}; "
-        f"the highest confidence there is {highest:.3f}, so choose a lower threshold or a better teacher"
+        f"select.threshold: {threshold:g} filters out every image of {predictions}; the highest confidence of those "
+        f"that may be used is {highest_usable:.3f}, so choose a lower threshold or a better teacher"
     )

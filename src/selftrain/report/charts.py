@@ -173,6 +173,7 @@ def attack_chart(figures: dict[str, dict[str, Any]]) -> str:
 
 def error_chart(figures: dict[str, dict[str, Any]]) -> str:
     """Each corruption's error, a dot a run."""
+    figures = {name: own for name, own in figures.items() if "corruption_errors" in own}
     names = [*next(iter(figures.values()))["corruption_errors"]]
     figure, (axes,) = _figure(1, height=0.9 + 0.26 * len(names), width=7)
     places = np.arange(len(names))[::-1]

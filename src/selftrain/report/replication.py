@@ -24,8 +24,13 @@ def write_replication_tables(evaluation: Path, tables: Path, names: Collection[s
     runs = {run.name: run for run in load_runs(evaluation, names)}
     if "teacher" not in runs:
         raise UserError(f"{evaluation}: the tables need a run 'teacher', trained on the labeled split alone")
-    passes = robustness_figures(tables, "teacher")
+    passes = robustness_figures(tables, names, "teacher")
     shown = [name + ending for ending in ("", LEAKY) for name in REFERENCE if name + ending in runs]
+    # The labeling teachers are not in the report's tables; any other round is worth a row.
+    shown += [name for name, run in runs.items() if name not in shown and run.is_round]
+    for name in shown:
+        if "randaugment" not in passes.get(name, {}):
+            raise UserError(f"{tables / name}: no RandAugment passes; have `randaugment` in `robustness.suites`")
     text = "\n".join([*_accuracy_table(shown, runs, passes), "", *_randaugment_table(shown, passes), "", *_notes(runs)])
     with atomic_path(out) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -41,7 +46,7 @@ def _accuracy_table(shown: list[str], runs: dict[str, EvaluatedRun], passes: dic
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name in shown:
-        figures, reference = runs[name].metrics, REFERENCE[name.removesuffix(LEAKY)]
+        figures, reference = runs[name].metrics, _reference(name)
         interval = f"{_percent(figures['test_accuracy_low'])}–{_percent(figures['test_accuracy_high'])}"
         lines.append(
             f"| {name} | {runs[name].teacher or '–'} | {_percent(figures['validation_accuracy'])} "
@@ -61,7 +66,7 @@ def _randaugment_table(shown: list[str], passes: dict[str, Any]) -> list[str]:
     ]
     for name in shown:
         own = passes[name]["randaugment"]
-        reference = _percent(REFERENCE[name.removesuffix(LEAKY)][2])
+        reference = _percent(_reference(name)[2])
         lines.append(f"| {name} | {_passes(own, 'validation')} | {_passes(own, 'test')} | {reference} |")
     return lines
 
@@ -76,6 +81,10 @@ def _notes(runs: dict[str, EvaluatedRun]) -> list[str]:
                 "accuracy of its students is too high, and its own means nothing."
             )
     return notes
+
+
+def _reference(name: str) -> tuple[float | None, float | None, float | None]:
+    return REFERENCE.get(name.removesuffix(LEAKY), (None, None, None))
 
 
 def _percent(share: float | None) -> str:

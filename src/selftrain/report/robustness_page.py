@@ -1,5 +1,6 @@
 """The robustness page: tables and curves of every run put through the suites."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from selftrain.report.mlflow_figures import log_figures
 REFERENCES = {ALEXNET: "AlexNet's published errors on ImageNet-C and ImageNet-P"}
 
 
-def write_robustness(tables: Path, reference: str, out: Path) -> None:
+def write_robustness(tables: Path, names: Collection[str] | None, reference: str, out: Path) -> None:
     """Write ``out/metrics.json`` and ``out/details/index.html``, print the table, and hand the figures to MLflow."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    figures = robustness_figures(tables, reference)
+    figures = robustness_figures(tables, names, reference)
     order = _in_order(tables, list(figures))
     figures = {name: figures[name] for name in order}
     out.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def write_robustness(tables: Path, reference: str, out: Path) -> None:
 def _in_order(tables: Path, names: list[str]) -> list[str]:
     """Teachers before their students."""
     teachers = {
-        folder.name: read_json(folder / "run.json", "dvc repro").get("teacher") for folder in table_runs(tables)
+        folder.name: read_json(folder / "run.json", "dvc repro").get("teacher") for folder in table_runs(tables, names)
     }
 
     def depth(name: str) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from selftrain.report.runs import EvaluatedRun
+from selftrain.report.runs import EvaluatedRun, chain_saw
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ def verdicts(runs: list[EvaluatedRun]) -> dict[str, Verdict]:
     ``runs`` has teachers before their students, as ``load_runs`` gives them.
     """
     found: dict[str, Verdict] = {}
-    tainted = {run.name for run in runs if run.saw_validation}
+    tainted = {run.name for run in runs if chain_saw(run, "validation", runs)}
     for run in runs:
-        if "validation_gain" not in run.metrics or run.name in tainted or run.teacher in tainted:
+        if "validation_gain" not in run.metrics or run.name in tainted:
             continue
         gain, low, high = (float(run.metrics[f"validation_gain{end}"]) for end in ("", "_low", "_high"))
         before = found.get(run.teacher or "")
@@ -60,6 +60,9 @@ def stop_lines(runs: list[EvaluatedRun]) -> list[str]:
 
 
 def best_run(runs: list[EvaluatedRun]) -> EvaluatedRun:
-    """The run with the highest validation accuracy, of those not trained on it; of equal ones the lower loss there."""
-    fair = [run for run in runs if not run.saw_validation] or runs
+    """The run with the highest validation accuracy, of those that may be chosen by it; of equal ones the lower loss.
+
+    A run may not that was itself trained on validation images, or whose chain of teachers saw test images.
+    """
+    fair = [run for run in runs if not run.saw("validation") and not chain_saw(run, "test", runs)] or runs
     return max(fair, key=lambda run: (run.metrics["validation_accuracy"], -run.metrics["validation_nll"]))

@@ -29,10 +29,10 @@ class EvaluatedRun:
         teacher: str | None = self.about["teacher"]
         return teacher
 
-    @property
-    def saw_validation(self) -> bool:
-        """Whether it was trained on a cut of its own, so that the corpus's validation split says nothing of it."""
-        return (self.about.get("train") or {}).get("resplit") is not None
+    def saw(self, split: str) -> bool:
+        """Whether it was trained on a cut of its own that holds images of a held-out split."""
+        resplit = (self.about.get("train") or {}).get("resplit") or {"splits": []}
+        return split in resplit["splits"]
 
     @property
     def is_round(self) -> bool:
@@ -62,3 +62,15 @@ def load_runs(evaluation: Path, names: Collection[str] | None = None) -> list[Ev
         return depth, run.name not in teachers, run.name
 
     return sorted(runs.values(), key=place)
+
+
+def chain_saw(run: EvaluatedRun, split: str, runs: list[EvaluatedRun]) -> bool:
+    """Whether a run or any of its teachers was trained on images of a held-out split."""
+    by_name = {other.name: other for other in runs}
+    seen: set[str] = set()
+    while not run.saw(split):
+        seen.add(run.name)
+        if run.teacher not in by_name or run.teacher in seen:
+            return False
+        run = by_name[run.teacher]
+    return True

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from selftrain.report.rounds import best_run, stop_lines
-from selftrain.report.runs import EvaluatedRun, load_runs
+from selftrain.report.runs import EvaluatedRun, chain_saw, load_runs
 
 HEADINGS = ("run", "model", "test accuracy", "95% interval", "coverage", "pseudo-label accuracy", "time")
 
@@ -39,6 +39,9 @@ def print_summary(evaluation: Path, names: Collection[str]) -> None:
     for run in runs:
         if lost := run.metrics.get("classes_without_pseudo_labels"):
             console.print(f"{run.name}: {lost} classes have no pseudo-label; see the class balance in the report")
+    for run in runs:
+        if chain_saw(run, "test", runs):
+            console.print(f"{run.name}: it or a teacher of its chain saw test images; its test accuracy is too high")
     for line in stop_lines(runs):
         console.print(f"stop rule: {line}", soft_wrap=True)
     best = best_run(runs)

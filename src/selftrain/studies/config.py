@@ -45,15 +45,16 @@ class Study(Section):
         return [f"++{path}={_as_hydra(value)}" for path, value in _leaves(values)]
 
 
-def load_study(name: str, pipelines: Path) -> Study:
-    """A study by name, from any pipeline's ``studies.yaml``. Raises UserError naming those there are."""
-    studies: dict[str, tuple[Path, Any]] = {}
-    for path in sorted(pipelines.glob("*/studies.yaml")):
-        studies |= {found: (path, entry) for found, entry in load_params(path).items()}
+STUDIES = Path("pipelines/noisy_student/studies.yaml")
+"""Those of the main job."""
+
+
+def load_study(name: str, path: Path = STUDIES) -> Study:
+    """A study by name. Raises UserError naming those there are."""
+    studies = load_params(path)
     if name not in studies:
-        raise UserError(f"{pipelines}: there is no study '{name}'; {did_you_mean(name, sorted(studies))}")
-    path, entry = studies[name]
-    return parse_section(entry, Study, f"{path}: {name}")
+        raise UserError(f"{path}: there is no study '{name}'; {did_you_mean(name, list(studies))}")
+    return parse_section(studies[name], Study, f"{path}: {name}")
 
 
 def experiment_name(study: str, arm: str, seed: int) -> str:

@@ -1,5 +1,6 @@
 """A study's figures from MLflow: by arm and seed, with intervals."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,18 +36,21 @@ def estimate(values: "list[float] | np.ndarray") -> Estimate:
     return Estimate(float(array.mean()), half, count)
 
 
-def figures(study: str, metric: str = "test_accuracy") -> "pl.DataFrame":
-    """``arm, run, seed, value`` of a metric: the newest recording of each, in the order of recording.
+def figures(study: str, arms: Collection[str], metric: str = "test_accuracy") -> "pl.DataFrame":
+    """``arm, run, seed, value`` of a metric, arms in the order given, all from the version recorded last.
 
     Raises UserError if nothing of the study is recorded.
     """
     import polars as pl
 
+    runs = _runs(f"tags.study = '{study}'")
+    newest = [run for run in runs if run.data.tags["version"] == runs[0].data.tags["version"]]
     rows = {}
-    for run in reversed(_runs(f"tags.study = '{study}'")):
-        tags = run.data.tags
-        if metric in run.data.metrics:
-            rows[tags["arm"], tags["run"], int(tags["seed"])] = run.data.metrics[metric]
+    for arm in arms:
+        for run in reversed(newest):
+            tags = run.data.tags
+            if tags["arm"] == arm and metric in run.data.metrics:
+                rows[arm, tags["run"], int(tags["seed"])] = run.data.metrics[metric]
     if not rows:
         raise UserError(f"MLflow has no figures of study '{study}'; run `make study NAME={study}`")
     columns = [(*key, value) for key, value in rows.items()]
@@ -73,13 +77,13 @@ def summary(table: "pl.DataFrame") -> "pl.DataFrame":
     return pl.DataFrame(rows, schema=["arm", "run", "mean", "half", "gain", "gain_half", "seeds"], orient="row")
 
 
-def recorded(study: str, commit: str) -> set[tuple[str, int, str]]:
-    """(arm, seed, run) of the figures that MLflow has of a study from this commit."""
-    tags = [run.data.tags for run in _runs(f"tags.study = '{study}' and tags.commit = '{commit}'")]
+def recorded(study: str, version: str) -> set[tuple[str, int, str]]:
+    """(arm, seed, run) of the figures that MLflow has of a study from this version of the code and parameters."""
+    tags = [run.data.tags for run in _runs(f"tags.study = '{study}' and tags.version = '{version}'")]
     return {(own["arm"], int(own["seed"]), own["run"]) for own in tags}
 
 
-def print_study(study: str, metric: str = "test_accuracy") -> None:
+def print_study(study: str, arms: Collection[str], metric: str = "test_accuracy") -> None:
     """Print a study's table: percentages, with 95% intervals over the seeds."""
     from rich.console import Console
     from rich.table import Table
@@ -87,13 +91,15 @@ def print_study(study: str, metric: str = "test_accuracy") -> None:
     table = Table(title=f"{study}: {metric.replace('_', ' ')}, %")
     for place, heading in enumerate(("arm", "run", "mean", "less the first, paired", "seeds")):
         table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
-    for arm, run, mean, half, gain, gain_half, seeds in summary(figures(study, metric)).iter_rows():
+    for arm, run, mean, half, gain, gain_half, seeds in summary(figures(study, arms, metric)).iter_rows():
         gained = f"{gain:+.1%} ± {gain_half:.1%}".replace("%", "")
         table.add_row(arm, run, f"{mean:.1%} ± {half:.1%}".replace("%", ""), gained, str(seeds))
     Console(width=110).print(table)
 
 
 def _runs(query: str) -> list:  # type: ignore[type-arg]
+    """Finished recordings, the newest first."""
+    query += " and attributes.status = 'FINISHED'"
     client, experiment_id = connect(EXPERIMENT)
     runs, token = [], None
     while True:

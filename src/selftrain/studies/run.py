@@ -1,5 +1,6 @@
 """Running a study: one `dvc exp` an arm and seed, its figures into MLflow."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from selftrain.tracking import connect, tracking_uri
 TRAININGS = f"{EXPERIMENT} trainings"
 """The MLflow experiment of the trainings inside the studies: their curves."""
 EVALUATION = "evaluation/noisy_student"
+VERSIONED = ("src", "params.yaml", "dvc.yaml")
 
 
 def run_study(name: str, study: Study, rounds: set[str]) -> None:
@@ -24,10 +26,10 @@ def run_study(name: str, study: Study, rounds: set[str]) -> None:
     Every arm is a DVC experiment in a workspace of its own, made from the newest commit: this one is not touched, and
     what arms have in common is taken from DVC's cache. Raises UserError if an experiment fails.
     """
-    commit = _git("rev-parse", "HEAD")
+    version = code_version()
     if _git("status", "--porcelain", "--untracked-files=no"):
         raise UserError("studies run what is committed, and tracked files differ from the commit; commit them first")
-    done = recorded(name, commit)
+    done = recorded(name, version)
     wanted = [(arm, seed) for seed in study.seeds for arm in study.arms]
     todo = [(arm, seed) for arm, seed in wanted if any((arm, seed, run) not in done for run in study.measured(arm))]
     with progress_bar(f"study {name}", total=len(todo)) as advance:
@@ -35,9 +37,14 @@ def run_study(name: str, study: Study, rounds: set[str]) -> None:
             experiment = experiment_name(name, arm, seed)
             _run_experiment(experiment, study.overrides(arm, seed), _targets(study.measured(arm), rounds))
             for run in study.measured(arm):
-                _record(name, arm, seed, run, commit, experiment, study.overrides(arm, seed))
+                _record(name, arm, seed, run, version, experiment, study.overrides(arm, seed))
             advance()
             print(f"{experiment}: done", flush=True)
+
+
+def code_version() -> str:
+    """What results depend on, of the newest commit: its source, parameters and stages. Other commits change nothing."""
+    return hashlib.sha256(_git("rev-parse", *(f"HEAD:{path}" for path in VERSIONED)).encode()).hexdigest()[:16]
 
 
 def _targets(runs: list[str], rounds: set[str]) -> list[str]:
@@ -55,7 +62,10 @@ def _run_experiment(experiment: str, overrides: list[str], targets: list[str]) -
     uri = tracking_uri()
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
-    environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": TRAININGS}
+    # The package is installed as a link to this workspace's source; each experiment has to run its own.
+    source = os.pathsep.join(filter(None, ["src", os.environ.get("PYTHONPATH")]))
+    settings = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": TRAININGS, "PYTHONPATH": source}
+    environment = os.environ | settings
     result = subprocess.run(
         [sys.executable, "-m", *command, *targets], env=environment, capture_output=True, text=True, check=False
     )
@@ -64,7 +74,7 @@ def _run_experiment(experiment: str, overrides: list[str], targets: list[str]) -
         raise UserError(f"experiment {experiment} failed: {reason}")
 
 
-def _record(study: str, arm: str, seed: int, run: str, commit: str, experiment: str, overrides: list[str]) -> None:
+def _record(study: str, arm: str, seed: int, run: str, version: str, experiment: str, overrides: list[str]) -> None:
     """One run's figures, read from the experiment's own revision."""
     import time
 
@@ -74,14 +84,14 @@ def _record(study: str, arm: str, seed: int, run: str, commit: str, experiment: 
     figures = json.loads(DVCFileSystem(rev=experiment).read_text(f"/{EVALUATION}/{run}/metrics.json"))
     client, experiment_id = connect(EXPERIMENT)
     values: dict[str, Any] = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
-    tags = {"study": study, "arm": arm, "seed": str(seed), "run": run, "commit": commit, "dvc_experiment": experiment}
+    tags = {"study": study, "arm": arm, "seed": str(seed), "run": run, "version": version, "dvc_experiment": experiment}
     made = client.create_run(experiment_id, run_name=f"{study}: {arm} ({run}, seed {seed})", tags=tags)
     now = int(time.time() * 1000)
     client.log_batch(
         made.info.run_id,
         metrics=[Metric(key, float(value), now, 0) for key, value in values.items()],
         params=[Param(*override.removeprefix("++").split("=", 1)) for override in overrides],
-        tags=[RunTag("mlflow.source.git.commit", commit)],
+        tags=[RunTag("mlflow.source.git.commit", _git("rev-parse", "HEAD"))],
     )
     client.set_terminated(made.info.run_id)
 

@@ -65,7 +65,8 @@ class Resplit(Section):
     """``train.resplit``: labeled images cut anew for one run, by the seed and class by class."""
 
     splits: tuple[str, ...]
-    """What is thrown together; a run that sees ``test`` cannot be measured on it."""
+    """What is thrown together. A run that sees ``test`` cannot be measured on it, and its stage has to list that split
+    among its dependencies."""
     validation: float = Field(gt=0, lt=1)
     """Share held out for validation; the rest is trained on."""
 
@@ -127,12 +128,15 @@ class TrainConfig(Section):
     patience: int | None = Field(default=None, ge=1)
     """Validations in a row without a better one after which training stops; null: never."""
     then: dict[str, dict[str, Any]] = {}
-    """Later phases by name: what each has otherwise than the run. Each starts from the best weights before it."""
+    """Later phases by name: what each has otherwise than the run; how long it is (``steps`` or ``epochs``,
+    ``patience``) each says itself. It starts from the best weights of the phase before, with a new optimizer."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either `steps` or `epochs`")
+        if self.schedule_from and self.schedule != "step":
+            raise ValueError("`schedule_from` goes on with a `step` schedule; others end with their phase")
         return self
 
     @property
@@ -212,10 +216,9 @@ def phases(config: TrainConfig, where: str = "train") -> dict[str, TrainConfig]:
         place = f"{where}.then.{name}"
         if not RUN_NAME.fullmatch(name) or name == MAIN_PHASE:
             raise UserError(f"{place}: cannot name a phase; use letters, digits and _, a letter first")
-        if "then" in changes or "init" in changes or "pretrained" in changes:
-            raise UserError(
-                f"{place}: a later phase has no `then`, `init` or `pretrained`; it starts where the last ended"
-            )
+        for own_alone in ("then", "init", "pretrained", "model", "resplit"):
+            if own_alone in changes:
+                raise UserError(f"{place}.{own_alone}: a later phase goes on with the run's; set it on the run itself")
         base = own if "algorithm" not in changes else without(own, "algorithm", "unlabeled_ratio")
         found[name] = parse_section(merged(base, changes), TrainConfig, place)
     return found

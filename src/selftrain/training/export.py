@@ -17,6 +17,7 @@ class EndedPhase:
 
     def __init__(self, name: str, loop: Loop) -> None:
         assert loop.best_score is not None
+        self.name = name
         self.steps = loop.step
         self.seconds = loop.seconds
         self.validation_accuracy = loop.best_score.accuracy
@@ -40,8 +41,12 @@ def write_weights(loop: Loop, config: TrainConfig, classes: list[str], folder: P
     _put_in_place(staged, folder)
 
 
-def export(run: Run, weights: Path, phases: list[EndedPhase], data: dict[str, str], mlflow_run_id: str) -> None:
-    """Write the run's model folder: the last phase's weights, and what they were made from."""
+def export(run: Run, results: Path, phases: list[EndedPhase], data: dict[str, str], mlflow_run_id: str) -> None:
+    """Write the run's model folder: the last phase's weights, and what they were made from.
+
+    ``results`` holds each phase's ``<name>/result``. Those of earlier phases go to ``phases/<name>``: the paper's
+    robustness tests, for one, take the network from before the resolution fix.
+    """
     teacher = run.teacher_run()
     about: dict[str, Any] = {
         "run": run.name,
@@ -64,8 +69,11 @@ def export(run: Run, weights: Path, phases: list[EndedPhase], data: dict[str, st
     }
     run.out.parent.mkdir(parents=True, exist_ok=True)
     staged = _staged(run.out)
-    shutil.copytree(weights, staged)
+    shutil.copytree(results / phases[-1].name / "result", staged)
     write_json(staged / "run.json", about)
+    for earlier in phases[:-1]:
+        shutil.copytree(results / earlier.name / "result", staged / "phases" / earlier.name)
+        write_json(staged / "phases" / earlier.name / "run.json", about)
     _put_in_place(staged, run.out)
 
 

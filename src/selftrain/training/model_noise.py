@@ -22,8 +22,8 @@ class ModelNoise:
     def __init__(self, network: nn.Module, config: NoiseConfig) -> None:
         self.config = config
         self._rows: dict[str, Tensor | None] = {"dropout": None, "stochastic_depth": None}
-        if config.dropout:
-            classifier(network).register_forward_pre_hook(self._drop_features)
+        for classifier in classifiers(network) if config.dropout else ():
+            classifier.register_forward_pre_hook(self._drop_features)
         for module in list(network.modules()):
             for name, child in module.named_children():
                 if isinstance(child, DropPath):
@@ -67,8 +67,7 @@ def on_rows(rows: Tensor | None, noised: Tensor, clean: Tensor) -> Tensor:
     return torch.where(rows.to(clean.device).view(-1, *[1] * (clean.dim() - 1)), noised, clean)
 
 
-def classifier(network: nn.Module) -> nn.Module:
-    """A timm model's last layer."""
+def classifiers(network: nn.Module) -> tuple[nn.Module, ...]:
+    """A timm model's last layer; those that were distilled have two."""
     last = network.get_classifier()  # type: ignore[operator]
-    assert isinstance(last, nn.Module)
-    return last
+    return tuple(last) if isinstance(last, tuple) else (last,)

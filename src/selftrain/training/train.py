@@ -65,9 +65,9 @@ def _train(run: Run, share: Share, machine: Hardware) -> None:
                 write_weights(loop, phase, classes, weights)
             wait_for_all()
             ended.append(EndedPhase(name, loop))
+            del loop  # its network and optimizer would lie in memory beside the next phase's
         if share.rank == 0:
-            assert weights is not None
-            export(run, weights, ended, data, curves.wait_for_run())
+            export(run, checkpoints, ended, data, curves.wait_for_run())
     if share.rank == 0:
         # The run's own stay until it has a next version: a kill before DVC's commit then costs nothing.
         for other in set(checkpoints.parent.iterdir()) - {checkpoints}:

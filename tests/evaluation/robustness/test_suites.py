@@ -19,6 +19,7 @@ from selftrain.evaluation.robustness.figures import robustness_figures
 from selftrain.evaluation.robustness.perturbations import PERTURBATIONS
 from selftrain.evaluation.robustness.suites import run_suites
 from selftrain.evaluation.robustness.table import read_suite
+from selftrain.files import read_json
 from selftrain.hardware import HardwareConfig
 from selftrain.report.robustness_page import write_robustness
 from selftrain.training.models import create_model, export_model
@@ -92,7 +93,7 @@ def test_predictions_are_those_of_the_corrupted_image(tables: Path, digits_corpu
 
 
 def test_figures_against_polars_by_hand(tables: Path) -> None:
-    figures = robustness_figures(tables, "teacher")
+    figures = robustness_figures(tables, None, "teacher")
     errors = {}
     for run in ("teacher", "student"):
         table = read_suite(tables / run, "corruptions")["contrast"]
@@ -110,7 +111,7 @@ def test_figures_against_polars_by_hand(tables: Path) -> None:
     other = figures["student"]["folders"]["other"]
     assert (other["images"], other["classes"], other["top5"]) == (12, 4, 1.0)
     with pytest.raises(UserError, match="'student9' has no robustness tables; there are: student, teacher"):
-        robustness_figures(tables, "student9")
+        robustness_figures(tables, None, "student9")
 
 
 def test_again_writes_nothing_and_what_is_no_longer_asked_for_goes(
@@ -132,7 +133,7 @@ def test_a_folder_in_imagenet_cs_layout(tables: Path, digits_corpus: Path, tmp_p
             shutil.copytree(tables.parent / "other", tmp_path / "c" / group / corruption / str(severity))
     config = RobustnessConfig(suites=("corruptions",), corruptions_folder=str(tmp_path / "c"), reference="alexnet")
     run_suites(tables.parent / "student", digits_corpus, config, 0, MACHINE, tmp_path / "t" / "student")
-    figures = robustness_figures(tmp_path / "t", "alexnet")["student"]
+    figures = robustness_figures(tmp_path / "t", None, "alexnet")["student"]
     assert figures["reference"] == "alexnet"
     error = figures["corruption_errors"]["fog"]
     assert figures["ce"]["fog"] == pytest.approx(error / 0.819324)
@@ -149,7 +150,7 @@ def test_the_page_tells_what_it_is_relative_to(
     tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_robustness(tables, "teacher", tmp_path / "out")
+    write_robustness(tables, ["teacher", "student"], "teacher", tmp_path / "out")
     page = (tmp_path / "out" / "details" / "index.html").read_text()
     assert "relative to the errors of teacher" in " ".join(page.split())
     assert page.count("<svg") == 2
@@ -158,6 +159,33 @@ def test_the_page_tells_what_it_is_relative_to(
     assert list(json.loads((tmp_path / "out" / "metrics.json").read_text())) == ["teacher", "student"]
 
 
+def test_runs_that_cannot_be_compared_are_an_error_and_others_left_out(
+    tables: Path, digits_corpus: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tables, tmp_path / "t")
+    shutil.rmtree(tmp_path / "t" / "teacher" / "corruptions")
+    with pytest.raises(UserError, match="'teacher' lacks tables of corruptions that others have"):
+        robustness_figures(tmp_path / "t", None, "teacher")
+    assert list(robustness_figures(tmp_path / "t", ["teacher"], "teacher")) == ["teacher"]
+    large = tmp_path / "large"
+    export_model(create_model("test_resnet", 10, 48), large, classes=CLASSES, image_size=48, crop_fraction=1.0)
+    (large / "run.json").write_text(json.dumps({"run": "large", "teacher": None, "mlflow_run_id": "none"}))
+    config = RobustnessConfig(images=12, suites=("corruptions",))
+    run_suites(large, digits_corpus, config, 0, MACHINE, tmp_path / "s" / "large")
+    shutil.copytree(tables / "student", tmp_path / "s" / "student")
+    with pytest.raises(
+        UserError, match=r"different sizes \(large 48, student 32 pixels\); set `robustness.image_size`"
+    ):
+        robustness_figures(tmp_path / "s", None, "large")
+    # At one size for all, the images are the same and only then resized to the network.
+    same = config.model_copy(update={"image_size": 32})
+    run_suites(large, digits_corpus, same, 0, MACHINE, tmp_path / "s" / "large")
+    assert read_json(tmp_path / "s" / "large" / "run.json", "")["robustness_size"] == 32
+    assert set(robustness_figures(tmp_path / "s", ["large"], "large")) == {"large"}
+
+
 def test_sizes_of_attacks_are_checked() -> None:
     with pytest.raises(ValueError, match="`fgsm` is a list of sizes above 0"):
         RobustnessConfig(fgsm=(0, 1))
+    with pytest.raises(ValueError, match="smallest, largest"):
+        RobustnessConfig(random_crop=(0.9, 0.2))

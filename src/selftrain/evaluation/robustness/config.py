@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from selftrain.config import Section
+from selftrain.training.config import NoiseConfig, Share
 
 Suite = Literal["corruptions", "perturbations", "adversarial", "randaugment"]
 
@@ -13,6 +14,9 @@ class RobustnessConfig(Section):
     """``robustness``: what every run is put through."""
 
     suites: tuple[Suite, ...] = ("corruptions", "perturbations", "adversarial", "randaugment")
+    image_size: int | None = Field(default=None, ge=8)
+    """Pixels a side at which images are corrupted and perturbed before they are resized to what each network takes;
+    null: the network's own size, which all the runs compared must then share."""
     images: int | None = Field(default=None, ge=1)
     """At most so many test images, drawn by the seed; null: all of them."""
     corruptions_folder: str | None = None
@@ -33,7 +37,7 @@ class RobustnessConfig(Section):
     randaugment_ops: int = Field(default=2, ge=0)
     randaugment_magnitude: float = Field(default=9, ge=0, le=30)
     randaugment_policy: Literal["full", "svhn"] = "full"
-    random_crop: tuple[float, float] | None = None
+    random_crop: tuple[Share, Share] | None = None
     """Of the passes' crop-and-flip views; null: no crop."""
     flip: float = Field(default=0.0, ge=0, le=1)
 
@@ -42,4 +46,15 @@ class RobustnessConfig(Section):
         for name, sizes in (("fgsm", self.fgsm), ("pgd", self.pgd)):
             if not sizes or min(sizes) <= 0 or max(sizes) > 255:
                 raise ValueError(f"`{name}` is a list of sizes above 0 and at most 255")
+        self.views(self.randaugment_ops)
         return self
+
+    def views(self, operations: int) -> NoiseConfig:
+        """The passes' random views, with so many operations of RandAugment."""
+        return NoiseConfig(
+            random_crop=self.random_crop,
+            flip=self.flip,
+            randaugment_ops=operations,
+            randaugment_magnitude=self.randaugment_magnitude,
+            randaugment_policy=self.randaugment_policy,
+        )

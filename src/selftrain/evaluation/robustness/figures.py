@@ -1,5 +1,6 @@
 """From the runs' robustness tables to figures; imports no PyTorch."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from selftrain.evaluation.robustness.measures import (
 )
 from selftrain.evaluation.robustness.perturbations import NOISES
 from selftrain.evaluation.robustness.table import read_suite, table_runs
+from selftrain.files import read_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,12 +26,13 @@ if TYPE_CHECKING:
 ALEXNET = "alexnet"
 
 
-def robustness_figures(tables: Path, reference: str) -> dict[str, dict[str, Any]]:
-    """Every run's figures by name. ``reference`` is the run that mCE and mFR are relative to, or ``alexnet``.
+def robustness_figures(tables: Path, names: Collection[str] | None, reference: str) -> dict[str, dict[str, Any]]:
+    """The figures of the runs in ``names`` (None: of all that have tables), by name.
 
-    Raises UserError if there are no tables or the reference is not among the runs.
+    ``reference`` is the run that mCE and mFR are relative to, or ``alexnet``. Raises UserError if there are no tables,
+    if the reference is not among the runs or lacks a suite that they have, or if they were tested at different sizes.
     """
-    folders = {folder.name: folder for folder in table_runs(tables)}
+    folders = {folder.name: folder for folder in table_runs(tables, names)}
     if reference not in {*folders, ALEXNET}:
         raise UserError(
             f"robustness.reference: '{reference}' has no robustness tables; there are: {', '.join(folders)}"
@@ -38,6 +41,7 @@ def robustness_figures(tables: Path, reference: str) -> dict[str, dict[str, Any]
     flips = {name: flip_probabilities(read_suite(folder, "perturbations")) for name, folder in folders.items()}
     of_reference = ALEXNET_ERRORS if reference == ALEXNET else errors[reference]
     flips_of_reference = ALEXNET_FLIPS if reference == ALEXNET else flips[reference]
+    _check_comparable(folders, errors, flips, reference)
     found: dict[str, dict[str, Any]] = {}
     for name, folder in folders.items():
         own: dict[str, Any] = {"reference": reference}
@@ -56,6 +60,23 @@ def robustness_figures(tables: Path, reference: str) -> dict[str, dict[str, Any]
         own["folders"] = {folder_: _folder(table) for folder_, table in read_suite(folder, "folders").items()}
         found[name] = own
     return found
+
+
+def _check_comparable(
+    folders: dict[str, Path], errors: dict[str, dict[str, float]], flips: dict[str, dict[str, float]], reference: str
+) -> None:
+    sizes = {name: read_json(folder / "run.json", "dvc repro")["robustness_size"] for name, folder in folders.items()}
+    if len(set(sizes.values())) > 1:
+        each = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise UserError(
+            f"runs were tested at different sizes ({each} pixels); set `robustness.image_size` for all of them"
+        )
+    for suite, of_runs in (("corruptions", errors), ("perturbations", flips)):
+        of_reference = of_runs.get(reference)
+        if of_reference is not None and any(own.keys() - of_reference.keys() for own in of_runs.values()):
+            raise UserError(
+                f"robustness.reference: '{reference}' lacks tables of {suite} that others have; run it again"
+            )
 
 
 def corruption_errors(tables: "dict[str, pl.DataFrame]") -> dict[str, float]:

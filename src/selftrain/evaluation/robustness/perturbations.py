@@ -24,6 +24,7 @@ from selftrain.evaluation.robustness.textures import (
 )
 
 FRAMES = 31
+MOST_FRAMES = 41
 BLACK = cv2.BORDER_CONSTANT
 NOISES = ("gaussian_noise", "shot_noise")
 """Sequences without an order: every frame is compared with the first, which is clean."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from selftrain.hardware import Hardware, HardwareConfig, resolve
 from selftrain.training.models import load_model, to_input
@@ -29,9 +30,12 @@ class Subject:
 
     @torch.inference_mode()
     def log_probs(self, images: Tensor) -> Tensor:
-        """(B, S, S, 3) uint8 → (B, C) float32 log-probabilities on the CPU."""
+        """(B, S, S, 3) uint8 → (B, C) float32 log-probabilities on the CPU; another size is resized to the own."""
+        inputs = to_input(images, self.mean, self.std, self.hardware.device)
+        if images.shape[1] != self.size:
+            inputs = functional.interpolate(inputs, (self.size, self.size), mode="bilinear", antialias=True)
         with self.hardware.autocast():
-            logits: Tensor = self.model(to_input(images, self.mean, self.std, self.hardware.device))
+            logits: Tensor = self.model(inputs)
         return logits.float().log_softmax(dim=1).cpu()
 
     def network(self, images: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ compared image by image. A killed stage goes on with the tables that are missing
 """
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,10 +22,10 @@ from selftrain.evaluation.robustness.adversarial import fgsm, pgd
 from selftrain.evaluation.robustness.config import RobustnessConfig
 from selftrain.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from selftrain.evaluation.robustness.images import Condition, UnderCondition, corruption_folder, folder_batches, sampled
-from selftrain.evaluation.robustness.perturbations import PERTURBATIONS, frames
+from selftrain.evaluation.robustness.perturbations import MOST_FRAMES, PERTURBATIONS, frames
 from selftrain.evaluation.robustness.subject import Subject
 from selftrain.evaluation.robustness.table import made_from, write_table
-from selftrain.files import read_json
+from selftrain.files import read_json, write_json
 from selftrain.hardware import HardwareConfig
 from selftrain.progress import progress_bar
 from selftrain.training.clean_images import CleanImages, in_batches
@@ -62,8 +61,8 @@ CODE = (
 )
 """Code that decides what the tables hold: what dvc.yaml has for ``robustness``."""
 
-SEQUENCE_BATCH = 32
-"""Images whose sequences are in memory at once."""
+SEQUENCE_BYTES = 2**26
+"""Of the frames that a loader worker makes at a time."""
 
 Columns = dict[str, NDArray[np.generic]]
 
@@ -81,7 +80,7 @@ def run_suites(
     out.mkdir(parents=True, exist_ok=True)
     suites = Suites(subject, corpus, config, seed, machine.predict_batch_size)
     images = {split: manifest_digest(corpus / split) for split in ("validation", "test")}
-    made = [subject.digest, code_digest(CODE), seed, images, config.images]
+    made = [subject.digest, code_digest(CODE), seed, images, config.images, config.image_size]
     wanted: dict[Path, Callable[[], None]] = {}
     for suite, name, parameters, make in suites.conditions():
         stamp = hashlib.sha256(repr([*made, parameters]).encode()).hexdigest()[:32]
@@ -93,7 +92,8 @@ def run_suites(
         for write in wanted.values():
             write()
             advance()
-    shutil.copy(model / "run.json", out / "run.json")
+    about = read_json(model / "run.json", "dvc repro")
+    write_json(out / "run.json", about | {"robustness_size": suites.size})
 
 
 def _write(path: Path, make: Callable[[], Columns], stamp: str) -> None:
@@ -106,6 +106,7 @@ class Suites:
 
     def __init__(self, subject: Subject, corpus: Path, config: RobustnessConfig, seed: int, batch_size: int) -> None:
         self.subject, self.config, self.seed, self.batch_size = subject, config, seed, batch_size
+        self.size = config.image_size or subject.size
         self.test = sampled(load_index(corpus / "test"), config.images, seed)
         self.validation = load_index(corpus / "validation")
 
@@ -125,13 +126,7 @@ class Suites:
             yield "adversarial", "pgd", (config.pgd, config.pgd_steps), partial(self.attack, steps, config.pgd)
         if "randaugment" in config.suites:
             for name, operations in (("crop_and_flip", 0), ("randaugment", config.randaugment_ops)):
-                noise = NoiseConfig(
-                    random_crop=config.random_crop,
-                    flip=config.flip,
-                    randaugment_ops=operations,
-                    randaugment_magnitude=config.randaugment_magnitude,
-                    randaugment_policy=config.randaugment_policy,
-                )
+                noise = config.views(operations)
                 yield "randaugment", name, (noise, config.passes), partial(self.passes, noise)
         for name, folder in config.folders.items():
             yield "folders", name, folder, partial(self.folder, folder)
@@ -145,7 +140,7 @@ class Suites:
                 for severity in SEVERITIES
             )
         return _stacked(
-            self._from_folder(corruption_folder(folder, name, severity), severity, log_probs=False)
+            self._from_folder(corruption_folder(folder, name, severity), severity, 1.0, log_probs=False)
             for severity in SEVERITIES
         )
 
@@ -156,7 +151,8 @@ class Suites:
             return np.stack(list(frames(images, name, keys, self.seed)))
 
         found: list[Columns] = []
-        batches = in_batches(np.arange(len(self.test)), SEQUENCE_BATCH)
+        frames_of_an_image = MOST_FRAMES * 3 * self.size**2
+        batches = in_batches(np.arange(len(self.test)), max(1, min(32, SEQUENCE_BYTES // frames_of_an_image)))
         for rows, shown in zip(batches, self._shown(self.test, batches, sequence), strict=True):
             for frame, images in enumerate(shown):
                 found.append(_columns(self.test, rows, frame, self.subject.log_probs(images)))
@@ -192,7 +188,7 @@ class Suites:
 
     def folder(self, folder: str) -> Columns:
         """A labeled folder from elsewhere."""
-        return self._from_folder(folder, 0, log_probs=True)
+        return self._from_folder(folder, 0, self.subject.crop_fraction, log_probs=True)
 
     def _under(self, condition: Condition, level: float) -> Columns:
         batches = in_batches(np.arange(len(self.test)), self.batch_size)
@@ -204,20 +200,22 @@ class Suites:
     def _shown(
         self, index: ImageIndex, batches: list[NDArray[np.int64]], condition: Condition | None
     ) -> Iterator[torch.Tensor]:
-        clean = (ImageLoader(index), batches, self.subject.size, self.subject.crop_fraction)
-        shown = CleanImages(*clean) if condition is None else UnderCondition(*clean, condition)
+        loader, crop_fraction = ImageLoader(index), self.subject.crop_fraction
+        if condition is None:
+            shown = CleanImages(loader, batches, self.subject.size, crop_fraction)
+        else:
+            shown = UnderCondition(loader, batches, self.size, crop_fraction, condition)
         return in_order(shown, range(len(batches)), self._workers(batches))
 
     def _workers(self, batches: list[NDArray[np.int64]]) -> int:
         # Starting workers costs more than a few batches do.
         return self.subject.hardware.workers if len(batches) > 8 else 0
 
-    def _from_folder(self, folder: str, level: float, *, log_probs: bool) -> Columns:
+    def _from_folder(self, folder: str, level: float, crop_fraction: float, *, log_probs: bool) -> Columns:
+        """Predictions for a labeled folder. ImageNet-C's images are cropped already: they are shown whole."""
         broken: list[str] = []
         found = []
-        read = folder_batches(
-            folder, self.subject.classes, self.subject.size, self.subject.crop_fraction, self.batch_size, broken
-        )
+        read = folder_batches(folder, self.subject.classes, self.subject.size, crop_fraction, self.batch_size, broken)
         for images, labels in read:
             own = self.subject.log_probs(images)
             columns = {"label": labels, "level": np.full(len(labels), level, np.float32), **_answers(own)}

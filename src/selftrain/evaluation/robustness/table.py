@@ -4,6 +4,7 @@
 ``level`` the severity, frame, ε or pass. Tables of other folders have ``log_probs`` too.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,9 +52,12 @@ def read_suite(folder: Path, suite: str) -> "dict[str, pl.DataFrame]":
     return {path.stem: pl.read_parquet(path, glob=False) for path in sorted((folder / suite).glob("*.parquet"))}
 
 
-def table_runs(tables: Path) -> list[Path]:
-    """The runs that have robustness tables. Raises UserError if there is none."""
-    runs = sorted(path.parent for path in tables.glob("*/run.json"))
+def table_runs(tables: Path, names: Collection[str] | None) -> list[Path]:
+    """The runs that have robustness tables, of those named. Raises UserError if there is none.
+
+    DVC leaves the tables of a run that was taken out of the params file where they are: hence the names.
+    """
+    runs = sorted(path.parent for path in tables.glob("*/run.json") if names is None or path.parent.name in names)
     if not runs:
         raise UserError(f"{tables}: no robustness tables there; run `dvc repro pipelines/robustness/dvc.yaml`")
     return runs
