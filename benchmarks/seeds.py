@@ -81,8 +81,10 @@ def main() -> None:
         others = [figures(run_seed(seed, pipeline)) for seed in SEEDS]
         print(f"\n{pipeline}\n")
         print_table(others)
-        for name in others[0] if pipeline != "robustness" else []:
-            gains = [one[last] - other[name] for one, other in zip(found, others, strict=True)]
+        # Robustness has the main job's runs in its own table.
+        mains = others if pipeline == "robustness" else found
+        for name in others[0]:
+            gains = [main[last] - other[name] for main, other in zip(mains, others, strict=True)]
             print(f"\n{last} of the main job over {name}: {mean_and_interval(gains)} points")
 
 

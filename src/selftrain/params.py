@@ -82,12 +82,16 @@ def _check_chain(run: str, teachers: dict[str, str], where: str) -> None:
 
 
 def _check_list(listed: object, runs: dict[str, str], where: str) -> None:
-    """A pipeline's ``runs`` are its runs, or, where it has none of its own, the main job's."""
+    """A pipeline's ``runs`` are its runs, or, where it has none of its own, others' models by the name they get."""
     if listed is None:
+        return
+    if not runs:
+        if not isinstance(listed, dict) or not all(isinstance(item, str) for pair in listed.items() for item in pair):
+            raise UserError(f"{where}: expected a mapping of names to folders under models/, found {listed!r}")
         return
     if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
         raise UserError(f"{where}: expected a list of runs, found {listed!r}")
-    for name in listed if runs else []:
+    for name in listed:
         if name not in runs:
             raise UserError(f"{where}: there is no run '{name}'; {did_you_mean(name, list(runs))}")
     for name in runs:
