@@ -45,9 +45,9 @@ def imported(tree: ast.AST) -> set[str]:
 @cache
 def command_files(command: str) -> frozenset[Path]:
     """Every file of the package that a sub-command imports, directly or through others."""
-    cli = ast.parse((PACKAGE / "cli.py").read_text())
+    nodes = [node for name in ("cli.py", "cli_results.py") for node in ast.parse((PACKAGE / name).read_text()).body]
     (function,) = [
-        node for node in cli.body if isinstance(node, ast.FunctionDef) and node.name == command.replace("-", "_")
+        node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == command.replace("-", "_")
     ]
     todo, files = list(imported(function)), set()
     while todo:

@@ -187,144 +187,6 @@ def robustness(
 
 
 @app.command()
-def robustness_figures(
-    tables: Annotated[Path, typer.Option(help="Folder of the runs' robustness tables.")],
-    out: Out,
-    params: Params = PARAMS,
-) -> None:
-    """Write mCE, mFR, attack curves and the robustness page from the tables."""
-    from selftrain.config import load_params, parse_section
-    from selftrain.evaluation.robustness.config import RobustnessConfig
-    from selftrain.report.robustness_page import write_robustness
-    from selftrain.stage import sole_writer
-
-    values = load_params(params)
-    config = parse_section(values.get("robustness"), RobustnessConfig, f"{params}: robustness")
-    with sole_writer(out):
-        write_robustness(tables, values.get("runs"), config.reference, out)
-
-
-@app.command()
-def replication_tables(
-    evaluation: Evaluation,
-    tables: Annotated[Path, typer.Option(help="Folder of the runs' robustness tables.")],
-    out: Out,
-    params: Params = PARAMS,
-) -> None:
-    """Print the small-scale replication's Tables 2 and 3 for this data."""
-    from selftrain.config import load_params
-    from selftrain.report.replication import write_replication_tables
-    from selftrain.stage import sole_writer
-    from selftrain.training.config import all_runs
-
-    names = all_runs(load_params(params), str(params))
-    with sole_writer(out):
-        write_replication_tables(evaluation, tables, names, out)
-
-
-@app.command()
-def report(
-    evaluation: Evaluation,
-    out: Out,
-    corpus: Corpus = CORPUS,
-    params: Params = PARAMS,
-) -> None:
-    """Write the report, one self-contained page, and hand its figures to MLflow."""
-    from selftrain.config import load_params
-    from selftrain.report.build import build_report
-    from selftrain.stage import sole_writer
-    from selftrain.training.config import all_runs
-
-    names = all_runs(load_params(params), str(params))
-    with sole_writer(out):
-        build_report(evaluation, names, corpus, out)
-
-
-@app.command()
-def best(
-    evaluation: Evaluation,
-    out: Out,
-    models: Annotated[Path, typer.Option(help="Folder of the runs' models.")] = Path("models"),
-    params: Params = PARAMS,
-) -> None:
-    """Copy the model that is best on validation to a name that does not change."""
-    from selftrain.config import load_params
-    from selftrain.report.best import write_best
-    from selftrain.stage import sole_writer
-    from selftrain.training.config import all_runs
-
-    names = all_runs(load_params(params), str(params))
-    with sole_writer(out):
-        write_best(evaluation, names, models, out)
-
-
-@app.command()
-def summary(
-    evaluation: Evaluation = EVALUATION,
-    params: Params = PARAMS,
-) -> None:
-    """Print the table of runs and where to look next."""
-    from selftrain.config import load_params
-    from selftrain.report.summary import print_summary
-    from selftrain.training.config import all_runs
-
-    print_summary(evaluation, all_runs(load_params(params), str(params)))
-
-
-@app.command()
-def mlflow(
-    evaluation: Evaluation = EVALUATION,
-    params: Params = PARAMS,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
-) -> None:
-    """Serve MLflow, and print where the runs are compared."""
-    from selftrain.config import load_params
-    from selftrain.report.mlflow_page import serve_mlflow
-    from selftrain.training.config import all_runs
-
-    serve_mlflow(evaluation, all_runs(load_params(params), str(params)), port)
-
-
-@app.command()
-def browse(
-    params: Annotated[Path | None, typer.Option(help="Parameters file; by default the pipeline's.")] = None,
-    corpus: Annotated[Path | None, typer.Option(help="Corpus folder; by default the pipeline's.")] = None,
-    pipeline: Annotated[str | None, typer.Option(help="One of pipelines/, instead of the main job.")] = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5151,
-    build_only: Annotated[
-        bool, typer.Option("--build-only", help="Build the dataset and do not open the App.")
-    ] = False,
-) -> None:
-    """Open FiftyOne with the unlabeled pool: predictions, decisions, saved views."""
-    from selftrain.config import load_params
-    from selftrain.inspection.app import browse as run_browse
-
-    path = params or (Path("pipelines") / pipeline / PARAMS if pipeline else PARAMS)
-    own = Path("data") / pipeline if pipeline else CORPUS
-    corpus = corpus or (own if own.is_dir() else CORPUS)
-    run_browse(load_params(path), str(path), corpus, pipeline, port, build_only)
-
-
-@app.command()
-def study(
-    name: Annotated[str, typer.Argument(help="Name of a study in pipelines/noisy_student/studies.yaml.")],
-    show: Annotated[bool, typer.Option("--show", help="Only print what MLflow has of it.")] = False,
-    params: Params = PARAMS,
-) -> None:
-    """Run a study, a grid of `dvc exp` experiments, and print its table."""
-    from selftrain.config import load_params
-    from selftrain.studies.config import load_study
-    from selftrain.studies.results import print_study
-    from selftrain.studies.run import run_study
-
-    wanted = load_study(name)
-    if not show:
-        run_study(name, wanted, set(load_params(params)["rounds"]))
-    print_study(name, wanted.arms)
-    print(f"{wanted.question}\n{wanted.source}: {wanted.expected}")
-
-
-@app.command()
 def check(params: Params = PARAMS) -> None:
     """Check every section of the parameters, and mend DVC's lock file if a killed DVC broke it."""
     from selftrain.dvc_lock import mend_dvc_lock
@@ -336,6 +198,8 @@ def check(params: Params = PARAMS) -> None:
 
 def main() -> None:
     """Run the command line. Errors that the user can mend are one line; ``--debug`` shows where they come from."""
+    from selftrain import cli_results  # noqa: F401, it adds its commands to the app
+
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
@@ -351,7 +215,3 @@ def main() -> None:
         reason = " ".join(str(error).split())[:300]
         print(f"error: a table cannot be read: {reason}; restore it with `dvc checkout`", file=sys.stderr)
         raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    main()
