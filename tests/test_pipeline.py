@@ -225,8 +225,8 @@ tiny:
 @pytest.mark.slow
 def test_a_study_runs_its_arms_beside_the_workspace(project: Project) -> None:
     folder = project.folder
-    (folder / "pipelines" / "own").mkdir(parents=True)
-    (folder / "pipelines" / "own" / "studies.yaml").write_text(STUDY)
+    (folder / "pipelines" / "noisy_student").mkdir(parents=True)
+    (folder / "pipelines" / "noisy_student" / "studies.yaml").write_text(STUDY)
     project.run("git", "add", "-A")
     project.run("git", "commit", "-q", "-m", "a study")
     params, lock = (folder / "params.yaml").read_bytes(), (folder / "dvc.lock").read_bytes()

@@ -93,6 +93,6 @@ def test_the_notebook_runs_and_shows_what_there_is(recorded: Path) -> None:
     (recorded / "pipelines").symlink_to(ROOT / "pipelines")
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(recorded)}}).execute()
     outputs = notebook.cells[-1].outputs
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
+    assert sum("image/svg+xml" in output.get("data", {}) for output in outputs) == 1, outputs
     assert sum("no figures of study" in output.get("text", "") for output in outputs) >= 1
     assert "student without augmentation" in str(outputs)

@@ -1,18 +1,16 @@
 """A study's picture: each arm's mean over seeds with its 95% interval."""
 
+import io
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import polars as pl
-    from matplotlib.figure import Figure
 
 
-def study_figure(
-    table: "pl.DataFrame", figures: "pl.DataFrame", title: str, unit: str = "test accuracy, %"
-) -> "Figure":
-    """Dots of single seeds, means and intervals, arm by arm; ``table`` is ``summary``'s, ``figures`` the single values.
+def study_svg(table: "pl.DataFrame", figures: "pl.DataFrame", title: str, unit: str = "test accuracy, %") -> str:
+    """Single seeds, means and intervals, arm by arm, as SVG text; shares are drawn as percentages.
 
-    Metrics are shares and are drawn as percentages.
+    ``table`` is ``summary``'s, ``figures`` the single values.
     """
     from matplotlib.figure import Figure
 
@@ -28,4 +26,6 @@ def study_figure(
     axes.set_yticks(range(len(table), 0, -1), names)
     axes.set(xlabel=unit, title=title)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    return text.getvalue()
