@@ -2,8 +2,8 @@
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
@@ -19,35 +19,32 @@ VALUES = {"first": {0: 0.90, 1: 0.80, 2: 0.85}, "second": {0: 0.95, 1: 0.83, 2: 
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder whose MLflow has a study of two arms and three seeds, one seed twice."""
     folder = tmp_path_factory.mktemp("studies")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        client, experiment = connect(results.EXPERIMENT)
-        stale = {"study": "noise", "arm": "first", "seed": "7", "run": "student1", "version": "b"}
-        old = client.create_run(experiment, tags=stale, start_time=5)
-        client.log_metric(old.info.run_id, "test_accuracy", 0.2)
-        client.set_terminated(old.info.run_id)
-        killed = {"study": "noise", "arm": "second", "seed": "9", "run": "student1", "version": "c"}
-        client.create_run(experiment, tags=killed, start_time=10)
-        entries = [
-            ("second", 0, 0.1),
-            *((arm, seed, value) for arm, own in VALUES.items() for seed, value in own.items()),
-        ]
-        for place, (arm, seed, value) in enumerate(entries):
-            tags = {"study": "noise", "arm": arm, "seed": str(seed), "run": "student1", "version": "c"}
-            run = client.create_run(experiment, tags=tags, start_time=1000 + place)
-            client.log_metric(run.info.run_id, "test_accuracy", value)
-            client.set_terminated(run.info.run_id)
-    finally:
-        os.chdir(before)
-    return folder
+    # Whole, since MLflow keeps one store a URI in a process, and other tests have their own `mlflow.db`.
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    client, experiment = connect(results.EXPERIMENT)
+    stale = {"study": "noise", "arm": "first", "seed": "7", "run": "student1", "version": "b"}
+    old = client.create_run(experiment, tags=stale, start_time=5)
+    client.log_metric(old.info.run_id, "test_accuracy", 0.2)
+    client.set_terminated(old.info.run_id)
+    killed = {"study": "noise", "arm": "second", "seed": "9", "run": "student1", "version": "c"}
+    client.create_run(experiment, tags=killed, start_time=10)
+    entries = [
+        ("second", 0, 0.1),
+        *((arm, seed, value) for arm, own in VALUES.items() for seed, value in own.items()),
+    ]
+    for place, (arm, seed, value) in enumerate(entries):
+        tags = {"study": "noise", "arm": arm, "seed": str(seed), "run": "student1", "version": "c"}
+        run = client.create_run(experiment, tags=tags, start_time=1000 + place)
+        client.log_metric(run.info.run_id, "test_accuracy", value)
+        client.set_terminated(run.info.run_id)
+    yield folder
+    del os.environ["MLFLOW_TRACKING_URI"]
 
 
-def test_the_newest_figure_of_each_arm_and_seed_counts(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(recorded)
+def test_the_newest_figure_of_each_arm_and_seed_counts(recorded: Path) -> None:
     table = results.figures("noise", VALUES)
     found = {(arm, seed): value for arm, _, seed, value in table.iter_rows()}
     assert found == {(arm, seed): value for arm, own in VALUES.items() for seed, value in own.items()}
@@ -57,8 +54,7 @@ def test_the_newest_figure_of_each_arm_and_seed_counts(recorded: Path, monkeypat
         results.figures("ratio", VALUES)
 
 
-def test_summaries_by_hand(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(recorded)
+def test_summaries_by_hand(recorded: Path) -> None:
     first, second = results.summary(results.figures("noise", VALUES)).iter_rows()
     t = 4.302652729911275  # 97.5% of Student's t with two degrees of freedom
     assert first[2] == pytest.approx(0.85)
@@ -72,21 +68,12 @@ def test_summaries_by_hand(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert math.isnan(results.estimate([0.3]).half)
 
 
-def connect_in(folder: Path) -> tuple[Any, str]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        return connect(results.EXPERIMENT)
-    finally:
-        os.chdir(before)
-
-
 @pytest.mark.slow
 def test_the_notebook_runs_and_shows_what_there_is(recorded: Path) -> None:
     notebook = nbformat.read(ROOT / "notebooks" / "04_studies.ipynb", as_version=4)
     study = load_study("noise", ROOT / STUDIES)
     arms = dict(zip(VALUES, list(study.arms)[:2], strict=True))
-    client, experiment = connect_in(recorded)
+    client, experiment = connect(results.EXPERIMENT)
     for run in client.search_runs([experiment], "tags.study = 'noise'"):
         client.set_tag(run.info.run_id, "arm", arms[run.data.tags["arm"]])
     (recorded / "pipelines").unlink(missing_ok=True)
