@@ -19,7 +19,7 @@ from selftrain.training.config import Noise, NoiseConfig
 from selftrain.training.loading import ImageLoader
 from selftrain.training.model_noise import ModelNoise, RowDropPath, classifiers
 from selftrain.training.models import load_model
-from selftrain.training.views import view
+from selftrain.training.noised_images import NoisedImages
 
 AUGMENTATION, MODEL = 1, 2
 """Separate streams of random numbers."""
@@ -37,18 +37,18 @@ class NoisedTeacher:
         self.noises, self.seed = noises, seed
         self.config = NoiseConfig.model_validate(recorded)
 
-    def model(self, folder: Path) -> nn.Module:
-        """The model, in eval mode but for its noises."""
+    def load(self, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+        """``load_model``, but for the noises, which stay on."""
         kept = {"dropout": self.config.dropout, "stochastic_depth": self.config.stochastic_depth}
         strengths: dict[str, Any] = {name: rate if name in self.noises else 0.0 for name, rate in kept.items()}
-        model, _ = load_model(folder, stochastic_depth=strengths["stochastic_depth"])
+        model, about = load_model(folder, stochastic_depth=strengths["stochastic_depth"])
         ModelNoise(model, self.config.model_copy(update=strengths))
         for classifier in classifiers(model):
             classifier.training = True
         for part in model.modules():
             if isinstance(part, RowDropPath):
                 part.drop_path.train()
-        return model
+        return model, about
 
     def images(
         self, loader: ImageLoader, batches: list[NDArray[np.int64]], size: int, crop_fraction: float
@@ -56,27 +56,8 @@ class NoisedTeacher:
         """The batches, augmented if that is among the noises."""
         if "augmentation" not in self.noises:
             return CleanImages(loader, batches, size, crop_fraction)
-        return _AugmentedImages(loader, batches, size, crop_fraction, self.config, self.seed)
+        return NoisedImages(loader, batches, size, crop_fraction, self.config, (self.seed, AUGMENTATION))
 
     def before_batch(self, first_key: int) -> None:
         """Make the model's noise on the next batch a function of the seed and its first image."""
         torch.manual_seed(mixed_int(self.seed, MODEL, first_key))
-
-
-class _AugmentedImages(CleanImages):
-    def __init__(
-        self,
-        loader: ImageLoader,
-        batches: list[NDArray[np.int64]],
-        size: int,
-        crop_fraction: float,
-        noise: NoiseConfig,
-        seed: int,
-    ) -> None:
-        super().__init__(loader, batches, size, crop_fraction)
-        self.noise, self.seed = noise, seed
-
-    def square(self, row: int) -> NDArray[np.uint8]:
-        """The noised view of an image, (size, size, 3)."""
-        noise_seed = mixed_int(self.seed, AUGMENTATION, int(self.loader.index.keys[row]))
-        return view(self.loader.image(row), "image", self.size, self.crop_fraction, self.noise, noise_seed)

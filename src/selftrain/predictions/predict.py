@@ -50,6 +50,7 @@ NOISE_CODE = (
     "predictions/predict_config.py",
     "training/config.py",
     "training/model_noise.py",
+    "training/noised_images.py",
     "training/randaugment.py",
     "training/views.py",
 )
@@ -85,9 +86,7 @@ class Predictor:
         self.hardware: Hardware = resolve(config)
         self.batch_size = config.predict_batch_size if noised is None else BATCH_SIZE
         self.noised = noised
-        model, about = load_model(model_folder)
-        if noised is not None:
-            model = noised.model(model_folder)
+        model, about = load_model(model_folder) if noised is None else noised.load(model_folder)
         self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
         self.classes: list[str] = about["label_names"]
         self.pretrained: dict[str, Any] = about["pretrained_cfg"]

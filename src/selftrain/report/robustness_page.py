@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from selftrain.evaluation.robustness.figures import ALEXNET, robustness_figures, scalars
-from selftrain.evaluation.robustness.table import table_runs
 from selftrain.files import read_json, write_json
 from selftrain.report.charts import attack_chart, error_chart
 from selftrain.report.mlflow_figures import log_figures
@@ -20,8 +19,6 @@ def write_robustness(tables: Path, names: Collection[str] | None, reference: str
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     figures = robustness_figures(tables, names, reference)
-    order = _in_order(tables, list(figures))
-    figures = {name: figures[name] for name in order}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", figures)
     environment = Environment(
@@ -45,19 +42,6 @@ def write_robustness(tables: Path, names: Collection[str] | None, reference: str
         run_id = read_json(tables / name / "run.json", "dvc repro")["mlflow_run_id"]
         log_figures(name, run_id, {f"robustness/{key}": value for key, value in scalars(own).items()})
     _print(figures, reference)
-
-
-def _in_order(tables: Path, names: list[str]) -> list[str]:
-    """Teachers before their students."""
-    teachers = {
-        folder.name: read_json(folder / "run.json", "dvc repro").get("teacher") for folder in table_runs(tables, names)
-    }
-
-    def depth(name: str) -> int:
-        teacher = teachers.get(name)
-        return 0 if teacher not in teachers else 1 + depth(teacher)
-
-    return sorted(names, key=lambda name: (depth(name), name not in teachers.values(), name))
 
 
 def _names(figures: dict[str, dict[str, Any]], suite: str) -> list[str]:

@@ -31,7 +31,7 @@ from selftrain.progress import progress_bar
 from selftrain.training.clean_images import CleanImages, in_batches
 from selftrain.training.config import NoiseConfig
 from selftrain.training.loading import ImageIndex, ImageLoader, load_index
-from selftrain.training.views import view
+from selftrain.training.noised_images import NoisedImages
 from selftrain.training.workers import in_order
 
 CODE = (
@@ -55,6 +55,7 @@ CODE = (
     "training/config.py",
     "training/loading.py",
     "training/models.py",
+    "training/noised_images.py",
     "training/randaugment.py",
     "training/views.py",
     "training/workers.py",
@@ -179,7 +180,8 @@ class Suites:
         for turn in range(self.config.passes):
             for index in (self.validation, self.test):
                 batches = in_batches(np.arange(len(index)), self.batch_size)
-                views = _Views(ImageLoader(index), batches, self.subject, noise, mixed_int(self.seed, turn))
+                clean = (ImageLoader(index), batches, self.subject.size, self.subject.crop_fraction)
+                views = NoisedImages(*clean, noise, (mixed_int(self.seed, turn),))
                 for rows, images in zip(
                     batches, in_order(views, range(len(batches)), self._workers(batches)), strict=True
                 ):
@@ -228,20 +230,6 @@ class Suites:
             print(f"{folder}: {len(broken)} broken images left out; the first is {broken[0]}")
         columns = _stacked(iter(found))
         return {"key": np.arange(len(columns["label"]), dtype=np.int64), **columns}
-
-
-class _Views(CleanImages):
-    """Random views, a function of (seed, key)."""
-
-    def __init__(
-        self, loader: ImageLoader, batches: list[NDArray[np.int64]], subject: Subject, noise: NoiseConfig, seed: int
-    ) -> None:
-        super().__init__(loader, batches, subject.size, subject.crop_fraction)
-        self.noise, self.seed = noise, seed
-
-    def square(self, row: int) -> NDArray[np.uint8]:
-        noise_seed = mixed_int(self.seed, int(self.loader.index.keys[row]))
-        return view(self.loader.image(row), "image", self.size, self.crop_fraction, self.noise, noise_seed)
 
 
 def _columns(index: ImageIndex, rows: NDArray[np.int64], level: float, log_probs: torch.Tensor) -> Columns:

@@ -53,11 +53,12 @@ def read_suite(folder: Path, suite: str) -> "dict[str, pl.DataFrame]":
 
 
 def table_runs(tables: Path, names: Collection[str] | None) -> list[Path]:
-    """The runs that have robustness tables, of those named. Raises UserError if there is none.
+    """The runs that have robustness tables, of those named and in that order. Raises UserError if there is none.
 
     DVC leaves the tables of a run that was taken out of the params file where they are: hence the names.
     """
-    runs = sorted(path.parent for path in tables.glob("*/run.json") if names is None or path.parent.name in names)
+    there = {path.parent.name: path.parent for path in sorted(tables.glob("*/run.json"))}
+    runs = [there[name] for name in (there if names is None else names) if name in there]
     if not runs:
         raise UserError(f"{tables}: no robustness tables there; run `dvc repro pipelines/robustness/dvc.yaml`")
     return runs
