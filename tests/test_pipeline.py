@@ -58,15 +58,20 @@ class Project:
             return sorted(connection.execute("select name, status from runs").fetchall())
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The repository with one teacher, two rounds and few steps, reproduced once."""
-    folder = tmp_path_factory.mktemp("repository") / "selftrain"
+def copy_of_repository(folder: Path) -> Project:
+    """What the main job needs of the repository, in a new folder."""
     folder.mkdir()
     for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    made = Project(folder)
+    return Project(folder)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The repository with one teacher, two rounds and few steps, reproduced once."""
+    folder = tmp_path_factory.mktemp("repository") / "selftrain"
+    made = copy_of_repository(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     del params["supervised"]["labeled_only"]
     del params["rounds"]["student3"]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.test_pipeline import Project
+from tests.test_pipeline import Project, copy_of_repository
 
 LITE = "noisy_student_lite"
 
@@ -19,14 +19,8 @@ LITE = "noisy_student_lite"
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The repository with its pipelines, shortened."""
     folder = tmp_path_factory.mktemp("pipelines") / "selftrain"
-    folder.mkdir()
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
-    for name in ("src", "pipelines"):
-        shutil.copytree(
-            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock", ".gitignore")
-        )
-    made = Project(folder)
+    made = copy_of_repository(folder)
+    shutil.copytree(ROOT / "pipelines", folder / "pipelines", ignore=shutil.ignore_patterns("dvc.lock", ".gitignore"))
     lite = folder / "pipelines" / LITE / "params.yaml"
     params = yaml.safe_load(lite.read_text())
     params["runs"] = ["teacher", "labeling_teacher", "labeling_teacher_leaky", "noisy_student", "noisy_student_leaky"]
