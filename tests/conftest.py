@@ -108,9 +108,7 @@ def digits_rounds(digits_corpus: Path, tmp_path_factory: pytest.TempPathFactory)
                 write_part(folder / "predictions" / run / split, shard, part, classes, run)
     for round_, teacher in (("student1", "teacher"), ("student2", "student1")):
         table = folder / "predictions" / teacher / "unlabeled"
-        select(
-            SelectConfig(threshold=0.5), 0, table, digits_corpus / "duplicates.parquet", folder / "selections" / round_
-        )
+        select(SelectConfig(threshold=0.5), 0, table, digits_corpus, folder / "selections" / round_)
     (folder / "params.yaml").write_text(
         "supervised: {teacher: {}}\n"
         "rounds: {student1: {teacher: teacher}, student2: {teacher: student1}}\n"

@@ -61,7 +61,7 @@ class Project:
 def copy_of_repository(folder: Path) -> Project:
     """What the main job needs of the repository, in a new folder."""
     folder.mkdir()
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
+    for name in ("params.yaml", "dvc.yaml", "corrections.parquet", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     return Project(folder)

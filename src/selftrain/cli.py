@@ -124,6 +124,7 @@ def select(
     predictions: Annotated[Path, typer.Option(help="The teacher's table of the unlabeled split.")],
     out: Out,
     corpus: Corpus = CORPUS,
+    corrections: Annotated[Path | None, typer.Option(help="What people said of single images.")] = None,
     params: Params = PARAMS,
 ) -> None:
     """Decide on every unlabeled image: kept, how often, or why not."""
@@ -134,13 +135,8 @@ def select(
 
     values = load_params(params)
     with sole_writer(out):
-        run_select(
-            select_config(values, round_, str(params)),
-            load_seed(values, params),
-            predictions,
-            corpus / "duplicates.parquet",
-            out,
-        )
+        config = select_config(values, round_, str(params))
+        run_select(config, load_seed(values, params), predictions, corpus, out, corrections)
 
 
 @app.command()

@@ -99,7 +99,7 @@ def test_examples_are_what_their_group_says(tables: tuple[Path, Path, pl.DataFra
     groups = {name: group for (name,), group in examples.group_by("group", maintain_order=True)}
     assert groups["surest"]["key"].to_list() == kept["key"].to_list()[:10]
     assert groups["least sure kept"]["confidence"].to_list() == sorted(kept["confidence"].to_list())[:10]
-    assert set(groups["rejected"]["decision"]) == {"low_confidence"}
+    assert set(groups["below the threshold"]["decision"]) == {"low_confidence"}
     assert groups["flipped"]["key"].to_list() == [9, 7]
     wrong = groups["wrong and kept"]
     assert (wrong["truth"] != wrong["label"]).all()

@@ -2,6 +2,7 @@ import math
 import random
 import statistics
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selftrain.corpus.keys import make_key
+from selftrain.corpus.keys import make_key, part_name, shard_of
 from selftrain.counters import mix
 from selftrain.errors import UserError
 from selftrain.files import read_json
+from selftrain.predictions.balance import plan_classes
 from selftrain.predictions.config import SelectConfig, select_config
-from selftrain.predictions.select import plan_classes, select
+from selftrain.predictions.corrections import no_corrections
+from selftrain.predictions.select import select
 from selftrain.predictions.selection import scan_selection
 from selftrain.predictions.table import PredictionPart, write_part
 
 CLASSES = ["a", "b", "c"]
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
 SHARD = 7
 
 Rows = list[tuple[int, float]]
@@ -38,42 +42,85 @@ def write_predictions(folder: Path, rows: Rows) -> list[int]:
     return keys
 
 
-def write_repeats(path: Path, repeats: dict[int, str]) -> Path:
+def write_corpus(folder: Path, repeats: dict[int, str], keys: list[int] | None = None) -> Path:
+    """As much of a corpus as ``select`` looks at: repeats, and the unlabeled split's manifest."""
+    folder.mkdir(parents=True)
     schema = {"key": pl.Int64, "kind": pl.String, "of_key": pl.Int64}
-    pl.DataFrame([(key, kind, 0) for key, kind in repeats.items()], schema=schema, orient="row").write_parquet(path)
+    kinds = [(key, kind, 0) for key, kind in repeats.items()]
+    pl.DataFrame(kinds, schema=schema, orient="row").write_parquet(folder / "duplicates.parquet")
+    manifest = folder / "unlabeled" / "manifest"
+    manifest.mkdir(parents=True)
+    columns = {"format": "PNG", "shard": "s", "offset": 0, "size": 0}
+    types = {"offset": pl.Int64, "size": pl.Int32}
+    for shard in {shard_of(key) for key in keys or []}:
+        rows = [{"key": key, "sha256": sha256(key)} | columns for key in keys or [] if shard_of(key) == shard]
+        pl.DataFrame(rows, schema_overrides=types).write_parquet(manifest / part_name(shard))
+    return folder
+
+
+def sha256(key: int) -> bytes:
+    return key.to_bytes(32, "big", signed=True)
+
+
+def correction(key: int, label: str | None = None, **other: Any) -> dict[str, Any]:
+    """A row of corrections.parquet: rejected without a label."""
+    row = {
+        "key": key,
+        "action": "correct" if label else "reject",
+        "label": label,
+        "who": "me",
+        "when": NOW,
+        "sha256": sha256(key),
+    }
+    return row | other
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pl.DataFrame(rows, schema=no_corrections().schema).write_parquet(path)
     return path
 
 
 def brute_force(
-    keys: list[int], rows: Rows, repeats: dict[int, str], config: SelectConfig, seed: int
+    keys: list[int], rows: Rows, repeats: dict[int, str], config: SelectConfig, seed: int, said: dict[int, str | None]
 ) -> dict[int, Any]:
     threshold = float(np.float32(config.threshold))
     repeats = repeats if config.repeats == "drop" else {}
+    said = {key: label for key, label in said.items() if repeats.get(key) != "leak"}
+    repeats = {key: kind for key, kind in repeats.items() if key not in said}
+    corrected = {key: CLASSES.index(label) for key, label in said.items() if label}
 
     def sampled(key: int) -> bool:
         return config.share == 1 or int(mix(seed, 1, key)) < config.share * 2**64
 
     def usable(key: int) -> bool:
-        return key not in repeats and sampled(key)
+        return key not in repeats and key not in said and sampled(key)
 
     candidates: dict[int, list[tuple[float, int]]] = {}
     for key, (label, confidence) in zip(keys, rows, strict=True):
         if usable(key) and float(np.float32(confidence)) > threshold:
             candidates.setdefault(label, []).append((-float(np.float32(confidence)), key))
+    by_hand = {label: [key for key, own in corrected.items() if own == label] for label in range(len(CLASSES))}
     quota = config.per_class
     if quota == "auto":
-        quota = math.ceil(statistics.median(len(members) for members in candidates.values()))
+        sizes = [len(candidates.get(label, [])) + len(by_hand[label]) for label in by_hand]
+        quota = math.ceil(statistics.median(size for size in sizes if size))
     if quota == "all":
-        return brute_force_unbalanced(keys, rows, repeats, threshold, sampled)
+        unbalanced = brute_force_unbalanced(keys, rows, repeats, threshold, sampled)
+        return unbalanced | {key: ("corrected", 1) if label else ("rejected", 0) for key, label in said.items()}
     copies = {}
-    for members in candidates.values():
-        kept = [key for _, key in sorted(members)[:quota]]
-        total = min(quota, len(kept) * config.max_copies)
+    for label in by_hand:
+        first = [key for _, key in sorted(candidates.get(label, []))]
+        kept = first[: max(0, quota - len(by_hand[label]))] + by_hand[label]
+        if not kept:
+            continue
+        total = max(len(kept), min(quota, len(kept) * config.max_copies))
         lots = sorted(kept, key=lambda key: int(mix(seed, key)))
         copies.update({key: total // len(kept) + (place < total % len(kept)) for place, key in enumerate(lots)})
     result = {}
     for key, (_, confidence) in zip(keys, rows, strict=True):
-        if key in repeats:
+        if key in said:
+            result[key] = ("corrected", copies[key]) if said[key] else ("rejected", 0)
+        elif key in repeats:
             result[key] = (repeats[key], 0)
         elif not sampled(key):
             result[key] = ("not_sampled", 0)
@@ -112,6 +159,7 @@ CONFIDENCE = st.sampled_from([0.0, 0.1, 0.3, 0.30000001, 0.5, 0.75, 0.9, 1.0, ma
     repeated=st.sampled_from(["drop", "keep"]),
     max_copies=st.integers(1, 4),
     seed=st.integers(0, 5),
+    words=st.lists(st.sampled_from([None, *CLASSES]), max_size=12),
 )
 def test_against_brute_force(
     tmp_path_factory: pytest.TempPathFactory,
@@ -122,6 +170,7 @@ def test_against_brute_force(
     share: float,
     repeated: Any,
     seed: int,
+    words: list[str | None],
 ) -> None:
     folder = tmp_path_factory.mktemp("select")
     keys = write_predictions(folder / "p", rows)
@@ -129,14 +178,16 @@ def test_against_brute_force(
     config = SelectConfig(
         threshold=threshold, per_class=per_class, max_copies=max_copies, share=share, repeats=repeated
     )
-    path = write_repeats(folder / "repeats.parquet", repeats)
-    if not any(k not in repeats and float(np.float32(c)) > threshold for k, (_, c) in zip(keys, rows, strict=True)):
-        return
+    said = dict(zip(random.Random(len(rows)).sample(keys, len(keys)), words, strict=False))
+    corpus = write_corpus(folder / "corpus", repeats, keys)
+    corrections = write_rows(folder / "corrections.parquet", [correction(key, label) for key, label in said.items()])
     try:
-        summary = select(config, seed, folder / "p", path, folder / "out")
+        summary = select(config, seed, folder / "p", corpus, folder / "out", corrections)
     except UserError:
+        assert not any(label for key, label in said.items() if repeats.get(key) != "leak" or repeated == "keep")
         assert not any(
             (k not in repeats or repeated == "keep")
+            and k not in said
             and (share == 1 or int(mix(seed, 1, k)) < share * 2**64)
             and float(np.float32(c)) > float(np.float32(threshold))
             for k, (_, c) in zip(keys, rows, strict=True)
@@ -144,37 +195,41 @@ def test_against_brute_force(
         return
     table = scan_selection(folder / "out").collect()
     decided = {row["key"]: (row["decision"], row["copies"]) for row in table.iter_rows(named=True)}
-    assert decided == brute_force(keys, rows, repeats, config, seed)
+    assert decided == brute_force(keys, rows, repeats, config, seed, said)
+    for row in table.filter(pl.col("decision") == "corrected").iter_rows(named=True):
+        assert (CLASSES[row["label"]], row["confidence"]) == (said[row["key"]], 1.0)
     assert table["key"].to_list() == keys
     assert sum(summary["decisions"].values()) == summary["images"] == len(rows)
 
 
 def test_the_papers_plan() -> None:
-    quota, plans = plan_classes({0: 200_000, 1: 130_000, 2: 50_000, 3: 100}, 130_000, 10**6)
+    quota, plans = plan_classes({0: 200_000, 1: 130_000, 2: 50_000, 3: 100}, {}, 130_000, 10**6)
     assert quota == 130_000
     assert [(plan.kept, plan.kept * plan.copies + plan.extra) for plan in plans] == [
         (130_000, 130_000), (130_000, 130_000), (50_000, 130_000), (100, 130_000),
     ]  # fmt: skip
-    _, (bounded,) = plan_classes({0: 100}, 130_000, 10)
+    _, (bounded,) = plan_classes({0: 100}, {}, 130_000, 10)
     assert (bounded.copies, bounded.extra) == (10, 0)
-    assert plan_classes({0: 1, 1: 4, 2: 0}, "auto", 3)[0] == 3, "the median of the classes that have any, rounded up"
+    assert plan_classes({0: 1, 1: 4, 2: 0}, {}, "auto", 3)[0] == 3, (
+        "the median of the classes that have any, rounded up"
+    )
 
 
 def test_nan_is_never_kept_and_all_nan_is_an_error(tmp_path: Path) -> None:
-    repeats = write_repeats(tmp_path / "r.parquet", {})
+    corpus = write_corpus(tmp_path / "c", {})
     write_predictions(tmp_path / "p", [(0, math.nan), (0, 0.9)])
-    select(SelectConfig(threshold=0), 0, tmp_path / "p", repeats, tmp_path / "out")
+    select(SelectConfig(threshold=0), 0, tmp_path / "p", corpus, tmp_path / "out")
     assert scan_selection(tmp_path / "out").collect()["decision"].to_list() == ["low_confidence", "kept"]
     write_predictions(tmp_path / "q", [(0, math.nan)])
     with pytest.raises(UserError, match="every confidence is NaN"):
-        select(SelectConfig(threshold=0), 0, tmp_path / "q", repeats, tmp_path / "out")
+        select(SelectConfig(threshold=0), 0, tmp_path / "q", corpus, tmp_path / "out")
 
 
 def test_folders_may_have_any_name(tmp_path: Path) -> None:
     folder = tmp_path / 'it\'s a "test" {x} é'
     write_predictions(folder / "p", [(0, 0.4), (1, 0.62)])
-    repeats = write_repeats(folder / "r.parquet", {})
-    assert select(SelectConfig(threshold=0.5), 0, folder / "p", repeats, folder / "out")["decisions"]["kept"] == 1
+    corpus = write_corpus(folder / "c", {})
+    assert select(SelectConfig(threshold=0.5), 0, folder / "p", corpus, folder / "out")["decisions"]["kept"] == 1
 
 
 def test_nothing_left_says_how_far_the_threshold_is(tmp_path: Path) -> None:
@@ -182,19 +237,19 @@ def test_nothing_left_says_how_far_the_threshold_is(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"select.threshold: 0.9 filters out every image.*of those that may be used is 0.620"
     ):
-        select(SelectConfig(threshold=0.9), 0, tmp_path / "p", write_repeats(tmp_path / "r", {}), tmp_path / "out")
-    every = write_repeats(tmp_path / "every", {make_key("unlabeled", 0, place): "leak" for place in range(2)})
-    with pytest.raises(UserError, match=r"leaks, duplicates and `select.share` leave no image at all"):
+        select(SelectConfig(threshold=0.9), 0, tmp_path / "p", write_corpus(tmp_path / "c", {}), tmp_path / "out")
+    every = write_corpus(tmp_path / "every", {make_key("unlabeled", 0, place): "leak" for place in range(2)})
+    with pytest.raises(UserError, match=r"leaks, duplicates, rejected images and `select.share` leave no image at all"):
         select(SelectConfig(threshold=0.1), 0, tmp_path / "p", every, tmp_path / "out")
 
 
 def test_the_same_input_gives_the_same_bytes_and_the_seed_moves_the_copies(tmp_path: Path) -> None:
     rows = [(number % 2 if number < 40 else 0, 0.5 + number / 1000) for number in range(100)]
     write_predictions(tmp_path / "p", rows)
-    repeats = write_repeats(tmp_path / "r.parquet", {})
+    corpus = write_corpus(tmp_path / "c", {})
     config = SelectConfig(per_class=35)
     digests = [
-        select(config, seed, tmp_path / "p", repeats, tmp_path / f"out{number}")["digest"]
+        select(config, seed, tmp_path / "p", corpus, tmp_path / f"out{number}")["digest"]
         for number, seed in enumerate((1, 1, 2))
     ]
     assert digests[0] == digests[1] != digests[2]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from selftrain.corpus.truth import NO_CLASS
 from selftrain.counters import mix
-from selftrain.predictions.selection import KEPT, LOW_CONFIDENCE, scan_selection
+from selftrain.predictions.selection import CORRECTED, KEPT, LOW_CONFIDENCE, scan_selection
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,11 +21,12 @@ def select_examples(selection: Path | None, flipped: "pl.DataFrame | None", trut
     groups = []
     if selection is not None:
         rows = scan_selection(selection).join(known, on="key", how="left")
-        kept, rejected = pl.col("decision") == KEPT, pl.col("decision") == LOW_CONFIDENCE
+        kept, unsure = pl.col("decision") == KEPT, pl.col("decision") == LOW_CONFIDENCE
         groups += [
             _named("surest", _first(rows.filter(kept), count, "confidence", descending=True)),
             _named("least sure kept", _first(rows.filter(kept), count, "confidence")),
-            _named("rejected", _sample(rows.filter(rejected), count)),
+            _named("corrected", _sample(rows.filter(pl.col("decision") == CORRECTED), count)),
+            _named("below the threshold", _sample(rows.filter(unsure), count)),
             _named("wrong and kept", _first(rows.filter(kept & _wrong()), count, "confidence", descending=True)),
             _named(
                 "out of domain and kept",

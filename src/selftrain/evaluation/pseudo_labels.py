@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from selftrain.corpus.truth import NO_CLASS
-from selftrain.predictions.selection import KEPT, scan_selection
+from selftrain.predictions.selection import TRAINED_ON, scan_selection
 from selftrain.predictions.table import prediction_parts
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def pseudo_label_metrics(counts: "pl.DataFrame") -> dict[str, Any]:
     """Coverage, and where truth is known, accuracy of the kept and of all pseudo-labels."""
     import polars as pl
 
-    kept = counts.filter(pl.col("decision") == KEPT)
+    kept = counts.filter(pl.col("decision").is_in(TRAINED_ON))
 
     def total(rows: pl.DataFrame, column: str) -> int:
         return int(rows[column].sum())
@@ -83,7 +83,7 @@ def class_balance(counts: "pl.DataFrame", classes: list[str]) -> "pl.DataFrame":
     """``class, predicted, kept, balanced``: images a class before the filter, after it, and in the balanced epoch."""
     import polars as pl
 
-    kept = pl.col("decision") == KEPT
+    kept = pl.col("decision").is_in(TRAINED_ON)
     by_class = counts.group_by("label").agg(
         pl.col("images").sum().alias("predicted"),
         pl.col("images").filter(kept).sum().alias("kept"),

@@ -1,18 +1,16 @@
-"""The stage ``select``: filter by confidence, balance the classes, drop leaks and duplicates.
+"""The stage ``select``: filter by confidence, balance the classes, drop leaks and duplicates, apply corrections.
 
 Noisy Student (Xie et al. 2020, arXiv 1911.04252), Section 3.1: of the images above the threshold, every
-class keeps its K most confident; a class with fewer repeats some at random until it has K.
+class keeps its K most confident; a class with fewer repeats some at random until it has K. What a person corrected
+is of its class before anything that a teacher is sure of.
 
 The table is never held in memory: one scan counts, DuckDB finds each class's cut-off (spilling to disk if
 it must), and a pass over the parts writes the decisions.
 """
 
 import hashlib
-import math
 import shutil
-import statistics
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,9 @@ from selftrain.counters import mix
 from selftrain.errors import UserError
 from selftrain.files import atomic_path, write_json
 from selftrain.predictions import selection
+from selftrain.predictions.balance import ClassPlan, plan_classes
 from selftrain.predictions.config import SelectConfig
+from selftrain.predictions.corrections import check_corrections, decided_by_hand, read_corrections
 from selftrain.predictions.table import prediction_classes, prediction_parts
 from selftrain.progress import progress_bar
 
@@ -41,7 +41,7 @@ CANDIDATES = """
 CREATE VIEW candidates AS
 SELECT key, label, confidence FROM predictions
 WHERE confidence > {threshold}::FLOAT AND NOT isnan(confidence) AND in_sample(key)
-    AND key NOT IN (SELECT key FROM repeats)
+    AND key NOT IN (SELECT key FROM decided)
 """
 
 LAST_KEPT = """
@@ -54,68 +54,43 @@ SELECT label, confidence, key FROM (
 LAST_WITH_EXTRA_COPY = """
 SELECT label, lot FROM (
     SELECT label, extra, lot, row_number() OVER (PARTITION BY label ORDER BY lot) AS rank
-    FROM (SELECT label, extra, draw_lot(key) AS lot FROM candidates JOIN plan USING (label) WHERE plan.extra > 0)
+    FROM (
+        SELECT label, extra, draw_lot(key) AS lot
+        FROM (
+            SELECT key, label FROM candidates
+            UNION ALL SELECT key, to_label AS label FROM decided WHERE to_label IS NOT NULL
+        ) JOIN plan USING (label) WHERE plan.extra > 0
+    )
 ) WHERE rank = extra
 """
 
 
-@dataclass(frozen=True)
-class ClassPlan:
-    """How one class is brought to its quota."""
-
-    label: int
-    candidates: int
-    """Images that passed the filter."""
-    kept: int
-    copies: int
-    """Copies of every kept image."""
-    extra: int
-    """Kept images that get one copy more."""
-
-
-def plan_classes(
-    candidates: dict[int, int], per_class: int | str, max_copies: int
-) -> tuple[int | None, list[ClassPlan]]:
-    """From the images that passed the filter, by class, to the quota K (None: no balancing) and each class's plan."""
-    if per_class == "all":
-        return None, [ClassPlan(label, count, count, 1, 0) for label, count in sorted(candidates.items())]
-    present = [count for count in candidates.values() if count > 0]
-    quota = math.ceil(statistics.median(present)) if per_class == "auto" else int(per_class)
-    plans = []
-    for label, count in sorted(candidates.items()):
-        kept = min(count, quota)
-        copies, extra = divmod(min(quota, kept * max_copies), kept) if kept else (0, 0)
-        plans.append(ClassPlan(label, count, kept, copies, extra))
-    return quota, plans
-
-
-def select(config: SelectConfig, seed: int, predictions: Path, repeats: Path, out: Path) -> dict[str, Any]:
+def select(
+    config: SelectConfig, seed: int, predictions: Path, corpus: Path, out: Path, corrections: Path | None = None
+) -> dict[str, Any]:
     """Decide on every image of ``predictions`` (the unlabeled split's table) and write the selection to ``out``.
 
-    ``repeats`` is the corpus's ``duplicates.parquet``. Returns the summary that is written to ``summary.json``.
+    ``corrections`` is what people said of single images. Returns the summary that is written to ``summary.json``.
 
-    Raises UserError if nothing passes the filter.
+    Raises UserError if nothing passes the filter, and for corrections that do not fit the corpus.
     """
     import duckdb
-    import polars as pl
 
-    if not repeats.is_file():
-        raise UserError(f"{repeats}: no such file; `dvc repro ingest` makes it")
     classes = prediction_classes(predictions)
     parts = prediction_parts(predictions)
+    decided = _decided_before(corpus, classes, config, corrections)
+    by_hand = dict(decided.drop_nulls("to_label").group_by("to_label").len().iter_rows())
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill}'")
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")
         connection.read_parquet([str(part) for part in parts]).create_view("predictions")
-        kinds = pl.read_parquet(repeats, columns=["key", "kind"], glob=False)
-        kinds = kinds if config.repeats == "drop" else kinds.clear()
-        connection.register("repeats", kinds.to_arrow())
+        connection.register("decided", decided.to_arrow())
         _create_in_sample(connection, config.share, seed)
         connection.execute(CANDIDATES.format(threshold=config.threshold))
         counts = dict(connection.execute("SELECT label, count(*) FROM candidates GROUP BY label").fetchall())
-        if not counts:
+        if not counts and not by_hand:
             raise UserError(_nothing_passed(connection, config.threshold, predictions))
-        quota, plans = plan_classes(counts, config.per_class, config.max_copies)
+        quota, plans = plan_classes(counts, by_hand, config.per_class, config.max_copies)
         plan = _cutoffs(connection, plans, seed)
 
     shutil.rmtree(out, ignore_errors=True)
@@ -123,11 +98,11 @@ def select(config: SelectConfig, seed: int, predictions: Path, repeats: Path, ou
     totals: dict[tuple[int, str], tuple[int, int]] = {}
     with progress_bar(f"select {out.name}", total=len(parts)) as advance:
         for part in parts:
-            decided = _decide(part, kinds, plan, config, seed)
+            rows = _decide(part, decided, plan, config, seed)
             with atomic_path(out / part.name) as temporary:
-                decided.write_parquet(temporary, compression="zstd")
+                rows.write_parquet(temporary, compression="zstd")
             digest.update((out / part.name).read_bytes())
-            for label, decision, images, copies in _count(decided).iter_rows():
+            for label, decision, images, copies in _count(rows).iter_rows():
                 before = totals.get((label, decision), (0, 0))
                 totals[label, decision] = (before[0] + images, before[1] + copies)
             advance()
@@ -137,6 +112,31 @@ def select(config: SelectConfig, seed: int, predictions: Path, repeats: Path, ou
     }
     write_json(out / "summary.json", summary)
     return summary
+
+
+def _decided_before(corpus: Path, classes: list[str], config: SelectConfig, corrections: Path | None) -> "pl.DataFrame":
+    """``key, kind, to_label`` of the images that are decided on whatever the teacher says.
+
+    Held-out images' copies are leaks whatever a person says of them; a person's word comes before "duplicate".
+    """
+    import polars as pl
+
+    repeats = corpus / "duplicates.parquet"
+    if not repeats.is_file():
+        raise UserError(f"{repeats}: no such file; `dvc repro ingest` makes it")
+    kinds = pl.read_parquet(repeats, columns=["key", "kind"], glob=False)
+    kinds = kinds if config.repeats == "drop" else kinds.clear()
+    kinds = kinds.with_columns(to_label=pl.lit(None, pl.Int32))
+    if corrections is None:
+        return kinds
+    told = read_corrections(corrections)
+    check_corrections(told, corrections, classes, corpus / "unlabeled")
+    by_hand = decided_by_hand(told, classes)
+    leaks = kinds.filter(pl.col("kind") == selection.LEAK)
+    if vain := len(by_hand.join(leaks, on="key", how="semi")):
+        print(f"{corrections}: {vain} corrected images are copies of held-out images, and stay out as leaks")
+    by_hand = by_hand.join(leaks, on="key", how="anti")
+    return pl.concat([kinds.join(by_hand, on="key", how="anti"), by_hand])
 
 
 def _cutoffs(connection: "duckdb.DuckDBPyConnection", plans: list[ClassPlan], seed: int) -> "pl.DataFrame":
@@ -179,8 +179,10 @@ def _create_in_sample(connection: "duckdb.DuckDBPyConnection", share: float, see
     connection.create_function("in_sample", sampled, ["BIGINT"], "BOOLEAN", type="arrow")  # type: ignore[call-overload]
 
 
-def _decide(part: Path, kinds: "pl.DataFrame", plan: "pl.DataFrame", config: SelectConfig, seed: int) -> "pl.DataFrame":
-    """One part's decisions, rows in the part's order; ``kinds`` has the leaks and duplicates."""
+def _decide(
+    part: Path, decided: "pl.DataFrame", plan: "pl.DataFrame", config: SelectConfig, seed: int
+) -> "pl.DataFrame":
+    """One part's decisions, rows in the part's order; ``decided`` is what ``_decided_before`` returns."""
     import polars as pl
 
     rows = pl.read_parquet(part, columns=["key", "label", "confidence"], glob=False)
@@ -200,13 +202,19 @@ def _decide(part: Path, kinds: "pl.DataFrame", plan: "pl.DataFrame", config: Sel
         .otherwise(pl.lit(selection.KEPT))
     )
     extra = pl.col("last_lot").is_not_null() & (pl.col("lot") <= pl.col("last_lot"))
-    copies = pl.when(pl.col("decision") == selection.KEPT).then(pl.col("copies") + extra.cast(pl.Int64)).otherwise(0)
+    trained_on = pl.col("decision").is_in(selection.TRAINED_ON)
+    copies = pl.when(trained_on).then(pl.col("copies") + extra.cast(pl.Int64)).otherwise(0)
+    corrected = pl.col("to_label").is_not_null()
     return (
         rows.with_columns(
             lot=pl.Series(mix(seed, keys), dtype=pl.UInt64),
             sampled=pl.Series(in_sample(keys, config.share, seed), dtype=pl.Boolean),
         )
-        .join(kinds, on="key", how="left", maintain_order="left")
+        .join(decided, on="key", how="left", maintain_order="left")
+        .with_columns(
+            label=pl.coalesce("to_label", "label"),
+            confidence=pl.when(corrected).then(pl.lit(1.0, pl.Float32)).otherwise(confidence),
+        )
         .join(plan, on="label", how="left", maintain_order="left")
         .with_columns(decision=decision)
         .with_columns(copies=copies.cast(pl.Int32))
@@ -237,17 +245,21 @@ def _summary(
     images = sum(counts[0] for counts in totals.values())
     decisions = {decision: total(decision, 0) for decision in selection.DECISIONS}
     assert images == sum(decisions.values())
+
+    def trained_on(column: int, label: int | None = None) -> int:
+        return sum(total(decision, column, label) for decision in selection.TRAINED_ON)
+
     return {
         "images": images,
-        "coverage": decisions[selection.KEPT] / images,
+        "coverage": trained_on(0) / images,
         "decisions": decisions,
         "per_class_quota": quota,
         "threshold": config.threshold,
-        "unique_images": decisions[selection.KEPT],
-        "balanced_images": total(selection.KEPT, 1),
+        "unique_images": trained_on(0),
+        "balanced_images": trained_on(1),
         "per_class": {
             name: {decision: total(decision, 0, label) for decision in selection.DECISIONS}
-            | {"copies": total(selection.KEPT, 1, label)}
+            | {"copies": trained_on(1, label)}
             for label, name in enumerate(classes)
         },
         "digest": digest,
@@ -255,7 +267,7 @@ def _summary(
 
 
 def _nothing_passed(connection: "duckdb.DuckDBPyConnection", threshold: float, predictions: Path) -> str:
-    usable = "NOT isnan(confidence) AND in_sample(key) AND key NOT IN (SELECT key FROM repeats)"
+    usable = "NOT isnan(confidence) AND in_sample(key) AND key NOT IN (SELECT key FROM decided)"
     highest, highest_usable = (
         (connection.execute(f"SELECT max(confidence) FROM predictions WHERE {condition}").fetchone() or (None,))[0]
         for condition in ("NOT isnan(confidence)", usable)
@@ -264,8 +276,8 @@ def _nothing_passed(connection: "duckdb.DuckDBPyConnection", threshold: float, p
         return f"{predictions}: every confidence is NaN; the teacher did not learn, so train it anew"
     if highest_usable is None:
         return (
-            f"{predictions}: leaks, duplicates and `select.share` leave no image at all; look at "
-            "data/corpus/duplicates.parquet, or use a larger share"
+            f"{predictions}: leaks, duplicates, rejected images and `select.share` leave no image at all; look at "
+            "data/corpus/duplicates.parquet and corrections.parquet, or use a larger share"
         )
     return (
         f"select.threshold: {threshold:g} filters out every image of {predictions}; the highest confidence of those "

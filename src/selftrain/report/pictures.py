@@ -19,7 +19,8 @@ SIDE = 72
 CAPTIONS = {
     "surest": "the most confident of the kept",
     "least sure kept": "the last ones over the threshold and within the quota",
-    "rejected": "a random sample of those below the threshold",
+    "corrected": "labeled by a person; a random sample",
+    "below the threshold": "a random sample of those that were filtered out",
     "flipped": "labeled otherwise by this run than by its teacher",
     "wrong and kept": "kept with a label that hidden truth contradicts",
     "out of domain and kept": "kept, though they show none of the classes",

@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selftrain.errors import UserError
-from selftrain.predictions.selection import selection_parts
+from selftrain.predictions.selection import CORRECTED, selection_parts
 from selftrain.predictions.table import read_part
 from selftrain.training.loading import ImageIndex, load_index
+
+IMPOSSIBLE = np.float16(-30000)
+"""A log-probability that is zero as a probability at any temperature in use, and can be multiplied by zero."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +28,15 @@ class PseudoLabels:
 
 
 def load_pseudo_labels(split_folder: Path, selection: Path, predictions: Path, scratch: Path) -> PseudoLabels:
-    """Gather the images with copies from a selection, and their teacher's log-probabilities.
+    """Gather the images with copies from a selection, and their teacher's log-probabilities; a corrected image's are
+    those of the person who corrected it, who is sure.
 
     The log-probabilities go to a file in ``scratch`` that is mapped, not read: processes and loader workers
     share it, and it may be larger than memory.
     """
     index = load_index(split_folder)
-    copies = np.concatenate(
-        [pq.read_table(part, columns=["copies"]).column(0).to_numpy() for part in selection_parts(selection)]
-    )
-    keys = np.concatenate(
-        [pq.read_table(part, columns=["key"]).column(0).to_numpy() for part in selection_parts(selection)]
-    )
+    rows = [pq.read_table(part, columns=["key", "copies"]) for part in selection_parts(selection)]
+    keys, copies = (np.concatenate([table[name].to_numpy() for table in rows]) for name in ("key", "copies"))
     if not np.array_equal(keys, index.keys):
         raise UserError(f"{selection}: was made from other images than {split_folder} holds; run `dvc repro`")
     selected = copies > 0
@@ -52,7 +53,11 @@ def _gather_log_probs(
     gathered: np.memmap | None = None
     seen, written = 0, 0
     for part in selection_parts(selection):
-        rows = read_part(predictions / part.name).log_probs
+        rows = read_part(predictions / part.name).log_probs.copy()
+        decided = pq.read_table(part, columns=["label", "decision"])
+        corrected = pc.equal(decided["decision"], CORRECTED).to_numpy()
+        rows[corrected] = IMPOSSIBLE
+        rows[corrected, decided["label"].to_numpy()[corrected]] = 0
         if gathered is None:
             scratch.mkdir(parents=True, exist_ok=True)
             path = scratch / f"log_probs-{np.random.default_rng().integers(2**62)}.f16"

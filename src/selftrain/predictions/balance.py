@@ -1,0 +1,46 @@
+"""Balance: how many images of each class an epoch holds, and how often each is repeated.
+
+Noisy Student (Xie et al. 2020, arXiv 1911.04252), Section 3.1.
+"""
+
+import math
+import statistics
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ClassPlan:
+    """How one class is brought to its quota."""
+
+    label: int
+    candidates: int
+    """Images that passed the filter."""
+    kept: int
+    copies: int
+    """Copies of every kept and every corrected image."""
+    extra: int
+    """Of them, those that get one copy more."""
+
+
+def plan_classes(
+    candidates: dict[int, int], corrected: dict[int, int], per_class: int | str, max_copies: int
+) -> tuple[int | None, list[ClassPlan]]:
+    """From the images that passed the filter, by class, to the quota K (None: no balancing) and each class's plan.
+
+    ``corrected`` are those that people labeled: they come first, and all of them, even where they are more than K.
+    """
+    images = {label: candidates.get(label, 0) + corrected.get(label, 0) for label in {*candidates, *corrected}}
+    if per_class == "all":
+        return None, [
+            ClassPlan(label, candidates.get(label, 0), candidates.get(label, 0), 1, 0) for label in sorted(images)
+        ]
+    present = [count for count in images.values() if count > 0]
+    quota = math.ceil(statistics.median(present)) if per_class == "auto" else int(per_class)
+    plans = []
+    for label in sorted(images):
+        count, by_hand = candidates.get(label, 0), corrected.get(label, 0)
+        kept = min(count, max(0, quota - by_hand))
+        unique = kept + by_hand
+        copies, extra = divmod(max(unique, min(quota, unique * max_copies)), unique) if unique else (0, 0)
+        plans.append(ClassPlan(label, count, kept, copies, extra))
+    return quota, plans

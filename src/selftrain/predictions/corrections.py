@@ -1,0 +1,127 @@
+"""Corrections: what people said of unlabeled images, as a file that DVC tracks like any other input of ``select``.
+
+``corrections.parquet``, one row an image, sorted by key: ``key, action, label, who, when, sha256``. ``action`` is
+``reject`` (never select it) or ``correct`` (select it with ``label``, a class's name). ``sha256`` is the image's own:
+a key that has come to mean another image is noticed.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selftrain.corpus.keys import SPLITS, split_of
+from selftrain.corpus.lookup import find_rows
+from selftrain.errors import UserError
+from selftrain.files import atomic_path
+from selftrain.predictions.selection import CORRECTED, REJECTED
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CORRECTIONS = Path("corrections.parquet")
+REJECT, CORRECT = "reject", "correct"
+
+
+def no_corrections() -> "pl.DataFrame":
+    """The table without a row."""
+    import polars as pl
+
+    return pl.DataFrame(
+        schema={
+            "key": pl.Int64,
+            "action": pl.String,
+            "label": pl.String,
+            "who": pl.String,
+            "when": pl.Datetime("us", "UTC"),
+            "sha256": pl.Binary,
+        }
+    )
+
+
+def read_corrections(path: Path) -> "pl.DataFrame":
+    """The rows of a corrections file, sorted by key.
+
+    Raises UserError, naming the row, for a file that is no such table, an action that there is not, a label too many or
+    too few, and two rows of one image.
+    """
+    import polars as pl
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `git checkout {path}`, or `selftrain corrections export` makes it")
+    try:
+        table = pl.read_parquet(path, glob=False)
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"{path}: not a Parquet file ({' '.join(str(error).split())[:100]}); restore it") from None
+    expected = no_corrections().schema
+    if dict(table.schema) != dict(expected):
+        raise UserError(
+            f"{path}: expected the columns {_told(expected)}; found {_told(table.schema)}; export the corrections again"
+        )
+    for number, row in enumerate(table.iter_rows(named=True), start=1):
+        where = f"{path}: row {number} (key {row['key']})"
+        if row["key"] is None or row["sha256"] is None:
+            raise UserError(f"{where}: key and sha256 may not be empty; remove the row")
+        if row["action"] not in (REJECT, CORRECT):
+            raise UserError(f"{where}: there is no action '{row['action']}'; use '{REJECT}' or '{CORRECT}'")
+        if (row["label"] is None) == (row["action"] == CORRECT):
+            raise UserError(f"{where}: '{CORRECT}' takes a label, '{REJECT}' takes none; found {row['label']!r}")
+    twice = table.with_row_index("row", offset=1).filter(pl.col("key").is_duplicated()).sort("key", "row")
+    if len(twice):
+        first, second = twice.head(2).iter_rows(named=True)
+        raise UserError(
+            f"{path}: rows {first['row']} and {second['row']} are both of key {first['key']}: "
+            f"{told(first)}, and {told(second)}; keep one"
+        )
+    return table.sort("key")
+
+
+def check_corrections(corrections: "pl.DataFrame", path: Path, classes: list[str], unlabeled: Path) -> None:
+    """Raises UserError, naming the row, for keys, images and classes that the corpus does not have."""
+    import polars as pl
+
+    images = find_rows(unlabeled, [key for key in corrections["key"] if split_of_or_none(key) == "unlabeled"])
+    known = dict(images.select("key", pl.col("sha256").bin.encode("hex")).iter_rows())
+    for row in corrections.iter_rows(named=True):
+        where = f"{path}: the row of key {row['key']} ({told(row)})"
+        if row["key"] not in known:
+            split = split_of_or_none(row["key"])
+            reason = f"is a {split} image" if split not in (None, "unlabeled") else "is not in the corpus"
+            raise UserError(f"{where}: {reason}; only unlabeled images are corrected, so remove the row")
+        if known[row["key"]] != row["sha256"].hex():
+            raise UserError(
+                f"{where}: the key means another image than when it was corrected; remove the row, or return to the "
+                "corpus that it was made on"
+            )
+        if row["label"] is not None and row["label"] not in classes:
+            raise UserError(f"{where}: there is no class '{row['label']}'; there are: {', '.join(classes)}")
+
+
+def write_corrections(path: Path, corrections: "pl.DataFrame") -> None:
+    """Write the file whole or not at all; equal rows give equal bytes."""
+    schema = no_corrections().schema
+    with atomic_path(path) as temporary:
+        corrections.select(schema.names()).cast(dict(schema)).sort("key").write_parquet(temporary, compression="zstd")  # type: ignore[arg-type]
+
+
+def decided_by_hand(corrections: "pl.DataFrame", classes: list[str]) -> "pl.DataFrame":
+    """``key, kind, to_label``: what ``select`` makes of each correction."""
+    import polars as pl
+
+    index = pl.DataFrame(
+        {"label": classes, "to_label": range(len(classes))}, schema={"label": pl.String, "to_label": pl.Int32}
+    )
+    kind = pl.when(pl.col("action") == CORRECT).then(pl.lit(CORRECTED)).otherwise(pl.lit(REJECTED))
+    return corrections.join(index, on="label", how="left").select("key", kind.alias("kind"), "to_label")
+
+
+def told(row: "dict[str, object]") -> str:
+    """A correction in words."""
+    return f"{row['action']} to '{row['label']}'" if row["action"] == CORRECT else str(row["action"])
+
+
+def split_of_or_none(key: int) -> str | None:
+    """The split that a key belongs to; None if it is no key at all."""
+    return split_of(key) if 1 <= key // 10**14 <= len(SPLITS) else None
+
+
+def _told(schema: "pl.Schema") -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in schema.items())

@@ -1,0 +1,94 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from selftrain.corpus.keys import make_key
+from selftrain.errors import UserError
+from selftrain.predictions.config import SelectConfig
+from selftrain.predictions.corrections import check_corrections, no_corrections, read_corrections, write_corrections
+from selftrain.predictions.select import select
+from selftrain.predictions.selection import scan_selection
+from tests.conftest import ROOT
+from tests.predictions.test_select import CLASSES, correction, write_corpus, write_predictions, write_rows
+
+KEY, OTHER = make_key("unlabeled", 0, 0), make_key("unlabeled", 0, 1)
+
+
+def test_equal_rows_give_equal_bytes_in_any_order(tmp_path: Path) -> None:
+    rows = [correction(OTHER, "b"), correction(KEY)]
+    for name, order in (("one", rows), ("two", rows[::-1])):
+        write_corrections(tmp_path / name, pl.DataFrame(order, schema=no_corrections().schema))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert read_corrections(tmp_path / "one").rows(named=True) == rows[::-1]
+
+
+@pytest.mark.parametrize("path", ["corrections.parquet", "pipelines/noisy_student_lite/corrections.parquet"])
+def test_the_shipped_files_are_empty_and_whole(path: str) -> None:
+    assert len(read_corrections(ROOT / path)) == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([correction(KEY), correction(KEY, "b")], rf"rows 1 and 2 are both of key {KEY}: reject, and correct to 'b'; keep one"),
+        ([correction(OTHER), correction(KEY, action="remove")], rf"row 2 \(key {KEY}\): there is no action 'remove'"),
+        ([correction(KEY, action="correct")], r"row 1 .* 'correct' takes a label, 'reject' takes none; found None"),
+        ([correction(KEY, "a", action="reject")], r"found 'a'"),
+        ([correction(KEY, sha256=None)], r"row 1 .* key and sha256 may not be empty"),
+        ([correction(make_key("unlabeled", 9, 9))], r"the row of key 200000009000009 \(reject\): is not in the corpus"),
+        ([correction(make_key("test", 0, 0), "a")], r"\(correct to 'a'\): is a test image; only unlabeled images are"),
+        ([correction(-5)], r"key -5 \(reject\): is not in the corpus"),
+        ([correction(KEY, sha256=b"x" * 32)], r"the key means another image than when it was corrected"),
+        ([correction(KEY, "zebra")], r"there is no class 'zebra'; there are: a, b, c"),
+    ],
+)  # fmt: skip
+def test_wrong_rows_are_named(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+    corpus = write_corpus(tmp_path / "c", {}, [KEY, OTHER])
+    path = write_rows(tmp_path / "corrections.parquet", rows)
+    with pytest.raises(UserError, match=message):
+        check_corrections(read_corrections(path), path, CLASSES, corpus / "unlabeled")
+
+
+def test_a_file_that_is_something_else_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none: no such file; `git checkout"):
+        read_corrections(tmp_path / "none")
+    (tmp_path / "text").write_text("key,action")
+    with pytest.raises(UserError, match="text: not a Parquet file"):
+        read_corrections(tmp_path / "text")
+    pl.DataFrame({"key": ["a"]}).write_parquet(tmp_path / "other")
+    with pytest.raises(UserError, match=r"other: expected the columns key \(Int64\), .*; found key \(String\)"):
+        read_corrections(tmp_path / "other")
+
+
+def test_a_copy_of_a_held_out_image_stays_out_whatever_is_said(tmp_path: Path, capsys: Any) -> None:
+    keys = write_predictions(tmp_path / "p", [(0, 0.9), (1, 0.9), (2, 0.1)])
+    corpus = write_corpus(tmp_path / "c", {keys[0]: "leak", keys[1]: "duplicate"}, keys)
+    path = write_rows(tmp_path / "r", [correction(key, "c") for key in keys])
+    select(SelectConfig(threshold=0.5), 0, tmp_path / "p", corpus, tmp_path / "out", path)
+    assert scan_selection(tmp_path / "out").collect()["decision"].to_list() == ["leak", "corrected", "corrected"]
+    assert "1 corrected images are copies of held-out images" in capsys.readouterr().out
+
+
+def test_the_student_is_sure_of_a_corrected_label(digits_corpus: Path, digits_rounds: Path, tmp_path: Path) -> None:
+    import torch
+
+    from selftrain.algorithms.losses import with_temperature
+    from selftrain.training.pseudo_labels import load_pseudo_labels
+
+    predictions = digits_rounds / "predictions" / "teacher" / "unlabeled"
+    manifest = pl.read_parquet(digits_corpus / "unlabeled" / "manifest" / "*.parquet").sort("key")
+    chosen = manifest.row(700, named=True)
+    path = write_rows(tmp_path / "r", [correction(chosen["key"], "7", sha256=chosen["sha256"])])
+    select(SelectConfig(threshold=0.5), 0, predictions, digits_corpus, tmp_path / "s", path)
+    made = load_pseudo_labels(digits_corpus / "unlabeled", tmp_path / "s", predictions, tmp_path)
+    (place,) = np.flatnonzero(made.index.keys == chosen["key"])
+    log_probs = torch.from_numpy(np.array(made.log_probs))
+    targets = with_temperature(log_probs, 2.0)
+    assert targets[place].tolist() == [float(label == 7) for label in range(10)]
+    assert (made.epoch == place).sum() >= 1
+    others = np.arange(len(made.index)) != place
+    assert (targets[others].max(dim=1).values < 1).all()
+    assert np.isfinite(made.log_probs).all()
