@@ -71,4 +71,4 @@ lock: install ## Compile requirements.txt from pyproject.toml
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 
 clean: ## Remove everything that the pipeline made; not .venv, and not the DVC cache
-	rm -rf data models predictions selections evaluation report reports robustness mlruns mlflow.db .selftrain
+	rm -rf data models predictions selections evaluation review report reports robustness mlruns mlflow.db .selftrain

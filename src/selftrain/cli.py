@@ -162,6 +162,29 @@ def evaluate(
 
 
 @app.command()
+def review(
+    evaluation: Evaluation,
+    predictions: Annotated[Path, typer.Option(help="Folder of the runs' prediction tables.")],
+    selections: Annotated[Path, typer.Option(help="Folder of the rounds' selections.")],
+    out: Out,
+    corpus: Corpus = CORPUS,
+    params: Params = PARAMS,
+) -> None:
+    """List each round's most doubtful pseudo-labels, from every run's opinion."""
+    from selftrain.config import load_params, parse_section
+    from selftrain.evaluation.review import Chain
+    from selftrain.evaluation.review import review as run_review
+    from selftrain.evaluation.review_config import ReviewConfig
+    from selftrain.stage import sole_writer
+
+    values = load_params(params)
+    config = parse_section(values.get("review"), ReviewConfig, f"{params}: review")
+    teachers = {name: entry["teacher"] for name, entry in (values.get("rounds") or {}).items()}
+    with sole_writer(out):
+        run_review(Chain(teachers, predictions, selections), evaluation, corpus, config, out)
+
+
+@app.command()
 def robustness(
     model: Annotated[Path, typer.Option(help="The run's model folder.")],
     out: Out,

@@ -6,6 +6,7 @@ from selftrain.config import Section, did_you_mean, load_params, load_seed, pars
 from selftrain.corpus.config import DigitsConfig, IngestConfig
 from selftrain.errors import UserError
 from selftrain.evaluation.config import EvaluateConfig
+from selftrain.evaluation.review_config import ReviewConfig
 from selftrain.evaluation.robustness.config import RobustnessConfig
 from selftrain.hardware import HardwareConfig
 from selftrain.inspection.config import BrowseConfig
@@ -18,6 +19,7 @@ SECTIONS: dict[str, type[Section]] = {
     "ingest": IngestConfig,
     "predict": PredictConfig,
     "evaluate": EvaluateConfig,
+    "review": ReviewConfig,
     "robustness": RobustnessConfig,
     "browse": BrowseConfig,
     "hardware": HardwareConfig,

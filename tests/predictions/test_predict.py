@@ -136,3 +136,33 @@ def test_a_noised_teacher_labels_the_pool_otherwise_and_the_held_out_images_as_e
     before = {path: os.stat(path).st_mtime_ns for path in (project / "noised").rglob("*.parquet")}
     predict_noised(project, (noise,), out="noised")
     assert {path: os.stat(path).st_mtime_ns for path in (project / "noised").rglob("*.parquet")} == before
+
+
+def test_embeddings_are_the_penultimate_layer_and_leave_the_predictions_as_they_are(project: Path) -> None:
+    import shutil
+
+    from selftrain.predictions.embeddings import read_embeddings
+
+    run(project)
+    plain = {path.name: path.read_bytes() for path in (project / "out" / "unlabeled").glob("*.parquet")}
+
+    def with_embeddings(wanted: bool) -> None:
+        config = PredictConfig(embeddings=wanted)
+        predict(project / "model", project / "corpus", ["unlabeled", "test"], project / "out", config, 0, HARDWARE)
+
+    with_embeddings(True)
+    assert {path.name: path.read_bytes() for path in (project / "out" / "unlabeled").glob("*.parquet")} == plain
+    keys = np.concatenate([part.keys for _, part in iter_predictions(project / "out" / "unlabeled")])
+    rows = np.concatenate([part.log_probs for _, part in iter_predictions(project / "out" / "unlabeled")])
+    found = read_embeddings(project / "out" / "embeddings", {*keys.tolist(), 5})
+    np.testing.assert_array_equal(found.keys, keys)
+    classifier = timm.create_model(f"local-dir:{project / 'model'}", pretrained=True).eval().get_classifier()
+    logits = classifier(torch.from_numpy(found.vectors.astype(np.float32)))
+    np.testing.assert_allclose(logits.log_softmax(1).detach().numpy(), rows, atol=0.01)
+    some = read_embeddings(project / "out" / "embeddings", {int(keys[3])})
+    np.testing.assert_array_equal(some.vectors, found.vectors[3:4])
+    shutil.rmtree(project / "out" / "unlabeled")
+    with_embeddings(True)
+    assert {path.name: path.read_bytes() for path in (project / "out" / "unlabeled").glob("*.parquet")} == plain
+    with_embeddings(False)
+    assert not (project / "out" / "embeddings").exists()

@@ -12,6 +12,7 @@ from selftrain.evaluation import metrics
 from selftrain.evaluation.config import EvaluateConfig
 from selftrain.evaluation.examples import select_examples
 from selftrain.evaluation.held_out import HeldOut, held_out_metrics, load_held_out
+from selftrain.evaluation.label_quality import at_temperature, expected_precision, fit_temperature, quality_metrics
 from selftrain.evaluation.pseudo_labels import (
     class_balance,
     confidence_histogram,
@@ -21,6 +22,8 @@ from selftrain.evaluation.pseudo_labels import (
     threshold_curve,
 )
 from selftrain.files import read_json, write_json
+from selftrain.predictions.selection import selection_digest
+from selftrain.predictions.table import made_from_digest
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,11 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
     validation = load_held_out(inputs.predictions, inputs.corpus, "validation")
     test = load_held_out(inputs.predictions, inputs.corpus, "test")
     figures = held_out_metrics("test", test) | held_out_metrics("validation", validation)
+    figures |= _calibration(validation, test)
     figures["train_seconds"] = run["train_seconds"]
+    tables = {"predictions": made_from_digest(inputs.predictions / "unlabeled")}
     _write_held_out_tables(test, classes, out)
-    flipped = None
+    flipped, teachers_validation = None, None
     if inputs.teacher_predictions is not None:
         teacher = load_held_out(inputs.teacher_predictions, inputs.corpus, "test")
         gained, lost, p = metrics.mcnemar(test.correct, teacher.correct)
@@ -70,6 +75,11 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
         balance.write_csv(out / "class_balance.csv")
         figures["classes_without_pseudo_labels"] = int((balance["kept"] == 0).sum())
         confidence_histogram(counts).write_csv(details / "confidence.csv")
+        tables["selection"] = selection_digest(inputs.selection)
+        if teachers_validation is not None:
+            expected = expected_precision(teachers_validation, counts, classes)
+            expected.write_csv(details / "label_quality.csv")
+            figures |= quality_metrics(expected, decided["threshold"], config.target_precision)
     select_examples(inputs.selection, flipped, truth, config.examples).write_parquet(details / "examples.parquet")
     matrix = metrics.confusion_matrix(test.labels, test.predicted, len(classes))
     np.savetxt(details / "confusion_matrix.csv", matrix, fmt="%d", delimiter=",")
@@ -77,11 +87,20 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
     about = {
         "classes": classes,
         "per_class_accuracy": dict(zip(classes, recall, strict=True)),
+        "tables": tables,
         "weights": hashlib.sha256((inputs.model / "model.safetensors").read_bytes()).hexdigest(),
     }
     write_json(details / "run.json", run | about)
     write_json(out / "metrics.json", figures)
     return figures
+
+
+def _calibration(validation: HeldOut, test: HeldOut) -> dict[str, float]:
+    """The temperature that fits the validation split, and the calibration error that it leaves on test."""
+    temperature = fit_temperature(validation.log_probs, validation.labels)
+    confidences = np.exp(at_temperature(test.log_probs, temperature).max(axis=1)).astype(np.float32)
+    diagram = metrics.reliability(confidences, test.correct)
+    return {"temperature": temperature, "test_calibration_error_scaled": diagram.expected_calibration_error}
 
 
 def _write_held_out_tables(test: HeldOut, classes: list[str], out: Path) -> None:

@@ -6,6 +6,7 @@ only its growth.
 """
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from selftrain.corpus.manifest import manifest_parts
 from selftrain.errors import UserError
 from selftrain.files import read_json, remove_temporary_files
 from selftrain.hardware import Hardware, HardwareConfig, resolve
+from selftrain.predictions.embeddings import FOLDER, Embeddings, write_embeddings
 from selftrain.predictions.noised_teacher import BATCH_SIZE, NoisedTeacher
 from selftrain.predictions.predict_config import PredictConfig
 from selftrain.predictions.table import PredictionPart, made_from, write_part
@@ -35,6 +37,7 @@ CODE = (
     "corpus/manifest.py",
     "corpus/reader.py",
     "corpus/transforms.py",
+    "predictions/embeddings.py",
     "predictions/predict.py",
     "predictions/table.py",
     "training/clean_images.py",
@@ -66,7 +69,10 @@ def predict(
     seed: int,
     machine: HardwareConfig,
 ) -> None:
-    """Write ``out/<split>/part-*.parquet`` for every split. Raises UserError if classes or files do not fit."""
+    """Write ``out/<split>/part-*.parquet`` for every split, and ``out/embeddings`` if they are asked for.
+
+    Raises UserError if classes or files do not fit.
+    """
     teacher = NoisedTeacher(model_folder, config.noise, seed) if config.noise else None
     predictors: dict[bool, Predictor] = {}
     classes = read_json(corpus / "classes.json", "dvc repro ingest")
@@ -76,7 +82,10 @@ def predict(
         predictors[noised] = predictor
         if predictor.classes != classes:
             raise UserError(f"{model_folder}: was trained on other classes than {corpus} has; train it again")
-        predictor.predict_split(corpus / split, out / split)
+        embeddings = out / FOLDER if config.embeddings and split == "unlabeled" else None
+        predictor.predict_split(corpus / split, out / split, embeddings)
+    if not config.embeddings:
+        shutil.rmtree(out / FOLDER, ignore_errors=True)
 
 
 class Predictor:
@@ -97,42 +106,52 @@ class Predictor:
             digest.update(f"{noised.noises} {noised.seed} {noised.config} {code_digest(NOISE_CODE)}".encode())
         self.made_with = digest.hexdigest()[:32]
 
-    def predict_split(self, split_folder: Path, out: Path) -> None:
-        """Bring a split's prediction table up to date, shard by shard."""
-        todo = self._outdated_parts(split_folder, out)
+    def predict_split(self, split_folder: Path, out: Path, embeddings: Path | None = None) -> None:
+        """Bring a split's prediction table up to date, shard by shard, and its embeddings if they have a folder."""
+        todo = self._outdated_parts(split_folder, [out] if embeddings is None else [out, embeddings])
         if not todo:
             return
         index = load_index(split_folder)
         rows_of = {shard: _rows_of_shard(index.keys, shard) for shard in todo}
         batches = [batch for rows in rows_of.values() for batch in in_batches(rows, self.batch_size)]
         with progress_bar(f"predict {out.parent.name}/{out.name}", total=sum(map(len, batches))) as advance:
-            log_probs = self._log_probs(index, batches, advance)
+            outputs = self._outputs(index, batches, embeddings is not None, advance)
             for shard, made_from_ in todo.items():
-                rows = rows_of[shard]
-                of_shard: list[NDArray[np.float32]] = []
-                while sum(map(len, of_shard)) < len(rows):
-                    of_shard.append(next(log_probs))
-                part = _as_part(index.keys[rows], np.concatenate(of_shard))
-                write_part(out, shard, part, self.classes, made_from_)
+                keys = index.keys[rows_of[shard]]
+                of_shard: list[tuple[NDArray[np.float32], NDArray[np.float16]]] = []
+                while sum(len(log_probs) for log_probs, _ in of_shard) < len(keys):
+                    of_shard.append(next(outputs))
+                log_probs, vectors = (np.concatenate(arrays) for arrays in zip(*of_shard, strict=True))
+                if embeddings is not None:
+                    write_embeddings(embeddings, shard, Embeddings(keys, vectors), made_from_)
+                write_part(out, shard, _as_part(keys, log_probs), self.classes, made_from_)
 
-    def _outdated_parts(self, split_folder: Path, out: Path) -> dict[int, str]:
-        """Shards whose part is missing or made from something else, and from what to make it. Removes stray parts."""
-        out.mkdir(parents=True, exist_ok=True)
-        remove_temporary_files(out)
+    def _outdated_parts(self, split_folder: Path, folders: list[Path]) -> dict[int, str]:
+        """Shards of which a part is missing or made from something else, and from what to make it.
+
+        Removes stray parts.
+        """
         wanted = {}
         for path in manifest_parts(split_folder):
             images = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
             wanted[shard_of_part(path.name)] = f"{self.made_with}:{images}"
-        for part in out.glob("part-*.parquet"):
-            if shard_of_part(part.name) not in wanted:
-                part.unlink()
-        return {shard: source for shard, source in wanted.items() if made_from(out, shard) != source}
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_temporary_files(folder)
+            for part in folder.glob("part-*.parquet"):
+                if shard_of_part(part.name) not in wanted:
+                    part.unlink()
+        return {
+            shard: source
+            for shard, source in wanted.items()
+            if any(made_from(folder, shard) != source for folder in folders)
+        }
 
     @torch.inference_mode()
-    def _log_probs(
-        self, index: ImageIndex, batches: list[NDArray[np.int64]], advance: Callable[..., None]
-    ) -> Iterator[NDArray[np.float32]]:
-        """The model's log-probabilities, batch by batch, (B, C) float32."""
+    def _outputs(
+        self, index: ImageIndex, batches: list[NDArray[np.int64]], embed: bool, advance: Callable[..., None]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float16]]]:
+        """The model's log-probabilities (B, C) float32, batch by batch, and embeddings (B, D), where D may be 0."""
         size, crop_fraction = self.pretrained["input_size"][1], self.pretrained["crop_pct"]
         make = CleanImages if self.noised is None else self.noised.images
         views = make(ImageLoader(index), batches, size, crop_fraction)
@@ -144,8 +163,12 @@ class Predictor:
                 self.noised.before_batch(int(index.keys[rows[0]]))
             inputs = to_input(images, self.pretrained["mean"], self.pretrained["std"], self.hardware.device)
             with self.hardware.autocast():
-                logits = self.model(inputs)  # (B, C)
-            yield logits.float().log_softmax(dim=1).cpu().numpy()
+                features = self.model.forward_features(inputs)  # type: ignore[operator]
+                logits = self.model.forward_head(features)  # type: ignore[operator]  # (B, C)
+                vectors = logits[:, :0]
+                if embed:
+                    vectors = self.model.forward_head(features, pre_logits=True)  # type: ignore[operator]  # (B, D)
+            yield logits.float().log_softmax(dim=1).cpu().numpy(), _as_float16(vectors)
             advance(len(images))
 
 
@@ -154,6 +177,11 @@ def _rows_of_shard(keys: NDArray[np.int64], shard: int) -> NDArray[np.int64]:
     split = split_of(int(keys[0]))
     first, end = np.searchsorted(keys, [make_key(split, shard, 0), make_key(split, shard + 1, 0)])
     return np.arange(first, end, dtype=np.int64)
+
+
+def _as_float16(vectors: torch.Tensor) -> NDArray[np.float16]:
+    largest = float(np.finfo(np.float16).max)
+    return vectors.float().clamp(-largest, largest).cpu().numpy().astype(np.float16)
 
 
 def _as_part(keys: NDArray[np.int64], log_probs: NDArray[np.float32]) -> PredictionPart:

@@ -1,0 +1,136 @@
+"""How good a round's pseudo-labels are, estimated without hidden truth: from its teacher on the validation split.
+
+Of the validation images that the teacher gives a class with more confidence than a threshold, the share that it has
+right is what to expect of the pseudo-labels above that threshold, as long as the pool is like the validation images.
+Where it is not (other class shares, images of no class), the truth is worse, and only truth or a person can tell.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selftrain.evaluation.held_out import HeldOut
+from selftrain.evaluation.metrics import negative_log_likelihood, proportion_interval
+from selftrain.evaluation.pseudo_labels import CONFIDENCE_BINS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ALL = "all classes"
+TEMPERATURES = (0.05, 20.0)
+
+
+def fit_temperature(log_probs: NDArray[np.floating], labels: NDArray[np.int32]) -> float:
+    """The temperature at which log-probabilities (N, C) give labels (N,) the highest likelihood.
+
+    Above 1 the model is too sure of itself, below 1 too modest. Guo et al. 2017, arXiv 1706.04599, Section 4.2.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_temperature: float) -> float:
+        return negative_log_likelihood(at_temperature(log_probs, float(np.exp(log_temperature))), labels)
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+
+
+def at_temperature(log_probs: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
+    """Log-probabilities (N, C) at another temperature, (N, C)."""
+    from scipy.special import log_softmax
+
+    scaled: NDArray[np.float64] = log_softmax(log_probs.astype(np.float64) / temperature, axis=1)
+    return scaled
+
+
+def expected_precision(validation: HeldOut, counts: "pl.DataFrame", classes: list[str]) -> "pl.DataFrame":
+    """What each confidence threshold would give, a class and overall.
+
+    ``validation`` is the round's teacher on the validation split, ``counts`` is ``pseudo_labels.tally``.
+
+    Columns: ``class, threshold, images`` (of the pool above it), ``coverage`` (their share of those of the class),
+    ``validation_images`` above it, ``precision`` of those with its Wilson interval ``low, high``; ``true_precision`` of
+    the pool's where truth is known. What has no images is null.
+    """
+    import polars as pl
+
+    rows = []
+    of_class = [(ALL, np.ones(len(validation.labels), bool), counts)]
+    for label, name in enumerate(classes):
+        of_class.append((name, validation.predicted == label, counts.filter(counts["label"] == label)))
+    for name, predicted, pool in of_class:
+        images, known, correct = (_above(pool, column) for column in ("images", "known", "correct"))
+        for place in range(CONFIDENCE_BINS):
+            above = predicted & (validation.confidences > np.float32(place / CONFIDENCE_BINS))
+            right, seen = int((above & validation.correct).sum()), int(above.sum())
+            low, high = proportion_interval(right, seen)
+            rows.append(
+                {
+                    "class": name,
+                    "threshold": place / CONFIDENCE_BINS,
+                    "images": int(images[place]),
+                    "coverage": images[place] / images[0] if images[0] else None,
+                    "validation_images": seen,
+                    "precision": right / seen if seen else None,
+                    "low": low,
+                    "high": high,
+                    "true_precision": correct[place] / known[place] if known[place] else None,
+                }
+            )
+    return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"true_precision": pl.Float64})
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The lowest threshold above which pseudo-labels are expected to be as precise as wished."""
+
+    threshold: float
+    coverage: float
+    precision: float
+    low: float
+    high: float
+    true_precision: float | None
+
+
+def recommend(expected: "pl.DataFrame", target: float) -> Recommendation | None:
+    """The lowest threshold from which on the expected precision over all classes stays at ``target``; None: none."""
+    import polars as pl
+
+    curve = expected.filter((pl.col("class") == ALL) & (pl.col("validation_images") > 0)).sort("threshold")
+    reached = (curve["precision"] >= target).to_numpy()
+    if not len(reached) or not reached[-1]:
+        return None
+    first = len(reached) - int(np.argmin(reached[::-1])) if not reached.all() else 0
+    row = curve.row(first, named=True)
+    names = ("threshold", "coverage", "precision", "low", "high", "true_precision")
+    return Recommendation(**{name: row[name] for name in names})
+
+
+def quality_metrics(expected: "pl.DataFrame", threshold: float, target: float) -> dict[str, Any]:
+    """The round's figures: the precision expected at its own threshold, and what threshold to use instead."""
+    import polars as pl
+
+    own = expected.filter(pl.col("class") == ALL).filter(pl.col("threshold") <= threshold + 1e-9).row(-1, named=True)
+    figures: dict[str, Any] = {
+        "expected_precision": own["precision"],
+        "expected_precision_low": own["low"],
+        "expected_precision_high": own["high"],
+    }
+    advice = recommend(expected, target)
+    figures["target_precision"] = target
+    figures["recommended_threshold"] = advice.threshold if advice else None
+    if advice:
+        figures["recommended_coverage"] = advice.coverage
+        figures["recommended_precision"] = advice.precision
+        figures["recommended_precision_low"] = advice.low
+        figures["recommended_precision_high"] = advice.high
+        if advice.true_precision is not None:
+            figures["recommended_precision_true"] = advice.true_precision
+    return figures
+
+
+def _above(counts: "pl.DataFrame", column: str) -> NDArray[np.int64]:
+    """How many of a tally's images lie in each bin of confidence or above, (CONFIDENCE_BINS,)."""
+    bins = np.bincount(counts["bin"], weights=counts[column], minlength=CONFIDENCE_BINS)
+    sums: NDArray[np.int64] = np.cumsum(bins[::-1])[::-1].astype(np.int64)
+    return sums

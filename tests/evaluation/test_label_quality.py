@@ -1,0 +1,89 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from selftrain.evaluation.held_out import HeldOut
+from selftrain.evaluation.label_quality import (
+    ALL,
+    at_temperature,
+    expected_precision,
+    fit_temperature,
+    quality_metrics,
+    recommend,
+)
+from selftrain.evaluation.metrics import negative_log_likelihood, proportion_interval
+
+
+def sampled(rng: np.random.Generator, images: int, classes: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """Labels drawn from softmax(logits), and the log-probabilities of a model that says softmax(logits / temperature)."""
+    logits = rng.normal(0, 2, (images, classes))
+    truth = np.exp(at_temperature(logits, 1.0))
+    labels = np.array([rng.choice(classes, p=row) for row in truth], np.int32)
+    return at_temperature(logits, temperature).astype(np.float16), labels
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_the_temperature_undoes_a_models_own(temperature: float) -> None:
+    log_probs, labels = sampled(np.random.default_rng(0), 4000, 5, temperature)
+    fitted = fit_temperature(log_probs, labels)
+    assert fitted == pytest.approx(1 / temperature, rel=0.08)
+    grid = np.exp(np.linspace(np.log(0.1), np.log(10), 200))
+    best = min(negative_log_likelihood(at_temperature(log_probs, t), labels) for t in grid)
+    assert negative_log_likelihood(at_temperature(log_probs, fitted), labels) <= best + 1e-6
+
+
+def held_out(predicted: list[int], confidences: list[float], labels: list[int]) -> HeldOut:
+    probs = np.zeros((len(labels), 2), np.float16)
+    return HeldOut(np.array(labels, np.int32), np.array(predicted, np.int32), np.array(confidences, np.float32), probs)
+
+
+POOL = pl.DataFrame(
+    [
+        (0, "kept", 95, 10, 4, 3),
+        (0, "low_confidence", 20, 30, 0, 0),
+        (1, "kept", 60, 20, 20, 5),
+    ],
+    schema=["label", "decision", "bin", "images", "known", "correct"],
+    orient="row",
+)
+
+
+def test_expected_precision_is_a_count_above_each_threshold() -> None:
+    validation = held_out([0, 0, 0, 1, 1], [0.99, 0.9, 0.3, 0.65, 0.5], [0, 1, 0, 1, 0])
+    table = expected_precision(validation, POOL, ["cat", "dog"])
+    assert len(table) == 3 * 100
+    rows = {(row["class"], round(row["threshold"] * 100)): row for row in table.iter_rows(named=True)}
+    at_half = rows[ALL, 50]
+    assert (at_half["images"], at_half["coverage"]) == (30, 0.5)
+    assert (at_half["validation_images"], at_half["precision"]) == (3, 2 / 3), "0.5 is not above 0.5"
+    assert (at_half["low"], at_half["high"]) == proportion_interval(2, 3)
+    assert at_half["true_precision"] == 8 / 24
+    assert rows["cat", 90]["true_precision"] == 3 / 4
+    assert rows["cat", 90]["validation_images"] == 1, "0.9 in float32 is not above 0.9"
+    assert rows["dog", 90]["precision"] is None
+    assert rows["dog", 90]["coverage"] == 0
+    assert (rows["dog", 0]["images"], rows["dog", 0]["validation_images"]) == (20, 2)
+
+
+def test_the_recommended_threshold_is_the_lowest_from_which_on_the_target_holds() -> None:
+    validation = held_out([0] * 6, [0.2, 0.4, 0.55, 0.6, 0.8, 0.9], [0, 0, 1, 0, 0, 0])
+    table = expected_precision(validation, POOL, ["cat", "dog"])
+    advice = recommend(table, 1.0)
+    assert advice is not None
+    assert advice.threshold == 0.55, "above 0.55 all are right; above 0.4 not, though at 0.2 again more are"
+    assert (advice.precision, advice.true_precision) == (1.0, 8 / 24)
+    wrong_on_top = held_out([0, 0], [0.5, 0.95], [0, 1])
+    assert recommend(expected_precision(wrong_on_top, POOL, ["cat", "dog"]), 0.5) is None
+
+
+def test_a_rounds_figures_are_those_at_its_own_threshold() -> None:
+    validation = held_out([0] * 4, [0.3, 0.5, 0.75, 0.9], [1, 1, 0, 0])
+    table = expected_precision(validation, POOL, ["cat", "dog"])
+    figures = quality_metrics(table, 0.7, 0.95)
+    assert figures["expected_precision"] == 1.0
+    assert figures["recommended_threshold"] == 0.5
+    assert figures["recommended_coverage"] == 0.5
+    assert quality_metrics(table, 0.2, 0.95)["expected_precision"] == 0.5
+    none = quality_metrics(expected_precision(held_out([0], [0.9], [1]), POOL, ["cat", "dog"]), 0.2, 0.95)
+    assert none["recommended_threshold"] is None
+    assert "recommended_precision" not in none

@@ -1,0 +1,93 @@
+"""What to look at first, against cleanlab on the whole table and against counts by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from cleanlab.rank import get_label_quality_scores
+
+from selftrain.errors import UserError
+from selftrain.evaluation.review import Chain, found_errors, review
+from selftrain.evaluation.review_config import ReviewConfig
+from selftrain.predictions.selection import selection_digest
+from selftrain.predictions.table import iter_predictions, made_from_digest
+
+RUNS = ("teacher", "student1", "student2")
+
+
+@pytest.fixture
+def chain(digits_rounds: Path) -> Chain:
+    return Chain(
+        {"student1": "teacher", "student2": "student1"}, digits_rounds / "predictions", digits_rounds / "selections"
+    )
+
+
+@pytest.fixture
+def evaluation(chain: Chain, tmp_path: Path) -> Path:
+    """As much of the evaluations as ``review`` looks at."""
+    for run in RUNS:
+        tables: dict[str, Any] = {"predictions": made_from_digest(chain.predictions / run / "unlabeled")}
+        if run != "teacher":
+            tables["selection"] = selection_digest(chain.selections / run)
+        details = tmp_path / "evaluation" / run / "details"
+        details.mkdir(parents=True)
+        (details / "run.json").write_text(json.dumps({"tables": tables}))
+    return tmp_path / "evaluation"
+
+
+def test_the_list_is_cleanlabs_over_the_mean_of_all_runs(chain: Chain, evaluation: Path, tmp_path: Path) -> None:
+    corpus = chain.predictions.parent / "data" / "corpus"
+    summary = review(chain, evaluation, corpus, ReviewConfig(images=50), tmp_path / "out")
+    for round_ in chain.teachers:
+        listed = pl.read_parquet(tmp_path / "out" / f"{round_}.parquet")
+        selected = pl.read_parquet(chain.selections / round_ / "*.parquet").sort("key")
+        kept = (selected["decision"] == "kept").to_numpy()
+        opinions = []
+        for run in RUNS:
+            parts = [part for _, part in iter_predictions(chain.predictions / run / "unlabeled")]
+            probs = np.exp(np.concatenate([part.log_probs for part in parts]).astype(float))[kept]
+            opinions.append(probs / probs.sum(axis=1, keepdims=True))
+        mean = np.mean(opinions, axis=0)
+        labels = selected["label"].to_numpy()[kept]
+        quality = get_label_quality_scores(labels, mean, method="self_confidence", adjust_pred_probs=True)
+        keys = selected["key"].to_numpy()[kept]
+        order = np.lexsort((keys, quality))[:50]
+        np.testing.assert_allclose(listed["quality"], quality[order], atol=1e-12)
+        assert listed["key"].to_list() == keys[order].tolist()
+        assert listed["rank"].to_list() == list(range(1, 51))
+        assert listed["suggested"].to_list() == mean[order].argmax(axis=1).tolist()
+        assert listed["agreeing"].to_list() == sum((o.argmax(axis=1) == labels)[order].astype(int) for o in opinions).tolist()  # type: ignore[attr-defined]  # fmt: skip
+        assert set(listed["runs"]) == {3}
+        assert summary[round_]["kept"] == kept.sum()
+
+
+def test_found_errors_are_counted_in_both_orders() -> None:
+    known = pl.DataFrame(
+        {
+            "key": range(100),
+            "label": [0] * 100,
+            "confidence": [number / 100 for number in range(100)],
+            "quality": [1 - number / 100 for number in range(100)],
+            # Wrong: the three least sure, the two with the lowest quality, one image of no class.
+            "truth": [1, 1, 1] + [0] * 94 + [-1, 2, 2],
+        }
+    )
+    figures = found_errors(known)
+    assert (figures["wrong"], figures["truth_known"], figures["of_no_class"]) == (6, 100, 1)
+    assert figures["first_1%"]["images"] == 1
+    assert figures["first_1%"]["by_quality"] == {"wrong": 1, "precision": 1.0, "share_of_errors": 1 / 6}
+    assert figures["first_5%"]["by_quality"] == {"wrong": 3, "precision": 0.6, "share_of_errors": 0.5}
+    assert figures["first_5%"]["by_confidence"]["wrong"] == 3
+    assert found_errors(known.clear()) == {}
+
+
+def test_tables_that_were_not_evaluated_are_an_error(chain: Chain, evaluation: Path, tmp_path: Path) -> None:
+    path = evaluation / "student1" / "details" / "run.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({"tables": about["tables"] | {"selection": "another"}}))
+    corpus = chain.predictions.parent / "data" / "corpus"
+    with pytest.raises(UserError, match="student1: .* was made from other selection; run `dvc repro`"):
+        review(chain, evaluation, corpus, ReviewConfig(), tmp_path / "out")
