@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEMORY_LIMIT = "2GB"
+REPEATS = "duplicates.parquet"
 SAMPLE = 1
 """Names the stream of random numbers that draws the share of the pool; the extra copies' has no name."""
 
@@ -76,6 +77,8 @@ def select(
     """
     import duckdb
 
+    if not (corpus / REPEATS).is_file():
+        raise UserError(f"{corpus / REPEATS}: no such file; `dvc repro ingest` makes it")
     classes = prediction_classes(predictions)
     parts = prediction_parts(predictions)
     decided = _decided_before(corpus, classes, config, corrections)
@@ -121,10 +124,7 @@ def _decided_before(corpus: Path, classes: list[str], config: SelectConfig, corr
     """
     import polars as pl
 
-    repeats = corpus / "duplicates.parquet"
-    if not repeats.is_file():
-        raise UserError(f"{repeats}: no such file; `dvc repro ingest` makes it")
-    kinds = pl.read_parquet(repeats, columns=["key", "kind"], glob=False)
+    kinds = pl.read_parquet(corpus / REPEATS, columns=["key", "kind"], glob=False)
     kinds = kinds if config.repeats == "drop" else kinds.clear()
     kinds = kinds.with_columns(to_label=pl.lit(None, pl.Int32))
     if corrections is None:
