@@ -189,7 +189,8 @@ def _decide(
     keys = rows["key"].to_numpy()
     confidence, last = pl.col("confidence"), pl.col("last_confidence")
     passes = (confidence > pl.lit(config.threshold, pl.Float32)) & confidence.is_not_nan()
-    within_quota = last.is_null() | (confidence > last) | ((confidence == last) & (pl.col("key") <= pl.col("last_key")))
+    first = last.is_null() | (confidence > last) | ((confidence == last) & (pl.col("key") <= pl.col("last_key")))
+    within_quota = (pl.col("kept") > 0) & first
     decision = (
         pl.when(pl.col("kind").is_not_null())
         .then(pl.col("kind"))
