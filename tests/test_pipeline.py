@@ -130,7 +130,7 @@ def test_mlflow_has_a_run_for_each_training_with_its_figures(project: Project) -
     assert tags["mlflow.source.git.commit"].removesuffix("+changes") in commits
     assert {"loss", "labeled_loss", "unlabeled_loss", "student_learning_rate", "images_per_second"} <= names
     assert {"test_accuracy", "coverage", "pseudo_label_accuracy", "mcnemar_p"} <= names
-    assert inputs == 2 + 3 + 3
+    assert inputs == 2 + 4 + 4
     charts = {path.name for path in project.folder.rglob("artifacts/charts/*.svg")}
     assert charts == {
         f"{name}.svg" for name in ("accuracy", "calibration", "confusion", "confidence", "thresholds", "balance")

@@ -8,6 +8,12 @@ import typer
 from selftrain.cli import CORPUS, EVALUATION, PARAMS, Corpus, Evaluation, Out, Params, app
 
 
+def corpus_of(pipeline: str | None) -> Path:
+    """A pipeline's corpus: its own if it has one, or else the main job's."""
+    own = Path("data") / pipeline if pipeline else CORPUS
+    return own if own.is_dir() else CORPUS
+
+
 @app.command()
 def robustness_figures(
     tables: Annotated[Path, typer.Option(help="Folder of the runs' robustness tables.")],
@@ -122,9 +128,45 @@ def browse(
     from selftrain.inspection.app import browse as run_browse
 
     path = params or (Path("pipelines") / pipeline / PARAMS if pipeline else PARAMS)
-    own = Path("data") / pipeline if pipeline else CORPUS
-    corpus = corpus or (own if own.is_dir() else CORPUS)
-    run_browse(load_params(path), str(path), corpus, pipeline, port, build_only)
+    run_browse(load_params(path), str(path), corpus or corpus_of(pipeline), pipeline, port, build_only)
+
+
+@app.command()
+def diff(
+    run_a: Annotated[str, typer.Argument(help="A round.")],
+    run_b: Annotated[str | None, typer.Argument(help="Another; by default the same, which takes --rev.")] = None,
+    rev: Annotated[str | None, typer.Option(help="Git revision to take RUN_A's selection from.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write it as JSON.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write it as a page, with pictures.")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="Images named for each change.")] = 24,
+    pipeline: Annotated[str | None, typer.Option(help="One of pipelines/, instead of the main job.")] = None,
+) -> None:
+    """Print which pseudo-labels entered, left, flipped or changed their copies between two rounds or revisions."""
+    from selftrain.errors import UserError
+    from selftrain.history.compare import compare, print_diff, write_diff_json
+    from selftrain.report.diff_page import write_diff_page
+
+    if run_b is None and rev is None:
+        raise UserError(f"{run_a} is compared with nothing: name a second round, or a revision by --rev")
+    compared = compare(Path("selections") / (pipeline or ""), run_a, run_b or run_a, rev, examples)
+    print_diff(compared)
+    if json_file is not None:
+        write_diff_json(compared, json_file)
+    if html_file is not None:
+        write_diff_page(compared, corpus_of(pipeline) / "unlabeled", html_file)
+
+
+@app.command()
+def lineage(
+    model: Annotated[Path, typer.Argument(help="A model folder, such as models/student3.")],
+    deep: Annotated[bool, typer.Option("--deep", help="Read every image and compare its hash.")] = False,
+) -> None:
+    """Print what a model was made from, back to the shards; exit 1 if a link is missing or changed."""
+    from selftrain.history.lineage import trace
+    from selftrain.history.print_lineage import print_lineage
+
+    if not print_lineage(trace(model, deep)):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -24,7 +24,7 @@ from selftrain.hardware import Hardware, HardwareConfig, resolve
 from selftrain.predictions.embeddings import FOLDER, Embeddings, write_embeddings
 from selftrain.predictions.noised_teacher import BATCH_SIZE, NoisedTeacher
 from selftrain.predictions.predict_config import PredictConfig
-from selftrain.predictions.table import PredictionPart, made_from, write_part
+from selftrain.predictions.table import PredictionPart, made_from, made_from_text, write_part
 from selftrain.progress import progress_bar
 from selftrain.training.clean_images import CleanImages, in_batches
 from selftrain.training.loading import ImageIndex, ImageLoader, load_index
@@ -99,8 +99,9 @@ class Predictor:
         self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
         self.classes: list[str] = about["label_names"]
         self.pretrained: dict[str, Any] = about["pretrained_cfg"]
-        digest = hashlib.sha256((model_folder / "model.safetensors").read_bytes())
-        digest.update((model_folder / "config.json").read_bytes())
+        weights = hashlib.sha256((model_folder / "model.safetensors").read_bytes())
+        self.weights = weights.hexdigest()
+        digest = hashlib.sha256((model_folder / "config.json").read_bytes())
         digest.update(code_digest(CODE).encode())
         if noised is not None:
             digest.update(f"{noised.noises} {noised.seed} {noised.config} {code_digest(NOISE_CODE)}".encode())
@@ -134,7 +135,7 @@ class Predictor:
         wanted = {}
         for path in manifest_parts(split_folder):
             images = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
-            wanted[shard_of_part(path.name)] = f"{self.made_with}:{images}"
+            wanted[shard_of_part(path.name)] = made_from_text(self.weights, self.made_with, images)
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
             remove_temporary_files(folder)

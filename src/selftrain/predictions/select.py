@@ -24,7 +24,7 @@ from selftrain.predictions import selection
 from selftrain.predictions.balance import ClassPlan, plan_classes
 from selftrain.predictions.config import SelectConfig
 from selftrain.predictions.corrections import check_corrections, decided_by_hand, read_corrections
-from selftrain.predictions.table import prediction_classes, prediction_parts
+from selftrain.predictions.table import made_from_digest, prediction_classes, prediction_parts
 from selftrain.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -97,19 +97,21 @@ def select(
         plan = _cutoffs(connection, plans, seed)
 
     shutil.rmtree(out, ignore_errors=True)
-    digest = hashlib.sha256()
     totals: dict[tuple[int, str], tuple[int, int]] = {}
     with progress_bar(f"select {out.name}", total=len(parts)) as advance:
         for part in parts:
             rows = _decide(part, decided, plan, config, seed)
             with atomic_path(out / part.name) as temporary:
                 rows.write_parquet(temporary, compression="zstd")
-            digest.update((out / part.name).read_bytes())
             for label, decision, images, copies in _count(rows).iter_rows():
                 before = totals.get((label, decision), (0, 0))
                 totals[label, decision] = (before[0] + images, before[1] + copies)
             advance()
-    summary = _summary(totals, classes, config, quota, digest.hexdigest()[:32])
+    summary = _summary(totals, classes, config, quota) | {
+        "predictions": made_from_digest(predictions),
+        "corrections": hashlib.sha256(corrections.read_bytes()).hexdigest()[:32] if corrections else None,
+        "digest": selection.parts_digest(out),
+    }
     assert {p.label: p.kept for p in plans} == {
         p.label: totals.get((p.label, selection.KEPT), (0, 0))[0] for p in plans
     }
@@ -234,7 +236,6 @@ def _summary(
     classes: list[str],
     config: SelectConfig,
     quota: int | None,
-    digest: str,
 ) -> dict[str, Any]:
     def total(decision: str, column: int, label: int | None = None) -> int:
         return sum(
@@ -263,7 +264,6 @@ def _summary(
             | {"copies": trained_on(1, label)}
             for label, name in enumerate(classes)
         },
-        "digest": digest,
     }
 
 

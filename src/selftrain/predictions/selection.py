@@ -4,6 +4,7 @@
 ``key, label, confidence, decision, copies``. ``copies`` is how often the balanced epoch holds it.
 """
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,14 @@ def scan_selection(folder: Path) -> "pl.LazyFrame":
     import polars as pl
 
     return pl.scan_parquet(selection_parts(folder), glob=False)
+
+
+def parts_digest(folder: Path) -> str:
+    """A short hash of a selection's decisions as its files have them."""
+    digest = hashlib.sha256()
+    for part in selection_parts(folder):
+        digest.update(part.read_bytes())
+    return digest.hexdigest()[:32]
 
 
 def selection_digest(folder: Path) -> str:

@@ -54,6 +54,16 @@ def write_part(folder: Path, shard: int, part: PredictionPart, classes: list[str
         pq.write_table(table, temporary, compression="zstd")
 
 
+def made_from_text(weights: str, made_with: str, images: str) -> str:
+    """What a part is stamped with: digests of the model's weights, of all else that made it, and of the images."""
+    return f"{weights}:{made_with}:{images}"
+
+
+def weights_of(folder: Path) -> set[str]:
+    """The sha256 of the weights that the parts of a prediction table were made with: one, if it is all of a piece."""
+    return {str(made_from(folder, shard_of_part(part.name))).partition(":")[0] for part in prediction_parts(folder)}
+
+
 def made_from(folder: Path, shard: int) -> str | None:
     """What a part was made from; None if there is no (readable) part."""
     try:

@@ -7,6 +7,7 @@ from typing import Any
 from selftrain.files import read_json, write_json
 from selftrain.report import charts
 from selftrain.report.mlflow_figures import hand_to_mlflow
+from selftrain.report.page import render
 from selftrain.report.pictures import picture_grids
 from selftrain.report.rounds import best_run, stop_lines, verdicts
 from selftrain.report.runs import EvaluatedRun, load_runs
@@ -48,14 +49,7 @@ def _page(
     made_charts: dict[str, str],
 ) -> str:
     import polars as pl
-    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("selftrain.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["thousands"] = lambda number: f"{number:,}"
-    environment.filters["signed"] = lambda share: f"{share:+.1%}"
-    environment.filters["p_value"] = lambda p: f"{p:.3f}" if p >= 0.001 else "< 0.001"
     classes = best.about["classes"]
     grids = {}
     for run in rounds:
@@ -77,7 +71,7 @@ def _page(
         "grids": grids,
         "truth": any("pseudo_label_accuracy" in run.metrics for run in rounds),
     }
-    return environment.get_template("template.html").render(context)
+    return render("template.html", **context)
 
 
 def _decisions_made(rounds: list[EvaluatedRun]) -> list[str]:

@@ -10,22 +10,18 @@ from selftrain.evaluation.robustness.figures import ALEXNET, robustness_figures,
 from selftrain.files import read_json, write_json
 from selftrain.report.charts import attack_chart, error_chart
 from selftrain.report.mlflow_figures import log_figures
+from selftrain.report.page import render
 
 REFERENCES = {ALEXNET: "AlexNet's published errors on ImageNet-C and ImageNet-P"}
 
 
 def write_robustness(tables: Path, names: Collection[str] | None, reference: str, out: Path) -> None:
     """Write ``out/metrics.json`` and ``out/details/index.html``, print the table, and hand the figures to MLflow."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     figures = robustness_figures(tables, names, reference)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", figures)
-    environment = Environment(
-        loader=PackageLoader("selftrain.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["percent"] = lambda value: "–" if value is None or np.isnan(value) else f"{value:.1%}"
-    page = environment.get_template("robustness.html").render(
+    page = render(
+        "robustness.html",
         runs=figures,
         reference=REFERENCES.get(reference, f"the errors of {reference}"),
         corruptions=_names(figures, "corruption_errors"),

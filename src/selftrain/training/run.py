@@ -39,13 +39,30 @@ class Run:
         splits = ("labeled", "validation") if resplit is None else resplit.splits
         digests = {split: manifest_digest(self.corpus / split) for split in splits}
         if self.selection is not None:
+            digests["unlabeled"] = manifest_digest(self.corpus / "unlabeled")
             digests["selection"] = selection_digest(self.selection)
         if self.predictions is not None:
             digests["predictions"] = made_from_digest(self.predictions)
         if self.config.init == "teacher":
             assert self.teacher is not None
-            digests["teacher"] = hashlib.sha256((self.teacher / "model.safetensors").read_bytes()).hexdigest()[:32]
+            digests["teacher"] = self.teacher_weights()[:32]
         return digests
+
+    def paths(self) -> dict[str, str]:
+        """Where everything lies that it reads, for whoever follows a model back to its data."""
+        read = {
+            "corpus": self.corpus,
+            "selection": self.selection,
+            "predictions": self.predictions,
+            "teacher": self.teacher,
+        }
+        return {name: str(path) for name, path in read.items() if path is not None}
+
+    def teacher_weights(self) -> str:
+        """The sha256 of the teacher's weights; empty for supervised runs."""
+        if self.teacher is None:
+            return ""
+        return hashlib.sha256((self.teacher / "model.safetensors").read_bytes()).hexdigest()
 
     def teacher_run(self) -> dict[str, Any]:
         """The teacher's ``run.json``; empty for supervised runs."""

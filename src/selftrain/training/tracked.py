@@ -92,7 +92,7 @@ def _params(run: Run) -> dict[str, str]:
 
 
 def _datasets(run: Run, data: dict[str, str]) -> dict[str, tuple[str, str]]:
-    contexts = {"labeled": "training", "selection": "pseudo-labels"}
+    contexts = {"labeled": "training", "selection": "pseudo-labels", "unlabeled": "pool"}
     return {
         contexts.get(name, name): (str(run.selection if name == "selection" else run.corpus / name), digest)
         for name, digest in data.items()

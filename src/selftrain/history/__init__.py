@@ -1,0 +1,1 @@
+"""What changed between selections and revisions, and where a model comes from."""

@@ -1,0 +1,105 @@
+"""The command ``diff``: two rounds, or a round at two revisions, compared."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selftrain.errors import UserError
+from selftrain.files import read_json, write_json
+from selftrain.history.diff import SHOWN, SelectionDiff, diff_selections
+from selftrain.history.revisions import at_revision
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CHANGE_WORDS = {
+    "entered": "trained on now and not before",
+    "left": "trained on before and not now",
+    "flipped": "trained on in both, under another label",
+    "copies": "trained on in both, more or less often",
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison with the names that it goes by."""
+
+    name_a: str
+    name_b: str
+    classes: list[str]
+    diff: SelectionDiff
+
+
+def compare(selections: Path, run_a: str, run_b: str, rev: str | None, examples: int) -> Compared:
+    """Compare two rounds' selections; with ``rev``, ``run_a``'s is the one of that git revision.
+
+    Raises UserError for runs without a selection, revisions that cannot be had, and selections of other classes.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        b = _selection(selections, run_b)
+        a = _selection(selections, run_a) if rev is None else at_revision(selections / run_a, rev, Path(scratch))
+        classes, other = (list(read_json(folder / "summary.json", "dvc repro")["per_class"]) for folder in (b, a))
+        if classes != other:
+            raise UserError(f"{run_a} and {run_b} have other classes: {', '.join(other)} and {', '.join(classes)}")
+        diff = diff_selections(a, b, classes, examples)
+    return Compared(f"{run_a} at {rev}" if rev else run_a, run_b, classes, diff)
+
+
+def write_diff_json(compared: Compared, path: Path) -> None:
+    """Write everything that is told of a comparison."""
+    write_json(path, {"a": compared.name_a, "b": compared.name_b, **compared.diff.as_dict()})
+
+
+def print_diff(compared: Compared) -> None:
+    """Print what changed: in all, by class, by decision, and some examples."""
+    from rich.console import Console
+    from rich.table import Table
+
+    diff = compared.diff
+    console = Console(width=120 if not Console().is_terminal else None)
+    console.print(f"[bold]{compared.name_a} → {compared.name_b}[/bold]")
+    for change in SHOWN:
+        console.print(f"  {diff.counts[change]:>9,} {change:8} {CHANGE_WORDS[change]}", highlight=False)
+    console.print(f"  {diff.counts['same']:>9,} {'same':8} trained on in both, alike", highlight=False)
+    console.print(f"  {diff.counts['out']:>9,} {'out':8} in neither", highlight=False)
+    for title, frame in (
+        ("by class", diff.by_class),
+        ("decisions", diff.decisions),
+        ("examples, those whose confidence moved most", _named_examples(compared)),
+    ):
+        if not len(frame):
+            continue
+        table = Table(title=title, title_justify="left")
+        for name in frame.columns:
+            table.add_column(name.replace("_", " "), justify="left" if name in LEFT else "right")
+        for row in frame.iter_rows(named=True):
+            table.add_row(*(str(value) if name == "key" else _cell(value) for name, value in row.items()))
+        console.print(table)
+
+
+LEFT = ("class", "from", "to", "change", "label_a", "label_b", "decision_a", "decision_b")
+PRINTED = 5
+"""Examples of each change in the terminal."""
+
+
+def _named_examples(compared: Compared) -> "pl.DataFrame":
+    import polars as pl
+
+    names = dict(enumerate(compared.classes))
+    few = compared.diff.examples.group_by("change", maintain_order=True).head(PRINTED)
+    return few.with_columns(pl.col("label_a", "label_b").replace_strict(names, return_dtype=pl.String))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _selection(selections: Path, run: str) -> Path:
+    folder = selections / run
+    if not (folder / "summary.json").is_file():
+        there = sorted(path.parent.name for path in selections.glob("*/summary.json"))
+        raise UserError(f"{folder}: no selection there; there are: {', '.join(there) or 'none'}")
+    return folder

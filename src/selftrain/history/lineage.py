@@ -1,0 +1,154 @@
+"""From a model back to its data: selection, predictions, teacher, shards, each held against what was recorded of it.
+
+``run.json`` of a model says what it was made from, by path and by digest. Each link is found, changed or missing.
+"""
+
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from selftrain.corpus.manifest import manifest_digest
+from selftrain.errors import UserError
+from selftrain.files import read_json
+from selftrain.history.shards import shard_troubles
+from selftrain.predictions.selection import parts_digest
+from selftrain.predictions.table import made_from_digest, weights_of
+
+State = Literal["found", "changed", "missing", "recorded"]
+SPLITS = ("labeled", "validation", "unlabeled", "test")
+
+
+@dataclass(frozen=True)
+class Link:
+    """One thing that a model was made from, and what that was made from in turn."""
+
+    kind: str
+    path: str
+    digest: str
+    """As recorded; of a model at the head of the line, as found."""
+    state: State
+    trouble: str = ""
+    """What is wrong, unless it is just as recorded."""
+    mlflow_run_id: str = ""
+    git_commit: str = ""
+    made_from: list["Link"] = field(default_factory=list)
+
+    def all(self) -> Iterator["Link"]:
+        """This link and all behind it."""
+        yield self
+        for link in self.made_from:
+            yield from link.all()
+
+
+def trace(model: Path, deep: bool = False) -> Link:
+    """Follow a model folder back to the shards; ``deep`` reads every image and compares its hash with the manifest's.
+
+    Raises UserError if the folder is no run's model.
+    """
+    if not (model / "run.json").is_file():
+        raise UserError(f"{model}: no run.json there, so not a model that a run made")
+    return _model("model", str(model), None, deep, {})
+
+
+def recorded(about: dict[str, Any], others: dict[str, dict[str, Any]], path: str, kind: str = "model") -> Link:
+    """The same from ``run.json`` alone, as recorded when the run ended; nothing is looked at.
+
+    ``others`` are the pipeline's runs by name, of which the teacher is one; ``path`` is the model's.
+    """
+    link = Link(
+        kind, path, about.get("weights", ""), "recorded", "", about["mlflow_run_id"], about["git_commit"]
+    )  # fmt: skip
+    for name in (*SPLITS, "selection", "predictions"):
+        if name in about["data"]:
+            link.made_from.append(Link(name, _path_of(about, name), about["data"][name], "recorded"))
+    if about["teacher"] in others:
+        teacher = others[about["teacher"]]
+        link.made_from.append(recorded(teacher, others, about.get("paths", {}).get("teacher", ""), "teacher"))
+    return link
+
+
+def _model(kind: str, path: str, expected: str | None, deep: bool, seen: dict[str, list[Link]]) -> Link:
+    """A model and what it was made from; ``expected`` is the sha256 that its student recorded."""
+    folder = Path(path)
+    if not (folder / "run.json").is_file() or not (folder / "model.safetensors").is_file():
+        return Link(
+            kind, path, expected or "", "missing", "the model is not there; `dvc checkout` or `dvc pull` brings it"
+        )
+    about = read_json(folder / "run.json", "dvc repro")
+    found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    trouble = "" if expected in (None, found) else f"another model lies there now, {found[:12]}"
+    link = Link(
+        kind, path, expected or found, "changed" if trouble else "found", trouble,
+        about["mlflow_run_id"], about["git_commit"],
+    )  # fmt: skip
+    for name in SPLITS:
+        if name in about["data"]:
+            link.made_from.append(_split(name, _path_of(about, name), about["data"][name], deep, seen))
+    if "selection" in about["data"]:
+        link.made_from.append(_selection(about))
+    if "predictions" in about["data"]:
+        link.made_from.append(_predictions(about))
+    if about.get("teacher_weights"):
+        link.made_from.append(_model("teacher", about["paths"]["teacher"], about["teacher_weights"], deep, seen))
+    return link
+
+
+def _path_of(about: dict[str, Any], kind: str) -> str:
+    paths = about.get("paths", {})
+    return str(paths.get(kind, "")) if kind not in SPLITS else f"{paths.get('corpus', '')}/{kind}"
+
+
+def _selection(about: dict[str, Any]) -> Link:
+    path, expected = Path(_path_of(about, "selection")), about["data"]["selection"]
+    if not path.is_dir():
+        return Link("selection", str(path), expected, "missing", "the selection is not there; `dvc checkout` brings it")
+    found = parts_digest(path)
+    if found != expected:
+        return Link("selection", str(path), expected, "changed", f"another selection lies there now, {found[:12]}")
+    return Link("selection", str(path), expected, "found")
+
+
+def _predictions(about: dict[str, Any]) -> Link:
+    path, expected = Path(_path_of(about, "predictions")), about["data"]["predictions"]
+    if not path.is_dir():
+        return Link("predictions", str(path), expected, "missing", "the table is not there; `dvc repro` makes it")
+    found = made_from_digest(path)
+    trouble = "" if found == expected else f"another table lies there now, {found[:12]}"
+    others = weights_of(path) - {about.get("teacher_weights", "")}
+    if others:
+        trouble = f"made by another model than the teacher, {min(others)[:12]}"
+    return Link("predictions", str(path), expected, "changed" if trouble else "found", trouble)
+
+
+def _split(name: str, path: str, expected: str, deep: bool, seen: dict[str, list[Link]]) -> Link:
+    """A split's manifest and shards; a chain of models has the same ones again and again, so they are read once."""
+    for known in seen.get(path, []):
+        if known.digest == expected:
+            return known
+    folder = Path(path)
+    if not (folder / "manifest").is_dir():
+        link = Link(name, path, expected, "missing", "the split is not there; `dvc checkout` brings it")
+    elif (found := manifest_digest(folder)) != expected:
+        link = Link(name, path, expected, "changed", f"the split has other images or labels now, {found[:12]}")
+    else:
+        troubles = shard_troubles(folder, deep)
+        more = f" and {len(troubles) - 1} more" if len(troubles) > 1 else ""
+        link = Link(
+            name, path, expected, "changed" if troubles else "found", troubles[0] + more if troubles else "",
+        )  # fmt: skip
+    seen.setdefault(path, []).append(link)
+    return link
+
+
+def commit_is_known(commit: str) -> bool:
+    """Whether git has a commit, which ``run.json`` gives with ``+changes`` if files differed from it."""
+    name = commit.partition("+")[0]
+    if not name:
+        return False
+    return (
+        subprocess.run(["git", "cat-file", "-e", f"{name}^{{commit}}"], capture_output=True, check=False).returncode
+        == 0
+    )

@@ -1,0 +1,47 @@
+"""Whether a split's shards are what its manifest says."""
+
+import hashlib
+from pathlib import Path
+
+from selftrain.corpus.manifest import iter_manifest, scan_manifest
+from selftrain.corpus.reader import ShardReader
+from selftrain.errors import UserError
+
+
+def shard_troubles(split_folder: Path, deep: bool) -> list[str]:
+    """What is wrong with a split's shards, one line each; shards behind URLs are only looked at if ``deep``.
+
+    Missing and truncated shards are found; ``deep`` reads every image and compares its sha256.
+    """
+    return _unlike_their_hashes(split_folder) if deep else _missing_or_short(split_folder)
+
+
+def _missing_or_short(split_folder: Path) -> list[str]:
+    import polars as pl
+
+    end = (pl.col("offset") + pl.col("size")).max().alias("end")
+    ends = scan_manifest(split_folder).group_by("shard").agg(end).sort("shard").collect(engine="streaming")
+    troubles = []
+    for shard, needed in ends.iter_rows():
+        path = split_folder / shard
+        if "://" in shard:
+            continue
+        if not path.is_file():
+            troubles.append(f"{shard} is missing")
+        elif path.stat().st_size < needed:
+            troubles.append(f"{shard} is shorter than its manifest says")
+    return troubles
+
+
+def _unlike_their_hashes(split_folder: Path) -> list[str]:
+    columns = ["key", "shard", "offset", "size", "sha256"]
+    troubles = []
+    with ShardReader(split_folder) as reader:
+        for _, table in iter_manifest(split_folder, columns):
+            for key, shard, offset, size, sha256 in zip(*(table[name].to_pylist() for name in columns), strict=True):
+                try:
+                    if hashlib.sha256(reader.read(shard, offset, size)).digest() != sha256:
+                        troubles.append(f"{shard}: image {key} is not the one that was ingested")
+                except UserError as error:
+                    troubles.append(str(error))
+    return troubles

@@ -1,0 +1,68 @@
+"""What changed between two selections, as a page and as a section of the report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selftrain.corpus.decode import decode
+from selftrain.corpus.lookup import find_rows, read_rows
+from selftrain.history.compare import CHANGE_WORDS, Compared
+from selftrain.history.diff import SHOWN
+from selftrain.report.page import render
+from selftrain.report.pictures import Grid, Picture, data_url
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class DiffSection:
+    """A comparison, ready for the template ``diff_section.html``."""
+
+    compared: Compared
+    grids: list[Grid]
+
+    @property
+    def counts(self) -> list[tuple[str, int, str]]:
+        """(change, images, what it means)."""
+        return [(change, self.compared.diff.counts[change], CHANGE_WORDS[change]) for change in SHOWN]
+
+    @property
+    def by_class(self) -> "pl.DataFrame":
+        """The classes that changed at all."""
+        return self.compared.diff.by_class
+
+
+def diff_section(compared: Compared, unlabeled: Path) -> DiffSection:
+    """Bring the pictures of a comparison's examples."""
+    examples = compared.diff.examples
+    shown = find_rows(unlabeled, examples["key"].to_list())
+    images = {key: data_url(decode(data)) for key, data in read_rows(unlabeled, shown)}
+    grids = []
+    for change in SHOWN:
+        rows = [row for row in examples.iter_rows(named=True) if row["change"] == change and row["key"] in images]
+        if rows:
+            pictures = [_picture(row, images[row["key"]], compared.classes) for row in rows]
+            grids.append(Grid(change, CHANGE_WORDS[change], pictures))
+    return DiffSection(compared, grids)
+
+
+def write_diff_page(compared: Compared, unlabeled: Path, path: Path) -> None:
+    """Write a comparison as one self-contained page."""
+    title = f"{compared.name_a} → {compared.name_b}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render("diff.html", title=title, section=diff_section(compared, unlabeled)), encoding="utf-8")
+
+
+def _picture(row: dict[str, object], image: str, classes: list[str]) -> Picture:
+    def told(end: str) -> str:
+        label = row[f"label_{end}"]
+        if not isinstance(label, int):
+            return "absent"
+        copies = f" ×{row[f'copies_{end}']}" if row[f"copies_{end}"] else ""
+        return f"{classes[label]} {row[f'confidence_{end}']:.2f} {row[f'decision_{end}']}{copies}"
+
+    before, after = row["label_a"], row["label_b"]
+    names = [classes[label] if isinstance(label, int) else "–" for label in (before, after)]
+    caption = names[1] if names[0] == names[1] else f"{names[0]}→{names[1]}"
+    return Picture(image, f"{row['key']}: {told('a')} → {told('b')}", caption, wrong=False)

@@ -1,0 +1,18 @@
+"""Pages from the templates of this folder."""
+
+from math import isnan
+from typing import Any
+
+
+def render(template: str, **context: Any) -> str:
+    """A template filled in; text is escaped, a name that is missing is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("selftrain.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["thousands"] = lambda number: f"{number:,}"
+    environment.filters["percent"] = lambda share: "–" if share is None or isnan(share) else f"{share:.1%}"
+    environment.filters["signed"] = lambda share: f"{share:+.1%}"
+    environment.filters["p_value"] = lambda p: f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return environment.get_template(template).render(context)
