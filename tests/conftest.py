@@ -88,7 +88,7 @@ def digits_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_rounds(digits_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project folder with made-up opinions of a teacher and two students, and the selections made from them."""
+    """A project folder with made-up opinions of a teacher and two students, and what is selected and reviewed by them."""
     from selftrain.corpus.manifest import iter_manifest
     from selftrain.predictions.config import SelectConfig
     from selftrain.predictions.select import select
@@ -109,9 +109,33 @@ def digits_rounds(digits_corpus: Path, tmp_path_factory: pytest.TempPathFactory)
     for round_, teacher in (("student1", "teacher"), ("student2", "student1")):
         table = folder / "predictions" / teacher / "unlabeled"
         select(SelectConfig(threshold=0.5), 0, table, digits_corpus, folder / "selections" / round_)
+    _review_and_embeddings(folder)
     (folder / "params.yaml").write_text(
         "supervised: {teacher: {}}\n"
         "rounds: {student1: {teacher: teacher}, student2: {teacher: student1}}\n"
         "browse: {dataset: selftrain-test, images_per_view: 15}\n"
     )
     return folder
+
+
+def _review_and_embeddings(folder: Path) -> None:
+    """Beside them the lists of what to look at, and the last student's embeddings, made up too."""
+    from selftrain.evaluation.review import Chain, review
+    from selftrain.evaluation.review_config import ReviewConfig
+    from selftrain.files import write_json
+    from selftrain.predictions.embeddings import Embeddings, write_embeddings
+    from selftrain.predictions.selection import selection_digest
+    from selftrain.predictions.table import iter_predictions, made_from_digest
+
+    chain = Chain({"student1": "teacher", "student2": "student1"}, folder / "predictions", folder / "selections")
+    evaluation = folder / "evaluation" / "noisy_student"
+    for run in chain.runs:
+        tables = {"predictions": made_from_digest(chain.predictions / run / "unlabeled")}
+        if run in chain.teachers:
+            tables["selection"] = selection_digest(chain.selections / run)
+        write_json(evaluation / run / "details" / "run.json", {"tables": tables})
+    out = folder / "review" / "noisy_student"
+    review(chain, evaluation, folder / "data" / "corpus", ReviewConfig(images=40), out)
+    for shard, part in iter_predictions(chain.predictions / "student2" / "unlabeled"):
+        vectors = np.random.default_rng(shard).normal(size=(len(part.keys), 8)).astype(np.float16)
+        write_embeddings(chain.predictions / "student2" / "embeddings", shard, Embeddings(part.keys, vectors), "test")

@@ -1,17 +1,25 @@
 """The commands that read results: pages, tables, servers, studies. ``cli`` has the stages that make them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from selftrain.cli import CORPUS, EVALUATION, PARAMS, Corpus, Evaluation, Out, Params, app
+
+CORRECTIONS = Path("corrections.parquet")
 
 
 def corpus_of(pipeline: str | None) -> Path:
     """A pipeline's corpus: its own if it has one, or else the main job's."""
     own = Path("data") / pipeline if pipeline else CORPUS
     return own if own.is_dir() else CORPUS
+
+
+def corrections_of(pipeline: str | None) -> Path:
+    """The corrections of a pipeline's corpus."""
+    own = Path("pipelines") / (pipeline or "") / CORRECTIONS
+    return own if pipeline and own.exists() else CORRECTIONS
 
 
 @app.command()
@@ -128,7 +136,41 @@ def browse(
     from selftrain.inspection.app import browse as run_browse
 
     path = params or (Path("pipelines") / pipeline / PARAMS if pipeline else PARAMS)
-    run_browse(load_params(path), str(path), corpus or corpus_of(pipeline), pipeline, port, build_only)
+    corpus = corpus or corpus_of(pipeline)
+    run_browse(load_params(path), str(path), corpus, pipeline, corrections_of(pipeline), port, build_only)
+
+
+corrections = typer.Typer(help="Corrections between the FiftyOne App and corrections.parquet.", no_args_is_help=True)
+app.add_typer(corrections, name="corrections")
+Pipeline = Annotated[str | None, typer.Option(help="One of pipelines/, instead of the main job.")]
+
+
+@corrections.command("export")
+def export_(
+    pipeline: Pipeline = None,
+    who: Annotated[str | None, typer.Option(help="Who said it; by default git's user.")] = None,
+) -> None:
+    """Write what people tagged `reject` or labeled `corrected` in the App; then `dvc repro` applies it."""
+    from selftrain.inspection.corrections import export_corrections
+
+    dataset = _dataset_of(pipeline)
+    print(export_corrections(dataset, corrections_of(pipeline), corpus_of(pipeline), who))
+
+
+@corrections.command("import")
+def import_(pipeline: Pipeline = None) -> None:
+    """Show the file's corrections in the App."""
+    from selftrain.inspection.corrections import import_corrections
+
+    print(import_corrections(_dataset_of(pipeline), corrections_of(pipeline), prefer="file"))
+
+
+def _dataset_of(pipeline: str | None) -> Any:
+    from selftrain.config import load_params
+    from selftrain.inspection.app import open_dataset
+
+    path = Path("pipelines") / pipeline / PARAMS if pipeline else PARAMS
+    return open_dataset(load_params(path), str(path))
 
 
 @app.command()

@@ -8,9 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from selftrain.corpus.keys import SPLITS, split_of
 from selftrain.inspection.config import BrowseConfig
-from selftrain.inspection.rounds import Shown, shown_runs
-from selftrain.inspection.tables import opinions, round_table, saved_views
+from selftrain.inspection.rounds import history, shown_runs
+from selftrain.inspection.tables import Pool, iter_pool, opinions, rows_of, sample_views
+from selftrain.inspection.views import all_views
+from tests.conftest import write_images
 
 PARAMS: dict[str, Any] = {
     "supervised": {"teacher": {}, "not_run": {}},
@@ -19,118 +22,188 @@ PARAMS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def runs(digits_rounds: Path) -> list[Shown]:
-    return shown_runs(PARAMS, digits_rounds / "predictions", digits_rounds / "selections")
+def pool(digits_rounds: Path) -> Pool:
+    runs = shown_runs(PARAMS, digits_rounds / "predictions", digits_rounds / "selections")
+    return Pool(runs, digits_rounds / "data" / "corpus", digits_rounds / "review" / "noisy_student")
 
 
 @pytest.fixture
-def build(digits_rounds: Path, runs: list[Shown], tmp_path: Path) -> Iterator[Any]:
+def build(pool: Pool, tmp_path: Path) -> Iterator[Any]:
     """Build the dataset with so many images a view."""
     import fiftyone as fo
 
     from selftrain.inspection.dataset import build_dataset
 
-    def make(images_per_view: int = 15) -> Any:
-        config = BrowseConfig(dataset="selftrain-build-test", images_per_view=images_per_view)
-        return build_dataset(config, runs, digits_rounds / "data" / "corpus", tmp_path / "media")
+    def make(images_per_view: int = 15, brain: bool = False) -> Any:
+        config = BrowseConfig(dataset="selftrain-build-test", images_per_view=images_per_view, brain=brain)
+        return build_dataset(config, pool, tmp_path / "media", tmp_path / "none.parquet")
 
     yield make
     if fo.dataset_exists("selftrain-build-test"):
         fo.delete_dataset("selftrain-build-test")
 
 
-def test_runs_without_tables_are_left_out(runs: list[Shown]) -> None:
-    assert [(run.name, run.selection is not None) for run in runs] == [
+def test_runs_without_tables_are_left_out(pool: Pool) -> None:
+    assert [(run.name, run.selection is not None) for run in pool.runs] == [
         ("teacher", False), ("student1", True), ("student2", True),
     ]  # fmt: skip
 
 
+def test_the_pool_is_its_tables_side_by_side(pool: Pool, digits_rounds: Path) -> None:
+    table = pl.concat(list(iter_pool(pool)))
+    for run in ("teacher", "student1", "student2"):
+        own = pl.read_parquet(digits_rounds / "predictions" / run / "unlabeled" / "*.parquet")
+        assert table.select("key", f"{run}_label", f"{run}_confidence").rows() == own.select("key", "label", "confidence").rows()  # fmt: skip
+    chosen = pl.read_parquet(digits_rounds / "selections" / "student2" / "*.parquet")
+    names = ["student2_pseudo", "student2_decision", "student2_copies"]
+    assert table.select(names).rows() == chosen.select("label", "decision", "copies").rows()
+    listed = table.filter(pl.col("student2_review").is_not_null()).sort("student2_review")
+    assert len(listed) == 40
+    reviewed = pl.read_parquet(digits_rounds / "review" / "noisy_student" / "student2.parquet")
+    assert listed["key"].to_list() == reviewed["key"].to_list()
+
+
+def test_views_sample_the_pool_and_count_all_of_it(pool: Pool) -> None:
+    table = pl.concat(list(iter_pool(pool)))
+    views = all_views(pool.runs)
+    some, all_ = sample_views(pool, views, 15), sample_views(pool, views, 10**6)
+    for view in views:
+        expected = set(table.filter(view.rows())["key"].to_list())
+        assert all_[view.name] == (expected, len(expected)), view.name
+        keys, count = some[view.name]
+        assert (len(keys), count) == (min(15, len(expected)), len(expected))
+        assert keys <= expected
+    first = table.sort("student2_review", nulls_last=True)["key"].to_list()[:15]
+    assert some["student2: look here first"][0] == set(first), "by rank, not by lot"
+    assert some == sample_views(pool, views, 15), "the same every time"
+
+
 @pytest.mark.slow
-def test_every_view_shows_what_its_filter_over_the_tables_selects(
-    build: Any, runs: list[Shown], digits_rounds: Path
-) -> None:
+def test_every_view_shows_what_its_filter_over_the_tables_selects(build: Any, pool: Pool) -> None:
     dataset = build(10**6)
-    truth = digits_rounds / "data" / "corpus" / "truth.parquet"
-    names = set()
-    for run, previous, views in saved_views(runs):
-        table = round_table(run, previous, truth)
-        for view in views:
-            expected = set(table.filter(view.rows()).collect()["key"].to_list())
-            assert set(dataset.load_saved_view(view.name).values("key")) == expected, view.name
-            names.add(view.name)
-            assert dataset.get_saved_view_info(view.name)["description"]
-    assert set(dataset.list_saved_views()) == names
-    assert len(names) == 7 + 8
+    table = pl.concat(list(iter_pool(pool)))
+    views = all_views(pool.runs)
+    for view in views:
+        expected = set(table.filter(view.rows())["key"].to_list())
+        shown = dataset.load_saved_view(view.name).values("key")
+        if view.name != "pool: leaks and duplicates":
+            assert set(shown) == expected, view.name
+        description = dataset.get_saved_view_info(view.name)["description"]
+        assert description == f"{view.description} (all {len(expected):,} images)"
+    assert set(dataset.list_saved_views()) == {view.name for view in views} | {"corrections"}
+    assert len(views) == 10 + 11 + 3 + 2
+    assert dataset.load_saved_view("student2: look here first").values("student2_review") == list(range(1, 41))
     for part in (
-        "low confidence",
-        "filtered out",
-        "over quota",
-        "duplicated",
-        "kept",
-        "disagree",
-        "flipped",
-        "out-of-domain",
-    ):
-        assert any(part in name for name in names)
+        "low confidence", "filtered out", "over quota", "duplicated", "kept", "disagree", "flipped", "out-of-domain",
+        "confident and wrong", "suspected", "leaks", "corrected by hand", "look here first",
+    ):  # fmt: skip
+        assert any(part in view.name for view in views)
+
+
+def test_a_label_that_flips_back_has_a_view() -> None:
+    params = {
+        "supervised": {"t": {}},
+        "rounds": {f"s{n}": {"teacher": f"s{n - 1}" if n > 1 else "t"} for n in (1, 2, 3)},
+    }
+    from selftrain.inspection.rounds import Shown
+
+    runs = [Shown("t", Path("p"), None, None)]
+    runs += [Shown(name, Path("p"), entry["teacher"], Path("s")) for name, entry in params["rounds"].items()]
+    (view,) = [view for view in all_views(runs) if "flipped back" in view.name]
+    rows = pl.DataFrame({"s1_pseudo": [1, 1, 1], "s2_pseudo": [2, 1, 2], "s3_pseudo": [1, 1, 3]})
+    assert rows.filter(view.rows()).rows() == [(1, 2, 1)]
 
 
 @pytest.mark.slow
-def test_samples_carry_opinions_decisions_and_truth(build: Any, runs: list[Shown], digits_rounds: Path) -> None:
+def test_samples_carry_opinions_decisions_truth_and_history(build: Any, pool: Pool, digits_rounds: Path) -> None:
     dataset = build()
     keys = dataset.values("key")
-    assert 15 < len(keys) < 15 * 15
-    table = opinions(runs[1].predictions, set(keys))
-    rows = {
-        row["key"]: row
-        for row in pl.read_parquet(digits_rounds / "selections" / "student2" / "*.parquet").iter_rows(named=True)
-    }
-    for sample in dataset:
-        opinion = table[sample.key]
+    unlabeled = {key for key in keys if split_of(key) == "unlabeled"}
+    assert {split_of(key) for key in keys} == set(SPLITS)
+    assert 15 < len(unlabeled) < 15 * 26
+    table = opinions(pool.runs[1].predictions, unlabeled)
+    rows = {row["key"]: row for row in rows_of(pool, unlabeled).iter_rows(named=True)}
+    classes = [str(label) for label in range(10)]
+    for sample in dataset.match({"split": "unlabeled"}):
+        opinion, row = table[sample.key], rows[sample.key]
         assert sample.student1.label == str(opinion.label)
         assert sample.student1.confidence == pytest.approx(opinion.confidence)
         np.testing.assert_allclose(sample.student1.logits, opinion.log_probs)
-        assert (sample.student2_decision, sample.student2_copies) == (
-            rows[sample.key]["decision"],
-            rows[sample.key]["copies"],
-        )
+        assert (sample.student2_decision, sample.student2_copies) == (row["student2_decision"], row["student2_copies"])
+        assert (sample.student2_pseudo, sample.student2_review) == (str(row["student2_pseudo"]), row["student2_review"])
+        assert sample.history == history(row, pool.runs, classes)
         assert Path(sample.filepath).read_bytes()[:4] == b"\x89PNG"
-    assert "at most 15 images of each view, of 1,697" in dataset.info["sample"]
+        assert sample.source.startswith("unlabeled/")
+    assert "of 1,697 unlabeled images, at most 15 a view" in dataset.info["sample"]
+    held_out = dataset.match({"split": "validation"}).first()
+    assert held_out.truth.label in classes
+    assert held_out.student2.label in classes
+    assert held_out.student2_decision is None
+
+
+def test_history_reads_from_left_to_right(pool: Pool) -> None:
+    row = {
+        "teacher_label": 3, "teacher_confidence": 0.914, "student1_label": 3, "student1_confidence": 0.97,
+        "student1_decision": "kept", "student1_copies": 2, "student2_label": 8, "student2_confidence": 0.5,
+        "student2_decision": "over_quota", "student2_copies": 0,
+    }  # fmt: skip
+    told = history(row, pool.runs, [str(label) for label in range(10)])
+    assert told == "teacher: 3 0.91 → student1 (kept ×2): 3 0.97 → student2 (over quota): 8 0.50"
 
 
 @pytest.mark.slow
 def test_rebuilding_keeps_what_people_did(build: Any) -> None:
+    import fiftyone as fo
     from fiftyone import ViewField
 
     dataset = build(15)
-    keys = sorted(dataset.values("key"))
+    keys = sorted(dataset.match({"split": "unlabeled"}).values("key"))
     ids = dict(zip(dataset.values("key"), dataset.values("id"), strict=True))
     assert sorted(build(15).values("id")) == sorted(ids.values()), "nothing is made twice"
-    tagged, labeled = keys[:2]
+    tagged, labeled, corrected = keys[:3]
     dataset.match(ViewField("key") == tagged).tag_samples("reject")
     dataset.match(ViewField("key") == labeled).tag_labels("doubtful", label_fields="student1")
+    dataset.match(ViewField("key") == corrected).set_values("corrected", [fo.Classification(label="4")])
+    dataset.save_view("mine", dataset.limit(3))
     smaller = build(1)
     left = set(smaller.values("key"))
-    assert {tagged, labeled} <= left
+    assert {tagged, labeled, corrected} <= left
     assert len(left) < len(keys)
     again = build(15)
-    assert {
-        key: id_ for key, id_ in zip(again.values("key"), again.values("id"), strict=True) if key in (tagged, labeled)
-    } == {key: ids[key] for key in (tagged, labeled)}
+    touched = (tagged, labeled, corrected)
+    found = dict(zip(again.values("key"), again.values("id"), strict=True))
+    assert {key: found[key] for key in touched} == {key: ids[key] for key in touched}
     assert again.match_tags("reject").values("key") == [tagged]
     assert again.select_labels(tags="doubtful").values("key") == [labeled]
+    assert again.match(ViewField("key") == corrected).values("corrected.label") == ["4"]
+    assert again.has_saved_view("mine")
 
 
 @pytest.mark.slow
-def test_fiftyones_own_hardness_works(build: Any) -> None:
-    import fiftyone.brain as fob
-
-    dataset = build(5)
-    fob.compute_hardness(dataset, "student1", progress=False)
-    assert all(value is not None for value in dataset.values("hardness"))
+def test_the_brains_results_are_stored_and_not_made_again(build: Any, capsys: Any) -> None:
+    dataset = build(20, brain=True)
+    unlabeled = dataset.match({"split": "unlabeled"})
+    for name in ("uniqueness", "hardness", "mistakenness"):
+        assert all(value is not None for value in unlabeled.values(name)), name
+    assert dataset.list_brain_runs(type="visualization") == ["student2_map"]
+    results = dataset.load_brain_results("student2_map")
+    assert results.points.shape == (len(unlabeled), 2)
+    assert np.unique(results.points, axis=0).shape[0] > len(unlabeled) / 2
+    evaluated = {"teacher", "student1", "student2"}
+    assert set(dataset.list_evaluations()) == {
+        f"{run}_on_{what}" for run in evaluated for what in ("pool", "validation")
+    }
+    report = dataset.load_evaluation_results("student2_on_pool").metrics()
+    known = [sample for sample in unlabeled if sample.truth]
+    right = sum(sample.truth.label == sample.student2.label for sample in known)
+    assert report["accuracy"] == pytest.approx(right / len(known))
+    before = dataset.get_brain_info("student2_map").timestamp
+    again = build(20, brain=True)
+    assert again.get_brain_info("student2_map").timestamp == before
 
 
 @pytest.mark.slow
-def test_another_image_in_the_place_of_one_is_another_sample(build: Any, digits_rounds: Path, tmp_path: Path) -> None:
+def test_another_image_in_the_place_of_one_is_another_sample(build: Any, tmp_path: Path) -> None:
     dataset = build(3)
     sample = dataset.first()
     wrong = tmp_path / "other.png"
@@ -143,3 +216,43 @@ def test_another_image_in_the_place_of_one_is_another_sample(build: Any, digits_
     (again,) = [one for one in rebuilt if one.key == sample.key]
     assert again.id != old
     assert again.tags == []
+
+
+@pytest.mark.slow
+def test_copies_stand_beside_what_they_repeat(ingest_config: Any, photos: Path, tmp_path: Path) -> None:
+    import fiftyone as fo
+
+    from selftrain.corpus.ingest import ingest
+    from selftrain.corpus.manifest import iter_manifest
+    from selftrain.inspection.dataset import build_dataset
+    from selftrain.predictions.table import PredictionPart, write_part
+
+    held_out = sorted((photos / "test" / "cat").iterdir())[0]
+    pooled = sorted((photos / "pool").iterdir())
+    pooled[0].write_bytes(held_out.read_bytes())
+    (photos / "pool" / "again.png").write_bytes(pooled[1].read_bytes())
+    write_images(photos / "pool" / "more", 3, seed=70)
+    ingest(ingest_config(), 0, tmp_path / "corpus")
+    for shard, table in iter_manifest(tmp_path / "corpus" / "unlabeled", ["key"]):
+        rows = table.num_rows
+        probs = np.full((rows, 3), np.log(1 / 3), np.float16)
+        part = PredictionPart(
+            table["key"].to_numpy(), np.zeros(rows, np.int32), np.full(rows, 1 / 3, np.float32), probs
+        )
+        write_part(tmp_path / "p" / "teacher" / "unlabeled", shard, part, ["cat", "dog", "owl"], "x")
+    runs = shown_runs({"supervised": {"teacher": {}}}, tmp_path / "p", tmp_path / "s")
+    pool = Pool(runs, tmp_path / "corpus", None)
+    config = BrowseConfig(dataset="selftrain-pairs-test", images_per_view=1, brain=False)
+    try:
+        dataset = build_dataset(config, pool, tmp_path / "media", tmp_path / "none.parquet")
+        view = dataset.load_saved_view("pool: leaks and duplicates")
+        told = list(zip(view.values("source"), view.values("pair"), view.values("repeats"), strict=True))
+        assert "1 of 2 images" in dataset.get_saved_view_info("pool: leaks and duplicates")["description"]
+        assert len(told) == 2
+        (original,) = [source for source, _, repeats in told if repeats is None]
+        (copy,) = [(source, repeats) for source, _, repeats in told if repeats is not None]
+        assert told[0][1] == told[1][1]
+        assert (original, copy[0]) in [("pool/50-001.png", "pool/again.png"), ("test/cat/30-000.png", "pool/50-000.png"), ("pool/again.png", "pool/50-001.png")]  # fmt: skip
+        assert copy[1].split(" of ")[0] in ("leak", "duplicate")
+    finally:
+        fo.delete_dataset("selftrain-pairs-test")

@@ -50,8 +50,8 @@ def write_corpus(folder: Path, repeats: dict[int, str], keys: list[int] | None =
     pl.DataFrame(kinds, schema=schema, orient="row").write_parquet(folder / "duplicates.parquet")
     manifest = folder / "unlabeled" / "manifest"
     manifest.mkdir(parents=True)
-    columns = {"format": "PNG", "shard": "s", "offset": 0, "size": 0}
-    types = {"offset": pl.Int64, "size": pl.Int32}
+    columns = {"format": "PNG", "shard": "s", "offset": 0, "size": 0, "label": None, "source": "s"}
+    types = {"offset": pl.Int64, "size": pl.Int32, "label": pl.Int32}
     for shard in {shard_of(key) for key in keys or []}:
         rows = [{"key": key, "sha256": sha256(key)} | columns for key in keys or [] if shard_of(key) == shard]
         pl.DataFrame(rows, schema_overrides=types).write_parquet(manifest / part_name(shard))

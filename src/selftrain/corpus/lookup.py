@@ -20,7 +20,7 @@ def find_rows(split_folder: Path, keys: Iterable[int]) -> "pl.DataFrame":
     by_shard: dict[int, list[int]] = defaultdict(list)
     for key in set(keys):
         by_shard[shard_of(key)].append(key)
-    columns = ["key", "format", "sha256", "shard", "offset", "size"]
+    columns = ["key", "format", "sha256", "shard", "offset", "size", "label", "source"]
     schema = {
         "key": pl.Int64,
         "format": pl.String,
@@ -28,6 +28,8 @@ def find_rows(split_folder: Path, keys: Iterable[int]) -> "pl.DataFrame":
         "shard": pl.String,
         "offset": pl.Int64,
         "size": pl.Int32,
+        "label": pl.Int32,
+        "source": pl.String,
     }
     rows = [pl.DataFrame(schema=schema)]
     for shard, wanted in sorted(by_shard.items()):

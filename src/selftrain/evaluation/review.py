@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from selftrain.corpus.truth import NO_CLASS
 from selftrain.errors import UserError
+from selftrain.evaluation.out_of_domain import suspects
 from selftrain.evaluation.review_config import ReviewConfig
 from selftrain.files import atomic_path, read_json, write_json
 from selftrain.predictions.selection import KEPT, selection_digest, selection_parts
@@ -47,6 +48,8 @@ class Chain:
 def review(chain: Chain, evaluation: Path, corpus: Path, config: ReviewConfig, out: Path) -> dict[str, Any]:
     """Write ``out/<round>.parquet``, most doubtful first, for every round, and ``out/summary.json``; return the latter.
 
+    ``out/out_of_domain.parquet`` lists what shows perhaps none of the classes.
+
     Columns: ``rank, key, label, confidence, suggested`` (the class that the runs' mean prefers), ``quality`` (0–1,
     cleanlab's; low is doubtful), ``agreeing`` (how many runs give the label), ``runs`` (of how many).
 
@@ -63,6 +66,11 @@ def review(chain: Chain, evaluation: Path, corpus: Path, config: ReviewConfig, o
         with atomic_path(out / f"{round_}.parquet") as temporary:
             listed.write_parquet(temporary, compression="zstd")
         summary[round_] = about
+    first = [run for run in chain.runs if run not in chain.teachers]
+    listed, about = suspects([chain.predictions / run / "unlabeled" for run in first], truth, config.images)
+    with atomic_path(out / "out_of_domain.parquet") as temporary:
+        listed.write_parquet(temporary, compression="zstd")
+    summary["out_of_domain"] = about
     write_json(out / "summary.json", summary)
     return summary
 

@@ -3,7 +3,7 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftrain.errors import UserError
 from selftrain.files import read_json, write_json
@@ -64,37 +64,41 @@ def print_diff(compared: Compared) -> None:
     console.print(f"  {diff.counts['same']:>9,} {'same':8} trained on in both, alike", highlight=False)
     console.print(f"  {diff.counts['out']:>9,} {'out':8} in neither", highlight=False)
     for title, frame in (
-        ("by class", diff.by_class),
+        ("by class", diff.by_class.rename(lambda name: name.replace("_a", " before").replace("_b", " after"))),
         ("decisions", diff.decisions),
-        ("examples, those whose confidence moved most", _named_examples(compared)),
+        ("examples, those whose confidence moved most", _told_examples(compared)),
     ):
         if not len(frame):
             continue
         table = Table(title=title, title_justify="left")
-        for name in frame.columns:
-            table.add_column(name.replace("_", " "), justify="left" if name in LEFT else "right")
-        for row in frame.iter_rows(named=True):
-            table.add_row(*(str(value) if name == "key" else _cell(value) for name, value in row.items()))
+        for name, kind in frame.schema.items():
+            table.add_column(name.replace("_", " "), justify="right" if kind.is_numeric() else "left", no_wrap=True)
+        for row in frame.iter_rows():
+            table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
         console.print(table)
 
 
-LEFT = ("class", "from", "to", "change", "label_a", "label_b", "decision_a", "decision_b")
 PRINTED = 5
 """Examples of each change in the terminal."""
 
 
-def _named_examples(compared: Compared) -> "pl.DataFrame":
+def told(row: dict[str, Any], end: str, classes: list[str]) -> str:
+    """One side of an example in words; ``end`` is ``a`` or ``b``."""
+    if row[f"label_{end}"] is None:
+        return "absent"
+    copies = f" ×{row[f'copies_{end}']}" if row[f"copies_{end}"] else ""
+    return f"{classes[row[f'label_{end}']]} {row[f'confidence_{end}']:.2f} {row[f'decision_{end}']}{copies}"
+
+
+def _told_examples(compared: Compared) -> "pl.DataFrame":
     import polars as pl
 
-    names = dict(enumerate(compared.classes))
     few = compared.diff.examples.group_by("change", maintain_order=True).head(PRINTED)
-    return few.with_columns(pl.col("label_a", "label_b").replace_strict(names, return_dtype=pl.String))
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    rows = [
+        (row["change"], str(row["key"]), told(row, "a", compared.classes), told(row, "b", compared.classes))
+        for row in few.iter_rows(named=True)
+    ]
+    return pl.DataFrame(rows, schema=dict.fromkeys(("change", "key", "before", "after"), pl.String), orient="row")
 
 
 def _selection(selections: Path, run: str) -> Path:

@@ -83,7 +83,7 @@ def _joined(a: Path | None, b: Path | None) -> "pl.DataFrame":
     frames = []
     for path, end in ((a, "_a"), (b, "_b")):
         rows = pl.read_parquet(path, glob=False) if path is not None else pl.DataFrame(schema=schema)
-        frames.append(rows.select(schema).rename({name: name + end for name in schema if name != "key"}))
+        frames.append(rows.select(list(schema)).rename({name: name + end for name in schema if name != "key"}))
     before, after = (pl.col(f"decision_{end}").is_in(TRAINED_ON).fill_null(False) for end in "ab")
     change = (
         pl.when(before & after & (pl.col("label_a") != pl.col("label_b")))
@@ -105,13 +105,9 @@ def _first(rows: "pl.DataFrame", count: int) -> "pl.DataFrame":
     """The first rows of each change: those whose confidence moved most, ties by key."""
     import polars as pl
 
-    return (
-        rows.sort("shift", "key", descending=[True, False])
-        .group_by("change", maintain_order=True)
-        .head(count)
-        .select("change", *[name for name in rows.columns if name != "change"])
-        .sort(pl.col("change").replace_strict({name: place for place, name in enumerate(CHANGES)}), maintain_order=True)
-    )
+    places = {name: place for place, name in enumerate(CHANGES)}
+    first = rows.sort("shift", "key", descending=[True, False]).group_by("change", maintain_order=True).head(count)
+    return first.select(rows.columns).sort(pl.col("change").replace_strict(places), maintain_order=True)
 
 
 def _tally(rows: "pl.DataFrame") -> "pl.DataFrame":

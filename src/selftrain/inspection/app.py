@@ -5,29 +5,58 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import parse_section
+from selftrain.errors import UserError
 from selftrain.inspection.config import BrowseConfig
 from selftrain.inspection.rounds import shown_runs
+from selftrain.inspection.tables import Pool
 from selftrain.stage import WORK
 
 ADDRESS = "127.0.0.1"
 
 
+def pool_of(params: dict[str, Any], corpus: Path, pipeline: str | None) -> Pool:
+    """The tables of a pipeline's pool; None is the main job."""
+    runs = shown_runs(params, Path("predictions") / (pipeline or ""), Path("selections") / (pipeline or ""))
+    review = Path("review") / (pipeline or "noisy_student")
+    return Pool(runs, corpus, review if review.is_dir() else None)
+
+
+def open_dataset(params: dict[str, Any], params_path: str) -> Any:
+    """The dataset of a params file. Raises UserError if it was not built."""
+    config = parse_section(params.get("browse"), BrowseConfig, f"{params_path}: browse")
+    os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
+    import fiftyone as fo
+
+    if not fo.dataset_exists(config.dataset):
+        raise UserError(f"FiftyOne has no dataset '{config.dataset}'; `selftrain browse --build-only` makes it")
+    return fo.load_dataset(config.dataset)
+
+
 def browse(
-    params: dict[str, Any], params_path: str, corpus: Path, pipeline: str | None, port: int, build_only: bool
+    params: dict[str, Any],
+    params_path: str,
+    corpus: Path,
+    pipeline: str | None,
+    corrections: Path,
+    port: int,
+    build_only: bool,
 ) -> None:
     """Build or update the dataset and, unless ``build_only``, serve the App until it is interrupted.
 
     ``pipeline`` names the folder under ``predictions`` and ``selections`` of one of ``pipelines/``; None: the main job.
     """
     config = parse_section(params.get("browse"), BrowseConfig, f"{params_path}: browse")
-    runs = shown_runs(params, Path("predictions") / (pipeline or ""), Path("selections") / (pipeline or ""))
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
+    pool = pool_of(params, corpus, pipeline)
+    from selftrain.inspection.plugins import use_plugins
+
+    use_plugins(WORK / "plugins")
     import fiftyone as fo
 
     from selftrain.inspection.dataset import build_dataset
 
-    dataset = build_dataset(config, runs, corpus, WORK / "media" / config.dataset)
-    print(f"FiftyOne dataset '{dataset.name}': {len(dataset):,} images, {len(dataset.list_saved_views())} saved views")
+    dataset = build_dataset(config, pool, WORK / "media" / config.dataset, corrections)
+    print(f"FiftyOne dataset '{dataset.name}': {dataset.info['sample']}; {len(dataset.list_saved_views())} saved views")
     if build_only:
         return
     # In a container FiftyOne would bind every address whatever its settings say; the argument binds just this one.

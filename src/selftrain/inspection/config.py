@@ -12,3 +12,5 @@ class BrowseConfig(Section):
     """Name of the FiftyOne dataset."""
     images_per_view: int = Field(default=500, ge=1)
     """Most images that are extracted from the shards for a view."""
+    brain: bool = True
+    """Compute FiftyOne Brain's map, uniqueness, hardness and mistakenness, and each run's evaluation."""

@@ -1,5 +1,6 @@
-"""From the tables to what FiftyOne shows: which images, and each run's opinion of them."""
+"""From the tables to what FiftyOne shows: one pass over the pool, part by part, for every view at once."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +10,23 @@ import numpy as np
 from selftrain.corpus.keys import part_name, shard_of
 from selftrain.counters import mix
 from selftrain.inspection.rounds import Shown
-from selftrain.inspection.views import SavedView, round_views
-from selftrain.predictions.selection import scan_selection
+from selftrain.inspection.views import SavedView
+from selftrain.predictions.selection import selection_parts
 from selftrain.predictions.table import prediction_parts, read_part
+from selftrain.progress import progress_bar
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The tables of a pipeline's unlabeled split."""
+
+    runs: list[Shown]
+    corpus: Path
+    review: Path | None
+    """What ``selftrain review`` wrote; None where it did not run."""
 
 
 @dataclass(frozen=True)
@@ -26,54 +38,115 @@ class Opinion:
     log_probs: list[float]  # C
 
 
-def round_table(run: Shown, previous: Shown | None, truth: Path) -> "pl.LazyFrame":
-    """A round's selection, with ``student_label``, ``previous_label`` and ``truth`` (null where there is none)."""
+def iter_pool(pool: Pool, shards: set[int] | None = None) -> "Iterator[pl.DataFrame]":
+    """The pool, a row an image, part by part; of the shards given, or all.
+
+    Columns: ``key``; of every run ``<run>_label, <run>_confidence``; of every round ``<round>_pseudo`` (the label it
+    trains on), ``<round>_decision, <round>_copies, <round>_review`` (place in its list of doubtful labels); ``truth``,
+    ``pair`` (what the image repeats), ``out_of_domain`` (place in that list). What there is not is null.
+    """
     import polars as pl
 
-    assert run.selection is not None
-    student = pl.scan_parquet(prediction_parts(run.predictions), glob=False).select("key", student_label="label")
-    table = scan_selection(run.selection).join(student, on="key", how="left")
-    if previous is not None and previous.selection is not None:
-        before = scan_selection(previous.selection).select("key", previous_label="label")
-        table = table.join(before, on="key", how="left")
-    return table.join(pl.scan_parquet(truth, glob=False).rename({"label": "truth"}), on="key", how="left")
+    truth = pl.read_parquet(pool.corpus / "truth.parquet", glob=False).rename({"label": "truth"})
+    repeats = pl.read_parquet(pool.corpus / "duplicates.parquet", glob=False).select("key", pair="of_key")
+    lists = {f"{run.name}_review": _ranks(pool.review, run.name) for run in pool.runs if run.selection is not None}
+    lists["out_of_domain"] = _ranks(pool.review, "out_of_domain")
+    for part in prediction_parts(pool.runs[0].predictions):
+        if shards is not None and int(part.stem.removeprefix("part-")) not in shards:
+            continue
+        table: pl.DataFrame | None = None
+        for run in pool.runs:
+            own = pl.read_parquet(run.predictions / part.name, columns=["key", "label", "confidence"], glob=False)
+            own = own.rename({"label": f"{run.name}_label", "confidence": f"{run.name}_confidence"})
+            table = own if table is None else _beside(table, own, run.predictions)
+            if run.selection is not None:
+                columns = ["key", "label", "decision", "copies"]
+                chosen = pl.read_parquet(run.selection / part.name, columns=columns, glob=False)
+                names = {"label": "pseudo", "decision": "decision", "copies": "copies"}
+                chosen = chosen.rename({name: f"{run.name}_{new}" for name, new in names.items()})
+                table = _beside(table, chosen, run.selection)
+        assert table is not None
+        for other in (truth, repeats):
+            table = table.join(other, on="key", how="left", maintain_order="left")
+        for name, ranks in lists.items():
+            table = table.join(ranks.rename({"rank": name}), on="key", how="left", maintain_order="left")
+        yield table
 
 
-def saved_views(runs: list[Shown]) -> list[tuple[Shown, Shown | None, list[SavedView]]]:
-    """Each round, the round before it, and the round's views."""
-    by_name = {run.name: run for run in runs}
-    rounds = [run for run in runs if run.selection is not None]
-    result = []
-    for run in rounds:
-        teacher = by_name.get(run.teacher or "")
-        previous = teacher if teacher is not None and teacher.selection is not None else None
-        result.append((run, previous, round_views(run, previous)))
-    return result
+def sample_views(pool: Pool, views: list[SavedView], images_per_view: int) -> dict[str, tuple[set[int], int]]:
+    """For each view, keys of at most so many of its images, and how many there are in the pool.
 
-
-def images_to_show(runs: list[Shown], truth: Path, images_per_view: int) -> set[int]:
-    """Keys of at most ``images_per_view`` images of each view: the same random sample every time."""
+    The same random sample every time, or the first in the view's own order.
+    """
     import polars as pl
 
-    lots = pl.col("key").map_batches(lambda keys: pl.Series(mix(0, keys.to_numpy())), return_dtype=pl.UInt64)
-    keys: set[int] = set()
-    for run, previous, views in saved_views(runs):
-        table = round_table(run, previous, truth)
-        for view in views:
-            sample = table.filter(view.rows()).select("key", lot=lots).bottom_k(images_per_view, by="lot")
-            keys.update(sample.collect(engine="streaming")["key"].to_list())
-    return keys
+    empty = pl.DataFrame(schema={"key": pl.Int64, "place": pl.Float64})
+    chosen = {view.name: (empty, 0) for view in views}
+    parts = len(prediction_parts(pool.runs[0].predictions))
+    with progress_bar("fiftyone views", total=parts) as advance:
+        for table in iter_pool(pool):
+            lots = table.with_columns(lot=pl.Series(mix(0, table["key"].to_numpy())).cast(pl.Float64))
+            for view in views:
+                before, count = chosen[view.name]
+                rows = lots.filter(view.rows())
+                place = pl.col(view.order or "lot").cast(pl.Float64)
+                both = pl.concat([before, rows.select("key", place=place)])
+                chosen[view.name] = (both.sort("place", "key").head(images_per_view), count + len(rows))
+            advance()
+    return {name: (set(frame["key"].to_list()), count) for name, (frame, count) in chosen.items()}
+
+
+def rows_of(pool: Pool, keys: set[int]) -> "pl.DataFrame":
+    """The pool's rows of some images, sorted by key."""
+    import polars as pl
+
+    found = [
+        table.filter(pl.col("key").is_in(sorted(keys))) for table in iter_pool(pool, {shard_of(key) for key in keys})
+    ]
+    return pl.concat(found).sort("key")
 
 
 def opinions(predictions: Path, keys: set[int]) -> dict[int, Opinion]:
-    """A run's opinions of some images; only the parts that hold them are read."""
+    """A run's opinions of some images of a split; only the parts that hold them are read."""
     wanted = np.array(sorted(keys), dtype=np.int64)
-    shards = {shard_of(int(key)) for key in wanted}
     result = {}
-    for shard in sorted(shards):
+    for shard in sorted({shard_of(int(key)) for key in wanted}):
         part = read_part(predictions / part_name(shard))
         for row in np.flatnonzero(np.isin(part.keys, wanted)):
             result[int(part.keys[row])] = Opinion(
                 int(part.labels[row]), float(part.confidences[row]), part.log_probs[row].astype(float).tolist()
             )
     return result
+
+
+def tally_rounds(pool: Pool) -> "pl.DataFrame":
+    """``round, label, decision, images, copies`` of every round's selection, over the whole pool."""
+    import polars as pl
+
+    tallies = []
+    for run in pool.runs:
+        if run.selection is not None:
+            rows = pl.scan_parquet(selection_parts(run.selection), glob=False)
+            counted = rows.group_by("label", "decision").agg(pl.len().alias("images"), pl.col("copies").sum())
+            tallies.append(counted.collect(engine="streaming").with_columns(round=pl.lit(run.name)))
+    return pl.concat(tallies)
+
+
+def _ranks(review: Path | None, name: str) -> "pl.DataFrame":
+    import polars as pl
+
+    path = None if review is None else review / f"{name}.parquet"
+    if path is None or not path.is_file():
+        return pl.DataFrame(schema={"key": pl.Int64, "rank": pl.UInt32})
+    return pl.read_parquet(path, columns=["key", "rank"], glob=False)
+
+
+def _beside(table: "pl.DataFrame", other: "pl.DataFrame", where: Path) -> "pl.DataFrame":
+    """Two tables of the same images, side by side."""
+    import polars as pl
+
+    from selftrain.errors import UserError
+
+    if not table["key"].equals(other["key"]):
+        raise UserError(f"{where}: made from other images than the other runs' tables; run `dvc repro`")
+    return pl.concat([table, other.drop("key")], how="horizontal")

@@ -1,91 +1,176 @@
 """The saved views: what each shows, which images it needs, and how FiftyOne filters for it.
 
-Each view is told twice, as a polars filter over the tables (which images to extract) and as a FiftyOne
-filter over the samples' fields (what the App shows); a test holds the two against each other.
+Each view is told twice, as a polars filter over the pool (``tables.iter_pool``: which images to extract, and how many
+there are) and as a FiftyOne filter over the samples' fields (what the App shows); a test holds the two together.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from selftrain.corpus.truth import NO_CLASS
 from selftrain.inspection.rounds import Shown
-from selftrain.predictions.selection import DUPLICATE, KEPT, LEAK, LOW_CONFIDENCE, OVER_QUOTA, REJECTED
+from selftrain.predictions.selection import (
+    CORRECTED,
+    DUPLICATE,
+    KEPT,
+    LEAK,
+    LOW_CONFIDENCE,
+    OVER_QUOTA,
+    REJECTED,
+    TRAINED_ON,
+)
 
 if TYPE_CHECKING:
     import polars as pl
 
 NO_CLASS_NAME = "none of the classes"
 FILTERED_OUT = (LOW_CONFIDENCE, LEAK, DUPLICATE, REJECTED)
+CONFIDENT = 0.9
 
 
 @dataclass(frozen=True)
 class SavedView:
-    """One saved view of a round."""
+    """One saved view."""
 
     name: str
     description: str
     rows: Callable[[], "pl.Expr"]
-    """Over the round's table; see ``tables.round_table``."""
+    """Over ``tables.iter_pool``."""
     samples: Callable[[Any], Any]
     """Over FiftyOne's ``ViewField``."""
+    order: str | None = None
+    """What it is sorted by; unsorted views hold a random sample of their images."""
 
 
-def decision_field(round_: str) -> str:
-    """The sample field with a round's decision."""
-    return f"{round_}_decision"
+def all_views(runs: list[Shown]) -> list[SavedView]:
+    """Every view: of each round, of each two runs, and of the pool."""
+    by_name = {run.name: run for run in runs}
+    rounds = [run for run in runs if run.selection is not None]
+    views = [view for run in rounds for view in round_views(run, _before(run, by_name))]
+    return [*views, *(_disagree(a, b) for a, b in combinations(runs, 2)), *pool_views()]
 
 
-def copies_field(round_: str) -> str:
-    """The sample field with a round's copies."""
-    return f"{round_}_copies"
+def _before(run: Shown, by_name: dict[str, Shown]) -> list[Shown]:
+    """The rounds before a round, the nearest first."""
+    before: list[Shown] = []
+    teacher = by_name.get(run.teacher or "")
+    while teacher is not None and teacher.selection is not None and teacher not in before:
+        before.append(teacher)
+        teacher = by_name.get(teacher.teacher or "")
+    return before
 
 
-def round_views(run: Shown, previous: Shown | None) -> list[SavedView]:
-    """The views of a round, whose pseudo-labels its teacher gave; ``previous`` is the round that made that teacher."""
+def round_views(run: Shown, before: list[Shown]) -> list[SavedView]:
+    """The views of a round, whose pseudo-labels its teacher gave; ``before``: the rounds before it, nearest first."""
     import polars as pl
 
     name, teacher = run.name, run.teacher
-    decision, copies = decision_field(name), copies_field(name)
+    decision, copies, pseudo, review = (f"{name}_{what}" for what in ("decision", "copies", "pseudo", "review"))
 
     def decided(title: str, description: str, *decisions: str) -> SavedView:
         return SavedView(
             f"{name}: {title}",
             description,
-            lambda: pl.col("decision").is_in(decisions),
+            lambda: pl.col(decision).is_in(decisions),
             lambda field: field(decision).is_in(list(decisions)),
         )
 
     views = [
+        SavedView(
+            f"{name}: look here first",
+            "kept labels that are most likely wrong, by all runs' opinions; tag `reject`, or set `corrected`",
+            lambda: pl.col(review).is_not_null(),
+            lambda field: field(review) > 0,
+            order=review,
+        ),
+        decided("kept", f"what {name} is trained on, with {teacher}'s labels", KEPT),
         decided("low confidence", f"{teacher}'s confidence is not above the threshold", LOW_CONFIDENCE),
         decided("filtered out", "left out before balancing: unsure, leaks, duplicates, rejected", *FILTERED_OUT),
         decided("balanced: over quota", "sure enough, but its class has enough that are surer", OVER_QUOTA),
         SavedView(
             f"{name}: balanced: duplicated",
             "repeated in the epoch, since its class has too few",
-            lambda: pl.col("copies") > 1,
+            lambda: pl.col(copies) > 1,
             lambda field: field(copies) > 1,
         ),
-        decided("kept", f"what {name} is trained on, with {teacher}'s labels", KEPT),
+        decided("corrected by hand", "labeled or rejected by a person", CORRECTED, REJECTED),
         SavedView(
             f"{name}: teacher and student disagree",
             f"{name} labels it otherwise than its teacher {teacher}",
-            lambda: pl.col("label") != pl.col("student_label"),
-            lambda field: field(f"{teacher}.label") != field(f"{name}.label"),
+            lambda: pl.col(f"{teacher}_label") != pl.col(f"{name}_label"),
+            lambda field: (field("split") == "unlabeled") & (field(f"{teacher}.label") != field(f"{name}.label")),
+        ),
+        SavedView(
+            f"{name}: confident and wrong",
+            f"{teacher} is at least {CONFIDENT:.0%} sure of a label that hidden truth contradicts",
+            lambda: (pl.col(f"{teacher}_confidence") >= CONFIDENT) & (pl.col("truth") != pl.col(f"{teacher}_label")),
+            lambda field: (
+                (field(f"{teacher}.confidence") >= CONFIDENT)
+                & (field("split") == "unlabeled")
+                & field("truth.label").exists()
+                & (field("truth.label") != field(f"{teacher}.label"))
+            ),
         ),
         SavedView(
             f"{name}: out-of-domain kept by mistake",
-            "kept, though hidden truth says that it shows none of the classes",
-            lambda: (pl.col("decision") == KEPT) & (pl.col("truth") == -1),
-            lambda field: (field(decision) == KEPT) & (field("truth.label") == NO_CLASS_NAME),
+            "trained on, though hidden truth says that it shows none of the classes",
+            lambda: pl.col(decision).is_in(TRAINED_ON) & (pl.col("truth") == NO_CLASS),
+            lambda field: field(decision).is_in(list(TRAINED_ON)) & (field("truth.label") == NO_CLASS_NAME),
         ),
     ]
-    if previous is not None:
+    if before:
+        last = f"{before[0].name}_pseudo"
         views.append(
             SavedView(
                 f"{name}: label flipped between rounds",
-                f"its pseudo-label is another than it was for {previous.name}",
-                lambda: pl.col("label") != pl.col("previous_label"),
-                lambda field: field(f"{teacher}.label") != field(f"{previous.teacher}.label"),
+                f"its pseudo-label is another than it was for {before[0].name}",
+                lambda: pl.col(pseudo) != pl.col(last),
+                lambda field: field(pseudo) != field(last),
+            )
+        )
+    if len(before) > 1:
+        first = f"{before[1].name}_pseudo"
+        views.append(
+            SavedView(
+                f"{name}: label flipped back",
+                f"its pseudo-label is again what it was for {before[1].name}, and was another for {before[0].name}",
+                lambda: (pl.col(pseudo) == pl.col(first)) & (pl.col(pseudo) != pl.col(last)),
+                lambda field: (field(pseudo) == field(first)) & (field(pseudo) != field(last)),
             )
         )
     return views
+
+
+def pool_views() -> list[SavedView]:
+    """The views that are of no one round."""
+    import polars as pl
+
+    return [
+        SavedView(
+            "pool: suspected out-of-domain",
+            "the images that all runs together are least sure of: perhaps they show none of the classes",
+            lambda: pl.col("out_of_domain").is_not_null(),
+            lambda field: field("out_of_domain") > 0,
+            order="out_of_domain",
+        ),
+        SavedView(
+            "pool: leaks and duplicates",
+            "images that repeat another, exactly or nearly, each beside the one that it repeats",
+            lambda: pl.col("pair").is_not_null(),
+            lambda field: field("pair").exists(),
+            order="pair",
+        ),
+    ]
+
+
+def _disagree(a: Shown, b: Shown) -> SavedView:
+    import polars as pl
+
+    return SavedView(
+        f"disagree: {a.name} and {b.name}",
+        f"{a.name} and {b.name} label it differently",
+        lambda: pl.col(f"{a.name}_label") != pl.col(f"{b.name}_label"),
+        lambda field: (field("split") == "unlabeled") & (field(f"{a.name}.label") != field(f"{b.name}.label")),
+    )

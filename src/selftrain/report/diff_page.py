@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftrain.corpus.decode import decode
 from selftrain.corpus.lookup import find_rows, read_rows
-from selftrain.history.compare import CHANGE_WORDS, Compared
+from selftrain.history.compare import CHANGE_WORDS, Compared, told
 from selftrain.history.diff import SHOWN
 from selftrain.report.page import render
 from selftrain.report.pictures import Grid, Picture, data_url
@@ -54,15 +54,9 @@ def write_diff_page(compared: Compared, unlabeled: Path, path: Path) -> None:
     path.write_text(render("diff.html", title=title, section=diff_section(compared, unlabeled)), encoding="utf-8")
 
 
-def _picture(row: dict[str, object], image: str, classes: list[str]) -> Picture:
-    def told(end: str) -> str:
-        label = row[f"label_{end}"]
-        if not isinstance(label, int):
-            return "absent"
-        copies = f" ×{row[f'copies_{end}']}" if row[f"copies_{end}"] else ""
-        return f"{classes[label]} {row[f'confidence_{end}']:.2f} {row[f'decision_{end}']}{copies}"
-
-    before, after = row["label_a"], row["label_b"]
-    names = [classes[label] if isinstance(label, int) else "–" for label in (before, after)]
+def _picture(row: dict[str, Any], image: str, classes: list[str]) -> Picture:
+    names = ["–" if row[f"label_{end}"] is None else classes[row[f"label_{end}"]] for end in "ab"]
     caption = names[1] if names[0] == names[1] else f"{names[0]}→{names[1]}"
-    return Picture(image, f"{row['key']}: {told('a')} → {told('b')}", caption, wrong=False)
+    return Picture(
+        image, f"{row['key']}: {told(row, 'a', classes)} → {told(row, 'b', classes)}", caption, wrong=False
+    )  # fmt: skip

@@ -1,0 +1,49 @@
+"""Which images of the pool show perhaps none of the classes: those that the runs without pseudo-labels know least of.
+
+By the entropy of the first teacher's opinion. Students are worse judges: they were trained to be sure of such images
+too, if the filter let some through.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selftrain.corpus.truth import NO_CLASS
+from selftrain.predictions.table import prediction_parts, read_part
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SHARE = 0.05
+"""Share of the pool that is listed."""
+
+
+def suspects(tables: list[Path], truth: "pl.DataFrame", images: int) -> "tuple[pl.DataFrame, dict[str, Any]]":
+    """The images of the pool with the highest entropy, and what there is to tell of them.
+
+    ``tables`` are the unlabeled split's prediction tables of runs that were trained on labeled images alone, ``images``
+    the most that are listed. Columns: ``rank, key, label, confidence, entropy`` (nats, of the runs' mean).
+    """
+    import polars as pl
+
+    schema = {"key": pl.Int64, "label": pl.Int32, "confidence": pl.Float32, "entropy": pl.Float64}
+    listed, total = pl.DataFrame(schema=schema), 0
+    for path in prediction_parts(tables[0]):
+        parts = [read_part(table / path.name) for table in tables]
+        mean = np.mean([np.exp(part.log_probs.astype(np.float64)) for part in parts], axis=0)  # (N, C)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entropy = -np.where(mean > 0, mean * np.log(mean), 0).sum(axis=1)
+        # A run that says NaN knows nothing.
+        entropy = np.where(np.isfinite(entropy), entropy, np.log(mean.shape[1]))
+        arrays = (parts[0].keys, parts[0].labels, parts[0].confidences, entropy)
+        rows = pl.DataFrame(dict(zip(schema, arrays, strict=True)), schema=schema)
+        listed = pl.concat([listed, rows]).sort("entropy", "key", descending=[True, False]).head(images)
+        total += len(rows)
+    ranked = listed.head(max(1, round(SHARE * total))).with_row_index("rank", offset=1)
+    known = ranked.join(truth, on="key")
+    about: dict[str, Any] = {"images": total, "listed": len(ranked)}
+    if len(known):
+        about |= {"truth_known": len(known), "of_no_class": int((known["truth"] == NO_CLASS).sum())}
+        about["of_no_class_in_pool"] = int((truth["truth"] == NO_CLASS).sum())
+    return ranked, about

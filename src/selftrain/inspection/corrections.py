@@ -1,0 +1,174 @@
+"""Corrections between the App and ``corrections.parquet``: a tag ``reject``, a label in the field ``corrected``.
+
+Both sides may change between two meetings, and other people's corrections arrive with the file. So the dataset
+remembers what both had last, and the two are merged against that: what one side left alone, the other decides.
+"""
+
+import datetime
+import getpass
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.corpus.keys import split_of
+from selftrain.corpus.lookup import find_rows
+from selftrain.errors import UserError
+from selftrain.predictions.corrections import (
+    CORRECT,
+    REJECT,
+    check_corrections,
+    no_corrections,
+    read_corrections,
+    write_corrections,
+)
+
+TAG, FIELD, REMEMBERED = "reject", "corrected", "corrections"
+Said = dict[int, str]
+"""Key → the label that it was given, or REJECTED_WORD."""
+REJECTED_WORD = ""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What holds after a merge, and where both sides had changed differently: key → (App's, file's)."""
+
+    said: Said
+    conflicts: dict[int, tuple[str | None, str | None]]
+
+
+def merge(base: Said, app: Said, file: Said, shown: set[int], prefer: str) -> Merged:
+    """Three-way merge; ``shown`` are the images that the App has, ``prefer`` (``app``, ``file``) decides conflicts."""
+    said, conflicts = {}, {}
+    for key in {*base, *app, *file}:
+        before, here, there = base.get(key), app.get(key), file.get(key)
+        if key not in shown or here == before:
+            result = there
+        elif there in (before, here):
+            result = here
+        else:
+            conflicts[key] = (here, there)
+            result = here if prefer == "app" else there
+        if result is not None:
+            said[key] = result
+    return Merged(said, conflicts)
+
+
+def said_in_app(dataset: Any) -> Said:
+    """What people said in the App. Raises UserError, naming the image, where that makes no sense."""
+    from fiftyone import ViewField
+
+    rejected = set(dataset.match_tags(TAG).values("key"))
+    labeled = dataset.match(ViewField(f"{FIELD}.label").exists())
+    corrected = dict(zip(labeled.values("key"), labeled.values(f"{FIELD}.label"), strict=True))
+    for key in sorted(rejected | set(corrected)):
+        if split_of(key) != "unlabeled":
+            raise UserError(f"image {key} in the App: is a {split_of(key)} image; only unlabeled ones are corrected")
+        if key in rejected and key in corrected:
+            raise UserError(
+                f"image {key} in the App: tagged '{TAG}' and '{FIELD}' to '{corrected[key]}'; take one of them back"
+            )
+    return {**dict.fromkeys(rejected, REJECTED_WORD), **corrected}
+
+
+def export_corrections(dataset: Any, path: Path, corpus: Path, who: str | None) -> str:
+    """Bring the file up to what people said in the App; return a line that tells what changed.
+
+    Corrections that are as they were keep their ``who`` and ``when``, so an export without news writes the same bytes.
+    Raises UserError for labels that are no class.
+    """
+    import polars as pl
+
+    old = read_corrections(path) if path.exists() else no_corrections()
+    file = _said_in(old)
+    classes = list(dataset.info["classes"])
+    app = said_in_app(dataset)
+    merged = merge(_remembered(dataset), app, file, set(dataset.values("key")), prefer="app")
+    changed = {key for key in {*merged.said, *file} if merged.said.get(key) != file.get(key)}
+    hashes = dict(find_rows(corpus / "unlabeled", changed & set(merged.said)).select("key", "sha256").iter_rows())
+    author, now = who or _author(), datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    rows = [row for row in old.iter_rows(named=True) if row["key"] not in changed]
+    for key in changed & set(merged.said):
+        label = merged.said[key]
+        rows.append(
+            {
+                "key": key,
+                "action": CORRECT if label != REJECTED_WORD else REJECT,
+                "label": label if label != REJECTED_WORD else None,
+                "who": author,
+                "when": now,
+                "sha256": hashes.get(key),
+            }
+        )
+    table = pl.DataFrame(rows, schema=no_corrections().schema, orient="row")
+    check_corrections(table, path, classes, corpus / "unlabeled")
+    if changed or not path.exists():
+        write_corrections(path, table)
+    _remember(dataset, merged.said)
+    _show(dataset, merged.said, app)
+    added, gone = len(set(merged.said) - set(file)), len(set(file) - set(merged.said))
+    return (
+        f"{path}: {len(table)} corrections, {added} new, {len(changed) - added - gone} changed, {gone} taken back"
+        + _told(merged, "the App's was taken")
+    )
+
+
+def import_corrections(dataset: Any, path: Path, prefer: str) -> str:
+    """Show the file's corrections in the App; return a line that tells what changed there."""
+    app = said_in_app(dataset)
+    file = _said_in(read_corrections(path)) if path.exists() else {}
+    shown = set(dataset.values("key"))
+    merged = merge(_remembered(dataset), app, file, shown, prefer)
+    _show(dataset, merged.said, app)
+    _remember(dataset, {key: label for key, label in file.items() if key not in merged.conflicts or prefer == "file"})
+    news = sum(merged.said.get(key) != app.get(key) for key in {*merged.said, *app} & shown)
+    return f"{path}: {len(file)} corrections, {news} of them news to the App" + _told(
+        merged, "the file's was taken" if prefer == "file" else "the App's stays until you import or export"
+    )
+
+
+def _said_in(table: Any) -> Said:
+    return {row["key"]: row["label"] or REJECTED_WORD for row in table.iter_rows(named=True)}
+
+
+def _remembered(dataset: Any) -> Said:
+    return {int(key): label for key, label in dataset.info.get(REMEMBERED, {}).items()}
+
+
+def _remember(dataset: Any, said: Said) -> None:
+    dataset.info = {**dataset.info, REMEMBERED: {str(key): label for key, label in said.items()}}
+    dataset.save()
+
+
+def _show(dataset: Any, said: Said, app: Said) -> None:
+    """Make the App's tags and labels what is said."""
+    import fiftyone as fo
+    from fiftyone import ViewField
+
+    shown = set(dataset.values("key"))
+    for key in {*said, *app} & shown:
+        if said.get(key) == app.get(key):
+            continue
+        view = dataset.match(ViewField("key") == key)
+        view.untag_samples(TAG)
+        if said.get(key) == REJECTED_WORD:
+            view.tag_samples(TAG)
+        label = fo.Classification(label=said[key]) if said.get(key) else None
+        view.set_values(FIELD, [label])
+
+
+def _told(merged: Merged, outcome: str) -> str:
+    lines = [
+        f"; image {key} is {_word(here)} in the App and {_word(there)} in the file: {outcome}"
+        for key, (here, there) in sorted(merged.conflicts.items())
+    ]
+    return "".join(lines)
+
+
+def _word(said: str | None) -> str:
+    return "not corrected" if said is None else "rejected" if said == REJECTED_WORD else f"'{said}'"
+
+
+def _author() -> str:
+    named = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False).stdout.strip()
+    return named or getpass.getuser()
