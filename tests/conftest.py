@@ -14,6 +14,7 @@ from selftrain.corpus.config import DigitsConfig, IngestConfig
 os.environ.update(
     DVC_NO_ANALYTICS="1",
     FIFTYONE_DO_NOT_TRACK="true",
+    FIFTYONE_DATABASE_VALIDATION="false",
     FIFTYONE_DATABASE_DIR=tempfile.mkdtemp(prefix="selftrain-mongo-"),
     MLFLOW_DISABLE_TELEMETRY="true",
     OMP_WAIT_POLICY="PASSIVE",

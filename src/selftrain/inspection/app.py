@@ -21,10 +21,16 @@ def pool_of(params: dict[str, Any], corpus: Path, pipeline: str | None) -> Pool:
     return Pool(runs, corpus, review if review.is_dir() else None)
 
 
+def quiet_fiftyone() -> None:
+    """Before FiftyOne is imported: it reports nothing, and does not warn of the age of the database that it brings."""
+    os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
+    os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
+
+
 def open_dataset(params: dict[str, Any], params_path: str) -> Any:
     """The dataset of a params file. Raises UserError if it was not built."""
     config = parse_section(params.get("browse"), BrowseConfig, f"{params_path}: browse")
-    os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
+    quiet_fiftyone()
     import fiftyone as fo
 
     if not fo.dataset_exists(config.dataset):
@@ -46,7 +52,7 @@ def browse(
     ``pipeline`` names the folder under ``predictions`` and ``selections`` of one of ``pipelines/``; None: the main job.
     """
     config = parse_section(params.get("browse"), BrowseConfig, f"{params_path}: browse")
-    os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
+    quiet_fiftyone()
     pool = pool_of(params, corpus, pipeline)
     from selftrain.inspection.plugins import use_plugins
 

@@ -6,8 +6,12 @@ from selftrain.report.runs import EvaluatedRun
 
 
 def hand_to_mlflow(run: EvaluatedRun, charts: dict[str, str]) -> None:
-    """Log an evaluated run's figures as metrics and its charts as artifacts."""
+    """Log an evaluated run's figures as metrics and its charts as artifacts.
+
+    The accuracy on validation has a curve of that name; the exported weights' own is ``best_validation_accuracy``.
+    """
     numbers = {name: value for name, value in run.metrics.items() if isinstance(value, (int, float))}
+    numbers["best_validation_accuracy"] = numbers.pop("validation_accuracy")
     log_figures(run.name, run.about["mlflow_run_id"], numbers, charts)
 
 

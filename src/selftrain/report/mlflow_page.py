@@ -1,4 +1,4 @@
-"""Opening MLflow where it is worth looking: on the comparison of a pipeline's runs."""
+"""Opening MLflow where it is worth looking: on a pipeline's runs, with the charts that compare them already chosen."""
 
 import json
 import subprocess
@@ -6,28 +6,78 @@ import sys
 import urllib.parse
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
-from selftrain.report.runs import load_runs
+from selftrain.report.runs import EvaluatedRun, load_runs
 from selftrain.tracking import connect, tracking_uri
 
 ADDRESS = "127.0.0.1"
+SHARED_VIEW = "mlflow.sharedViewState."
+"""An experiment's tag of this name holds a view of its runs, which MLflow's page takes by ``viewStateShareKey``."""
+ROUNDS, FIGURES, CURVES = "Rounds, a line each", "Final figures", "Curves, one over the other"
+COLUMNS = {ROUNDS: 1, FIGURES: 2, CURVES: 3}
+PARALLEL = (
+    "coverage", "expected_precision", "pseudo_label_accuracy", "best_validation_accuracy", "test_accuracy",
+    "test_calibration_error",
+)  # fmt: skip
+BARS = ("test_accuracy", "validation_nll", "test_calibration_error", "expected_precision")
+LINES = ("validation_accuracy", "validation_loss", "loss", "labeled_loss", "unlabeled_loss", "student_learning_rate")
 
 
-def comparison_url(evaluation: Path, names: Collection[str], experiment_id: str, server: str) -> str:
-    """MLflow's page that compares the evaluated runs of a pipeline."""
-    run_ids = [run.about["mlflow_run_id"] for run in load_runs(evaluation, names)]
-    query = {"runs": json.dumps(run_ids), "experiments": json.dumps([experiment_id])}
+def compared_runs(runs: list[EvaluatedRun]) -> dict[str, Any]:
+    """MLflow's view of a pipeline's runs: just these, parallel coordinates of the rounds, curves over each other."""
+    ids = ", ".join(f"'{run.about['mlflow_run_id']}'" for run in runs)
+    known = [name for name in PARALLEL if any(name.removeprefix("best_") in run.metrics for run in runs)]
+    charts: list[dict[str, Any]] = [
+        {"type": "PARALLEL", "selectedParams": [], "selectedMetrics": known, "showAllRuns": False, "section": ROUNDS},
+        *({"type": "BAR", "metricKey": name, "runsCountToCompare": 20, "section": FIGURES} for name in BARS),
+        *(
+            {"type": "LINE", "metricKey": name, "selectedMetricKeys": [name], "xAxisKey": "step", "yAxisKey": "metric",
+             "scaleType": "linear", "lineSmoothness": 0, "section": CURVES}
+            for name in LINES
+        ),
+    ]  # fmt: skip
+    for number, chart in enumerate(charts):
+        section = chart.pop("section")
+        chart |= {"uuid": f"c{number}", "metricSectionId": section, "deleted": False, "isGenerated": False}
+    return {
+        "searchFilter": f"attributes.run_id IN ({ids})",
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": True,
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunCharts": charts,
+        "compareRunSections": [
+            {"uuid": name, "name": name, "display": True, "isReordered": False, "deleted": False, "isGenerated": False,
+             "columns": columns}
+            for name, columns in COLUMNS.items()
+        ],
+        "isAccordionReordered": True,
+    }  # fmt: skip
+
+
+def comparison_url(key: str, experiment_id: str, server: str) -> str:
+    """The page of an experiment's runs under the view of a key."""
+    query = urllib.parse.urlencode({"compareRunsMode": "CHART", "viewStateShareKey": key})
+    return f"{server}/#/experiments/{experiment_id}/runs?{query}"
+
+
+def table_url(runs: list[EvaluatedRun], experiment_id: str, server: str) -> str:
+    """MLflow's page that puts the runs' parameters and figures side by side."""
+    query = {"runs": json.dumps([run.about["mlflow_run_id"] for run in runs]), "experiments": f'["{experiment_id}"]'}
     return f"{server}/#/compare-runs?{urllib.parse.urlencode(query)}"
 
 
 def serve_mlflow(evaluation: Path, names: Collection[str], port: int) -> None:
     """Print the comparison's address and, where MLflow is a database here, serve it until interrupted."""
-    _, experiment_id = connect()
+    client, experiment_id = connect()
+    runs = load_runs(evaluation, names)
+    key = f"selftrain-{evaluation.name}"
+    client.set_experiment_tag(experiment_id, SHARED_VIEW + key, json.dumps(compared_runs(runs), separators=(",", ":")))
     uri = tracking_uri()
     remote = uri.startswith(("http://", "https://"))
     server = uri.rstrip("/") if remote else f"http://{ADDRESS}:{port}"
-    print(f"runs compared: {comparison_url(evaluation, names, experiment_id, server)}")
-    print(f"all runs:      {server}/#/experiments/{experiment_id}/runs", flush=True)
+    print(f"runs compared: {comparison_url(key, experiment_id, server)}")
+    print(f"side by side:  {table_url(runs, experiment_id, server)}", flush=True)
     if not remote:
         command = ["mlflow", "ui", "--backend-store-uri", uri, "--host", ADDRESS, "--port", str(port)]
         raise SystemExit(subprocess.run([sys.executable, "-m", *command], check=False).returncode)

@@ -1,0 +1,161 @@
+"""Corrections between the App and the file, in a real FiftyOne."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from selftrain.errors import UserError
+from selftrain.inspection.config import BrowseConfig
+from selftrain.inspection.corrections import REJECTED_WORD, export_corrections, import_corrections, merge
+from selftrain.inspection.rounds import shown_runs
+from selftrain.inspection.tables import Pool
+from selftrain.predictions.corrections import no_corrections, read_corrections, write_corrections
+from tests.inspection.test_dataset import PARAMS
+
+
+@pytest.mark.parametrize(
+    ("base", "app", "file", "merged", "conflict"),
+    [
+        (None, "3", None, "3", False),
+        (None, None, "3", "3", False),
+        ("3", "3", None, None, False),
+        ("3", None, "3", None, False),
+        ("3", "5", "3", "5", False),
+        ("3", "3", "5", "5", False),
+        ("3", "5", "5", "5", False),
+        (None, REJECTED_WORD, None, REJECTED_WORD, False),
+        ("3", "5", "8", ("5", "8"), True),
+        ("3", None, "8", (None, "8"), True),
+        (None, "3", REJECTED_WORD, ("3", REJECTED_WORD), True),
+    ],
+)
+def test_what_one_side_left_alone_the_other_decides(
+    base: Any, app: Any, file: Any, merged: Any, conflict: bool
+) -> None:
+    sides = [{7: said} if said is not None else {} for said in (base, app, file)]
+    for prefer, place in (("app", 0), ("file", 1)):
+        result = merge(*sides, {7}, prefer)
+        assert result.said.get(7) == (merged[place] if conflict else merged)
+        assert bool(result.conflicts) == conflict
+    assert merge(*sides, set(), "app").said.get(7) == file, "what the App does not show, it does not decide"
+
+
+def test_a_merge_repeated_changes_nothing() -> None:
+    sides = [None, "3", "5", REJECTED_WORD]
+    for base, app, file in itertools.product(sides, repeat=3):
+        start = [{1: said} if said is not None else {} for said in (base, app, file)]
+        once = merge(*start, {1}, "app").said
+        assert merge(once, once, once, {1}, "app").said == once
+
+
+@pytest.fixture
+def project(digits_rounds: Path, tmp_path: Path) -> Iterator[tuple[Any, Path, Path]]:
+    """(build the dataset, the corrections file, the corpus)."""
+    import fiftyone as fo
+
+    from selftrain.inspection.dataset import build_dataset
+
+    name, file = "selftrain-corrections-test", tmp_path / "corrections.parquet"
+    runs = shown_runs(PARAMS, digits_rounds / "predictions", digits_rounds / "selections")
+    corpus = digits_rounds / "data" / "corpus"
+    pool = Pool(runs, corpus, digits_rounds / "review" / "noisy_student")
+    config = BrowseConfig(dataset=name, images_per_view=4, brain=False)
+    yield lambda: build_dataset(config, pool, tmp_path / "media", file), file, corpus
+    if fo.dataset_exists(name):
+        fo.delete_dataset(name)
+
+
+def say(dataset: Any, key: int, label: str | None) -> None:
+    import fiftyone as fo
+    from fiftyone import ViewField
+
+    view = dataset.match(ViewField("key") == key)
+    if label is None:
+        view.tag_samples("reject")
+    else:
+        view.set_values("corrected", [fo.Classification(label=label)])
+
+
+def rows(file: Path) -> list[tuple[int, str, str | None, str]]:
+    return read_corrections(file).select("key", "action", "label", "who").rows()
+
+
+@pytest.mark.slow
+def test_there_and_back_again(project: tuple[Any, Path, Path], digits_rounds: Path) -> None:
+    import fiftyone as fo
+
+    build, file, corpus = project
+    dataset = build()
+    first, second, third = sorted(dataset.match({"split": "unlabeled"}).values("key"))[:3]
+    say(dataset, first, None)
+    say(dataset, second, "7")
+    assert "2 corrections, 2 new, 0 changed, 0 taken back" in export_corrections(dataset, file, corpus, "ann")
+    assert rows(file) == [(first, "reject", None, "ann"), (second, "correct", "7", "ann")]
+    before = file.read_bytes()
+    assert "0 new, 0 changed" in export_corrections(dataset, file, corpus, "bob")
+    assert file.read_bytes() == before, "no news, the same bytes, so nothing reruns"
+
+    say(dataset, second, "1")
+    say(dataset, third, "2")
+    dataset.match_tags("reject").untag_samples("reject")
+    assert "2 corrections, 1 new, 1 changed, 1 taken back" in export_corrections(dataset, file, corpus, "bob")
+    assert rows(file) == [(second, "correct", "1", "bob"), (third, "correct", "2", "bob")]
+
+    # A colleague's file arrives: the App shows it when it is opened again, and on another machine from the start.
+    theirs = read_corrections(file).filter(pl.col("key") == second)
+    write_corrections(
+        file, pl.concat([theirs, theirs.with_columns(key=pl.lit(first), sha256=sha256_of(corpus, first))])
+    )
+    dataset = build()
+    shown = dataset.load_saved_view("corrections")
+    assert dict(zip(shown.values("key"), shown.values("corrected.label"), strict=True)) == {first: "1", second: "1"}
+    fo.delete_dataset(dataset.name)
+    shown = build().load_saved_view("corrections")
+    assert sorted(shown.values("key")) == [first, second]
+
+
+def sha256_of(corpus: Path, key: int) -> bytes:
+    manifest = pl.read_parquet(corpus / "unlabeled" / "manifest" / "*.parquet")
+    return bytes(manifest.filter(pl.col("key") == key)["sha256"][0])
+
+
+@pytest.mark.slow
+def test_conflicts_are_told_and_each_command_takes_its_own_side(project: tuple[Any, Path, Path]) -> None:
+    build, file, corpus = project
+    dataset = build()
+    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    say(dataset, key, "3")
+    row = {"key": key, "action": "correct", "label": "5", "who": "x", "when": None, "sha256": sha256_of(corpus, key)}
+    write_corrections(file, pl.DataFrame([row], schema=no_corrections().schema))
+    dataset = build()
+    assert dataset.load_saved_view("corrections").values("corrected.label") == ["3"], "opening the App takes no side"
+    told = import_corrections(dataset, file, prefer="file")
+    assert f"image {key} is '3' in the App and '5' in the file: the file's was taken" in told
+    assert dataset.load_saved_view("corrections").values("corrected.label") == ["5"]
+    say(dataset, key, "3")
+    assert "1 changed" in export_corrections(dataset, file, corpus, "y")
+    assert rows(file) == [(key, "correct", "3", "y")]
+
+
+@pytest.mark.slow
+def test_what_makes_no_sense_is_named(project: tuple[Any, Path, Path]) -> None:
+    build, file, corpus = project
+    dataset = build()
+    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    say(dataset, key, "eleven")
+    with pytest.raises(UserError, match=rf"key {key} \(correct to 'eleven'\): there is no class 'eleven'"):
+        export_corrections(dataset, file, corpus, None)
+    assert not file.exists()
+    say(dataset, key, None)
+    with pytest.raises(UserError, match=rf"image {key} in the App: tagged 'reject' and 'corrected' to 'eleven'"):
+        export_corrections(dataset, file, corpus, None)
+    dataset.set_values("corrected", [None] * len(dataset))
+    dataset.untag_samples("reject")
+    held_out = dataset.match({"split": "test"}).values("key")[0]
+    say(dataset, held_out, None)
+    with pytest.raises(UserError, match=rf"image {held_out} in the App: is a test image"):
+        export_corrections(dataset, file, corpus, None)
