@@ -67,7 +67,7 @@ bench: install ## Run the benchmarks: ratios against a ceiling or a peer
 	python benchmarks/throughput.py
 
 lock: install ## Compile requirements.txt from pyproject.toml
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev \
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --extra export \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 
 clean: ## Remove everything that the pipeline made; not .venv, and not the DVC cache

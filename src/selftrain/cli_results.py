@@ -61,19 +61,21 @@ def replication_tables(
 @app.command()
 def report(
     evaluation: Evaluation,
+    review: Annotated[Path, typer.Option(help="What `selftrain review` wrote.")],
+    selections: Annotated[Path, typer.Option(help="Folder of the rounds' selections.")],
     out: Out,
     corpus: Corpus = CORPUS,
     params: Params = PARAMS,
 ) -> None:
     """Write the report, one self-contained page, and hand its figures to MLflow."""
     from selftrain.config import load_params
-    from selftrain.report.build import build_report
+    from selftrain.report.build import Sources, build_report
     from selftrain.stage import sole_writer
     from selftrain.training.config import all_runs
 
     names = all_runs(load_params(params), str(params))
     with sole_writer(out):
-        build_report(evaluation, names, corpus, out)
+        build_report(Sources(evaluation, corpus, selections, review), names, out)
 
 
 @app.command()
@@ -81,17 +83,47 @@ def best(
     evaluation: Evaluation,
     out: Out,
     models: Annotated[Path, typer.Option(help="Folder of the runs' models.")] = Path("models"),
+    robustness: Annotated[Path | None, typer.Option(help="Figures of the robustness pipeline, for the card.")] = None,
+    corpus: Corpus = CORPUS,
     params: Params = PARAMS,
 ) -> None:
-    """Copy the model that is best on validation to a name that does not change."""
+    """Copy the model that is best on validation to a name that does not change, with its card."""
     from selftrain.config import load_params
-    from selftrain.report.best import write_best
+    from selftrain.release.best import write_best
     from selftrain.stage import sole_writer
     from selftrain.training.config import all_runs
 
-    names = all_runs(load_params(params), str(params))
+    values = load_params(params)
+    # The robustness pipeline has no runs of its own: it names the models that it tests.
+    names = set(all_runs(values, str(params)) or values["runs"].values())
     with sole_writer(out):
-        write_best(evaluation, names, models, out)
+        write_best(evaluation, names, models, corpus, out, robustness)
+
+
+@app.command()
+def export(
+    out: Out,
+    model: Annotated[Path, typer.Option(help="A model folder.")] = Path("models/best"),
+) -> None:
+    """Write a model as ONNX and as a torch.export program, and compare both with the original."""
+    from selftrain.release.formats import export_formats
+
+    for name, difference in export_formats(model, out).items():
+        print(f"{out / name}: as {model} to {difference:.1e} in log-probabilities")
+
+
+@app.command()
+def register(
+    name: Annotated[str, typer.Argument(help="Name in MLflow's registry.")],
+    model: Annotated[Path, typer.Option(help="A model folder.")] = Path("models/best"),
+) -> None:
+    """Register a model in MLflow under the alias `champion`, to be served by `mlflow models serve`."""
+    from selftrain.release.register import register as run_register
+    from selftrain.tracking import tracking_uri
+
+    uri = run_register(model, name)
+    print(f"{uri}: {model}")
+    print(f"serve it: MLFLOW_TRACKING_URI={tracking_uri()} mlflow models serve -m {uri} --env-manager local -p 5001")
 
 
 @app.command()

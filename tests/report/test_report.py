@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from selftrain.errors import UserError
-from selftrain.report import charts, pictures
-from selftrain.report.mlflow_page import comparison_url
+from selftrain.report import charts, drawing, pictures
+from selftrain.report.mlflow_page import compared_runs
 from selftrain.report.runs import load_runs
 from selftrain.report.summary import table_row
 
@@ -44,10 +44,16 @@ def test_table_rows(evaluation: Path) -> None:
     assert table_row(last)[4:6] == ("50.0%", "95.0%")
 
 
-def test_the_comparison_names_every_run(evaluation: Path) -> None:
-    url = comparison_url(evaluation, ["z_first", "a_control", "round9", "round10"], "1", "http://127.0.0.1:5000")
-    assert url.startswith("http://127.0.0.1:5000/#/compare-runs?runs=")
-    assert all(f"id-{name}" in url for name in ("z_first", "a_control", "round9", "round10"))
+def test_mlflows_view_shows_these_runs_and_the_charts_that_matter(evaluation: Path) -> None:
+    view = compared_runs(load_runs(evaluation))
+    assert all(f"'id-{name}'" in view["searchFilter"] for name in ("z_first", "a_control", "round9", "round10"))
+    sections = {section["uuid"] for section in view["compareRunSections"]}
+    assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == sections
+    (parallel,) = [chart for chart in view["compareRunCharts"] if chart["type"] == "PARALLEL"]
+    assert parallel["selectedMetrics"] == ["coverage", "pseudo_label_accuracy", "test_accuracy"], "what they have"
+    lines = [chart["metricKey"] for chart in view["compareRunCharts"] if chart["type"] == "LINE"]
+    assert lines[0] == "validation_accuracy"
+    assert len(json.dumps(view, separators=(",", ":"))) < 5000, "the most that MLflow takes as a tag"
 
 
 def test_charts_take_the_pages_colour_and_come_out_the_same(evaluation: Path) -> None:
@@ -55,7 +61,7 @@ def test_charts_take_the_pages_colour_and_come_out_the_same(evaluation: Path) ->
     chart = charts.accuracy_chart(runs)
     assert chart.startswith("<svg")
     assert "currentColor" in chart
-    assert charts.INK not in chart
+    assert drawing.INK not in chart
     assert ">91.2<" in chart
     assert chart == charts.accuracy_chart(runs)
 

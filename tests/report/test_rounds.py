@@ -1,11 +1,8 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from selftrain.errors import UserError
-from selftrain.report.best import write_best
 from selftrain.report.rounds import best_run, stop_lines, verdicts
 from selftrain.report.runs import load_runs
 from tests.report.test_report import write_run
@@ -41,23 +38,8 @@ def test_the_stop_rule_marks_the_rounds_beyond(evaluation: Path) -> None:
     ]
 
 
-def test_the_best_is_not_the_last(evaluation: Path, tmp_path: Path) -> None:
+def test_the_best_is_not_the_last(evaluation: Path) -> None:
     assert best_run(load_runs(evaluation)).name == "student2"
-    models = tmp_path / "models"
-    for name in NAMES:
-        folder = models / name
-        folder.mkdir(parents=True)
-        folder.joinpath("model.safetensors").write_bytes(name.encode())
-    _set_weights(evaluation / "student2", b"student2")
-    write_best(evaluation, NAMES, models, models / "best")
-    assert (models / "best" / "model.safetensors").read_bytes() == b"student2"
-    why = json.loads((models / "best" / "best.json").read_text())
-    assert why["run"] == "student2"
-    assert why["validation_accuracy"]["student3"] == 0.95
-    assert len(why["stop_rule"]) == 1
-    (models / "student2" / "model.safetensors").write_bytes(b"another")
-    with pytest.raises(UserError, match="not the model that .* evaluated"):
-        write_best(evaluation, NAMES, models, models / "best")
 
 
 def test_runs_that_saw_held_out_images_are_neither_chosen_nor_judged(evaluation: Path) -> None:
@@ -71,11 +53,3 @@ def test_runs_that_saw_held_out_images_are_neither_chosen_nor_judged(evaluation:
     assert best_run(runs).name == "student2", "labels alone may have come through it"
     resplit("student2", "labeled", "test")
     assert best_run(load_runs(evaluation)).name == "teacher"
-
-
-def _set_weights(folder: Path, weights: bytes) -> None:
-    import hashlib
-
-    path = folder / "details" / "run.json"
-    about: dict[str, Any] = json.loads(path.read_text())
-    path.write_text(json.dumps(about | {"weights": hashlib.sha256(weights).hexdigest()}))

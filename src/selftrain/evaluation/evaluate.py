@@ -69,7 +69,9 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
     if inputs.selection is not None:
         counts = tally(inputs.selection, truth)
         decided = read_json(inputs.selection / "summary.json", "dvc repro")
-        figures |= pseudo_label_metrics(counts) | {name: decided[name] for name in ("per_class_quota", "decisions")}
+        figures |= pseudo_label_metrics(counts) | {
+            name: decided[name] for name in ("threshold", "per_class_quota", "decisions")
+        }
         threshold_curve(counts).write_csv(out / "thresholds.csv")
         balance = class_balance(counts, classes)
         balance.write_csv(out / "class_balance.csv")

@@ -1,27 +1,55 @@
 """The stage ``report``: the page, and each run's figures and charts for MLflow."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selftrain.corpus.keys import SPLITS
+from selftrain.errors import UserError
 from selftrain.files import read_json, write_json
+from selftrain.history.compare import compare
+from selftrain.history.lineage import recorded
+from selftrain.predictions.selection import selection_digest
 from selftrain.report import charts
+from selftrain.report.diff_page import DiffSection, diff_section
+from selftrain.report.label_quality import precision_chart, quality_section
 from selftrain.report.mlflow_figures import hand_to_mlflow
 from selftrain.report.page import render
 from selftrain.report.pictures import picture_grids
+from selftrain.report.review_section import review_section
 from selftrain.report.rounds import best_run, stop_lines, verdicts
 from selftrain.report.runs import EvaluatedRun, load_runs
 from selftrain.report.summary import HEADINGS, table_row
 
+LARGEST = 10_000_000
+"""Bytes of the page."""
+WITH_PICTURES = 5
+"""Rounds that have pictures on the page, the last ones."""
+EXAMPLES = 12
+"""Pictures of each change from round to round."""
 
-def build_report(evaluation: Path, names: Collection[str], corpus: Path, out: Path) -> None:
+
+@dataclass(frozen=True)
+class Sources:
+    """What the report is made from. The tables that are no dependency of the stage are known by the evaluations."""
+
+    evaluation: Path
+    corpus: Path
+    selections: Path
+    review: Path
+
+
+def build_report(sources: Sources, names: Collection[str], out: Path) -> None:
     """Write ``out/index.html``, which needs no other file, and ``out/runs.json``."""
-    runs = load_runs(evaluation, names)
+    runs = load_runs(sources.evaluation, names)
     rounds = [run for run in runs if run.is_round]
     best = best_run(runs)
-    pages_charts = _charts(runs, rounds, best)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "index.html").write_text(_page(evaluation, corpus, runs, rounds, best, pages_charts), encoding="utf-8")
+    page = _page(sources, runs, rounds, best)
+    (out / "index.html").write_text(page, encoding="utf-8")
+    if (size := len(page.encode())) > LARGEST:
+        print(f"{out / 'index.html'}: {size / 1e6:.1f} MB; a smaller `evaluate.examples` makes it smaller")
     write_json(out / "runs.json", {run.name: run.metrics for run in runs})
     for run in runs:
         hand_to_mlflow(run, _charts([run], [run] if run.is_round else [], run))
@@ -34,31 +62,27 @@ def _charts(runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: Evaluate
         "confusion": charts.confusion_chart(best),
     }
     if rounds:
+        made["precision"] = precision_chart(rounds)
         made["confidence"] = charts.confidence_chart(rounds)
         made["thresholds"] = charts.threshold_chart(rounds)
         made["balance"] = charts.balance_chart(rounds)
     return made
 
 
-def _page(
-    evaluation: Path,
-    corpus: Path,
-    runs: list[EvaluatedRun],
-    rounds: list[EvaluatedRun],
-    best: EvaluatedRun,
-    made_charts: dict[str, str],
-) -> str:
+def _page(sources: Sources, runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: EvaluatedRun) -> str:
     import polars as pl
 
-    classes = best.about["classes"]
-    grids = {}
-    for run in rounds:
+    classes, unlabeled = best.about["classes"], sources.corpus / "unlabeled"
+    pictures = {}
+    for run in rounds[-WITH_PICTURES:]:
         examples = pl.read_parquet(run.folder / "details" / "examples.parquet")
-        grids[run.name] = picture_grids(examples, corpus / "unlabeled", classes)
+        pictures[run.name] = picture_grids(examples, unlabeled, classes)
+    abouts = {run.name: run.about for run in runs}
     context: dict[str, Any] = {
-        "title": evaluation.name.replace("_", " ").capitalize(),
+        "title": sources.evaluation.name.replace("_", " ").capitalize(),
         "classes": classes,
-        "corpus": read_json(corpus / "summary.json", "dvc repro ingest"),
+        "splits": SPLITS,
+        "corpus": read_json(sources.corpus / "summary.json", "dvc repro ingest"),
         "runs": runs,
         "rounds": rounds,
         "best": best.name,
@@ -67,11 +91,28 @@ def _page(
         "verdicts": verdicts(runs),
         "stop_lines": stop_lines(runs),
         "decisions": _decisions_made(rounds),
-        "charts": made_charts,
-        "grids": grids,
+        "charts": _charts(runs, rounds, best),
+        "pictures": pictures,
         "truth": any("pseudo_label_accuracy" in run.metrics for run in rounds),
+        "quality": [quality_section(run, run.metrics["threshold"]) for run in rounds],
+        "review": review_section(sources.review, [run.name for run in rounds], unlabeled, classes, 24)
+        if rounds
+        else None,
+        "diffs": _diffs(sources, rounds),
+        "lineage": recorded(best.about, abouts, best.name),
     }
     return render("template.html", **context)
+
+
+def _diffs(sources: Sources, rounds: list[EvaluatedRun]) -> list[DiffSection]:
+    """What changed from each round to the next of its chain."""
+    names = {run.name for run in rounds}
+    for run in rounds:
+        if selection_digest(sources.selections / run.name) != run.about["tables"]["selection"]:
+            raise UserError(f"{sources.selections / run.name}: not what {run.folder} evaluated; run `dvc repro`")
+    pairs = [(str(run.teacher), run.name) for run in rounds[-WITH_PICTURES:] if run.teacher in names]
+    compared = [compare(sources.selections, before, after, None, EXAMPLES) for before, after in pairs]
+    return [diff_section(one, sources.corpus / "unlabeled") for one in compared]
 
 
 def _decisions_made(rounds: list[EvaluatedRun]) -> list[str]:

@@ -1,22 +1,12 @@
 """The report's charts, as SVG text that takes its text colour from the page."""
 
-import io
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from selftrain.report.drawing import BLUE, GREEN, GREY, ORANGE, RED, as_svg, panels_figure, read_csv
 from selftrain.report.runs import EvaluatedRun
 
-if TYPE_CHECKING:
-    import polars as pl
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Matplotlib cannot write `currentColor`; this colour is replaced by it.
-INK = "#010203"
-BLUE, ORANGE, GREEN, RED, GREY = "#3b76c4", "#e0862a", "#3f9c5a", "#c8504b", "#8c8c8c"
 DECISION_COLOURS = {
     "kept": GREEN,
     "over_quota": ORANGE,
@@ -31,7 +21,7 @@ DECISION_COLOURS = {
 
 def accuracy_chart(runs: list[EvaluatedRun]) -> str:
     """Test accuracy of each run with its 95% interval."""
-    figure, (axes,) = _figure(1, height=0.5 + 0.4 * len(runs), width=7)
+    figure, (axes,) = panels_figure(1, height=0.5 + 0.4 * len(runs), width=7)
     values = np.array([[run.metrics[f"test_accuracy{end}"] for end in ("", "_low", "_high")] for run in runs]) * 100
     places = np.arange(len(runs))[::-1]
     axes.errorbar(
@@ -50,14 +40,14 @@ def accuracy_chart(runs: list[EvaluatedRun]) -> str:
     axes.set_yticks(places, [run.name for run in runs])
     axes.set_ylim(-0.6, len(runs) - 0.3)
     axes.set_xlabel("test accuracy, %")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def reliability_chart(runs: list[EvaluatedRun]) -> str:
     """Accuracy against confidence on the test split, a panel a run; the diagonal is perfect calibration."""
-    figure, panels = _figure(len(runs))
+    figure, panels = panels_figure(len(runs))
     for axes, run in zip(panels, runs, strict=True):
-        bins = _csv(run.folder / "reliability.csv")
+        bins = read_csv(run.folder / "reliability.csv")
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
         share = bins["images"].to_numpy() / bins["images"].sum()
         axes.plot(bins["confidence"], bins["accuracy"], color=BLUE, linewidth=1.2)
@@ -65,29 +55,29 @@ def reliability_chart(runs: list[EvaluatedRun]) -> str:
         axes.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", aspect="equal")
         axes.set_title(f"{run.name}: error {run.metrics['test_calibration_error']:.3f}", fontsize=10)
     panels[0].set_ylabel("accuracy")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def threshold_chart(runs: list[EvaluatedRun]) -> str:
     """What each confidence threshold keeps, and how much of that is right, a panel a round."""
-    figure, panels = _figure(len(runs))
+    figure, panels = panels_figure(len(runs))
     for axes, run in zip(panels, runs, strict=True):
-        curve = _csv(run.folder / "thresholds.csv")
+        curve = read_csv(run.folder / "thresholds.csv")
         axes.plot(curve["threshold"], curve["coverage"], color=BLUE, label="coverage")
         if curve["accuracy"].null_count() < len(curve):
             axes.plot(curve["threshold"], curve["accuracy"].cast(float), color=GREEN, label="accuracy")
         axes.set(xlim=(0, 1), ylim=(0, 1.03), xlabel="threshold")
         axes.set_title(f"labels for {run.name}", fontsize=10)
     panels[0].legend(frameon=False, fontsize=9, loc="lower left")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def confidence_chart(runs: list[EvaluatedRun]) -> str:
     """Histograms of the teacher's confidence, by what was decided, a panel a round."""
-    figure, panels = _figure(len(runs))
+    figure, panels = panels_figure(len(runs))
     shown: set[str] = set()
     for axes, run in zip(panels, runs, strict=True):
-        histogram = _csv(run.folder / "details" / "confidence.csv")
+        histogram = read_csv(run.folder / "details" / "confidence.csv")
         base = np.zeros(20)
         for decision, colour in DECISION_COLOURS.items():
             rows = histogram.filter(histogram["decision"] == decision)
@@ -103,14 +93,14 @@ def confidence_chart(runs: list[EvaluatedRun]) -> str:
         axes.set_title(f"labels for {run.name}", fontsize=10)
     panels[0].set_ylabel("images")
     figure.legend(frameon=False, fontsize=9, loc="outside upper center", ncols=len(shown))
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def balance_chart(runs: list[EvaluatedRun]) -> str:
     """Images a class: as predicted, as kept, and in the balanced epoch, a panel a round."""
-    figure, panels = _figure(len(runs))
+    figure, panels = panels_figure(len(runs))
     for axes, run in zip(panels, runs, strict=True):
-        balance = _csv(run.folder / "class_balance.csv", text=["class"])
+        balance = read_csv(run.folder / "class_balance.csv", text=["class"])
         places = np.arange(len(balance))
         axes.bar(places, balance["predicted"], 0.8, color=GREY, alpha=0.4, label="predicted")
         axes.bar(places, balance["kept"], 0.8, color=GREEN, label="kept")
@@ -128,7 +118,7 @@ def balance_chart(runs: list[EvaluatedRun]) -> str:
     panels[0].set_ylabel("images")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside upper center", ncols=3)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def confusion_chart(run: EvaluatedRun) -> str:
@@ -136,7 +126,7 @@ def confusion_chart(run: EvaluatedRun) -> str:
     matrix = np.loadtxt(run.folder / "details" / "confusion_matrix.csv", delimiter=",", ndmin=2)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(9.0, 2.5 + 0.3 * len(matrix))
-    figure, (axes,) = _figure(1, height=side, width=side)
+    figure, (axes,) = panels_figure(1, height=side, width=side)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     classes = run.about["classes"]
     if len(classes) <= 40:
@@ -147,13 +137,13 @@ def confusion_chart(run: EvaluatedRun) -> str:
             colour = "white" if shares[row, column] > 0.5 else "#202020"
             axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
     axes.set(xlabel="predicted", ylabel="actual")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def attack_chart(figures: dict[str, dict[str, Any]]) -> str:
     """Accuracy against the size of the attack, one panel an attack, as the paper's Figure 4."""
     attacks = [attack for attack in ("fgsm", "pgd") if any(attack in own for own in figures.values())]
-    figure, panels = _figure(len(attacks), height=3.2, width=4.2 * len(attacks))
+    figure, panels = panels_figure(len(attacks), height=3.2, width=4.2 * len(attacks))
     for axes, attack in zip(panels, attacks, strict=True):
         for place, (name, own) in enumerate(figures.items()):
             curve = {float(size): accuracy for size, accuracy in own.get(attack, {}).items()}
@@ -168,14 +158,14 @@ def attack_chart(figures: dict[str, dict[str, Any]]) -> str:
         axes.set(xlabel="ε, of 255", ylim=(0, 100), title=attack.upper())
     panels[0].set_ylabel("accuracy, %")
     panels[-1].legend(frameon=False, fontsize=9)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def error_chart(figures: dict[str, dict[str, Any]]) -> str:
     """Each corruption's error, a dot a run."""
     figures = {name: own for name, own in figures.items() if "corruption_errors" in own}
     names = [*next(iter(figures.values()))["corruption_errors"]]
-    figure, (axes,) = _figure(1, height=0.9 + 0.26 * len(names), width=7)
+    figure, (axes,) = panels_figure(1, height=0.9 + 0.26 * len(names), width=7)
     places = np.arange(len(names))[::-1]
     for place, (name, own) in enumerate(figures.items()):
         errors = [100 * own["corruption_errors"][corruption] for corruption in names]
@@ -184,39 +174,4 @@ def error_chart(figures: dict[str, dict[str, Any]]) -> str:
     axes.set_xlabel("error, %, mean over five severities")
     axes.grid(axis="y", alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
-    return _svg(figure)
-
-
-def _csv(path: Path, text: Sequence[str] = ()) -> "pl.DataFrame":
-    """A table; the columns in ``text`` are not taken for numbers, whatever they look like."""
-    import polars as pl
-
-    return pl.read_csv(path, schema_overrides=dict.fromkeys(text, pl.String))
-
-
-def _figure(panels: int, height: float = 2.9, width: float | None = None) -> "tuple[Figure, list[Axes]]":
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    mpl.rcParams.update(
-        {
-            "svg.fonttype": "none", "svg.hashsalt": "selftrain", "font.family": "sans-serif", "font.size": 10,
-            "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
-            "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none", "figure.facecolor": "none",
-        }
-    )  # fmt: skip
-    columns = min(panels, 3)
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(width or 3.2 * columns, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
-    for unused in axes[panels:]:
-        unused.remove()
-    return figure, list(axes[:panels])
-
-
-def _svg(figure: "Figure") -> str:
-    text = io.StringIO()
-    metadata: dict[str, Any] = {"Date": None, "Creator": None}
-    figure.savefig(text, format="svg", metadata=metadata)
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :].replace(INK, "currentColor")
+    return as_svg(figure)

@@ -34,9 +34,11 @@ def write_robustness(tables: Path, names: Collection[str] | None, reference: str
     )
     (out / "details").mkdir(exist_ok=True)
     (out / "details" / "index.html").write_text(page, encoding="utf-8")
+    run_ids = {name: read_json(tables / name / "run.json", "dvc repro")["mlflow_run_id"] for name in figures}
+    of_runs = {name: own | {"mlflow_run_id": run_ids[name]} for name, own in figures.items()}
+    write_json(out / "details" / "figures.json", of_runs)
     for name, own in figures.items():
-        run_id = read_json(tables / name / "run.json", "dvc repro")["mlflow_run_id"]
-        log_figures(name, run_id, {f"robustness/{key}": value for key, value in scalars(own).items()})
+        log_figures(name, run_ids[name], {f"robustness/{key}": value for key, value in scalars(own).items()})
     _print(figures, reference)
 
 

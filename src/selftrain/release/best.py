@@ -1,4 +1,4 @@
-"""The stage ``best``: the best run's model folder under a name that does not change."""
+"""The stage ``best``: the best run's model folder under a name that does not change, with its card."""
 
 import hashlib
 import shutil
@@ -7,12 +7,20 @@ from pathlib import Path
 
 from selftrain.errors import UserError
 from selftrain.files import TEMPORARY_PREFIX, write_json
+from selftrain.release.card import write_card
 from selftrain.report.rounds import best_run, stop_lines
 from selftrain.report.runs import load_runs
 
 
-def write_best(evaluation: Path, names: Collection[str], models: Path, out: Path) -> None:
-    """Copy the model that is best on validation to ``out``, with ``best.json`` that says why.
+def write_best(
+    evaluation: Path,
+    names: Collection[str],
+    models: Path,
+    corpus: Path,
+    out: Path,
+    robustness: Path | None = None,
+) -> None:
+    """Copy the model that is best on validation to ``out``, with ``README.md``, its card, and ``best.json``: why it.
 
     Raises UserError if the model there is not the one that was evaluated.
     """
@@ -28,9 +36,11 @@ def write_best(evaluation: Path, names: Collection[str], models: Path, out: Path
     why = {
         "run": best.name,
         "validation_accuracy": {run.name: run.metrics["validation_accuracy"] for run in runs},
+        "temperature": best.metrics["temperature"],
         "stop_rule": stop_lines(runs),
     }
     write_json(staged / "best.json", why)
+    write_card(staged / "README.md", evaluation.name, runs, best, corpus, robustness)
     shutil.rmtree(out, ignore_errors=True)
     staged.rename(out)
     print(f"{out}: {best.name}, {best.metrics['validation_accuracy']:.1%} on validation")

@@ -1,0 +1,70 @@
+"""The command ``register``: a model into MLflow's registry, with a signature and the alias ``champion``."""
+
+import io
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selftrain.code import PACKAGE
+from selftrain.errors import UserError
+from selftrain.files import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHAMPION = "champion"
+LIBRARIES = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors", "timm", "torch", "torchvision")
+
+
+def register(model_folder: Path, name: str) -> str:
+    """Log a model to the MLflow run that trained it, register it under a name, and give it the alias.
+
+    Returns its URI, ``models:/<name>@champion``. The package's code goes with it, no pickle does. Raises UserError if
+    the folder is no run's model or its run is not in this MLflow.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema
+
+    from selftrain.tracking import connect, tracking_uri
+
+    run_id = read_json(model_folder / "run.json", "dvc repro")["mlflow_run_id"]
+    client, _ = connect()
+    mlflow.set_tracking_uri(tracking_uri())
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        raise UserError(f"{model_folder}: its run {run_id} is not in MLflow at {tracking_uri()}") from None
+    outputs: list[Any] = [
+        ColSpec(DataType.string, "label"),
+        ColSpec(DataType.double, "confidence"),
+        ColSpec(Array(DataType.double), "probabilities"),
+    ]
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"model": str(model_folder)},
+            code_paths=[str(PACKAGE)],
+            input_example=_example(),
+            signature=ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(outputs)),
+            pip_requirements=[f"{library}=={version(library)}" for library in LIBRARIES],
+            registered_model_name=name,
+        )
+    # Logging took the run up again; it ended when its training did.
+    client.set_terminated(run_id, run.info.status, run.info.end_time)
+    client.set_registered_model_alias(name, CHAMPION, logged.registered_model_version)
+    return f"models:/{name}@{CHAMPION}"
+
+
+def _example() -> "pd.DataFrame":
+    """What a request looks like: a grey picture."""
+    import pandas as pd
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "grey").save(file, "PNG")
+    return pd.DataFrame({"image": [file.getvalue()]})

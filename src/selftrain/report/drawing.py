@@ -1,0 +1,52 @@
+"""Figures of one style, as SVG text that takes its text colour from the page."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Matplotlib cannot write `currentColor`; this colour is replaced by it.
+INK = "#010203"
+BLUE, ORANGE, GREEN, RED, GREY = "#3b76c4", "#e0862a", "#3f9c5a", "#c8504b", "#8c8c8c"
+
+
+def read_csv(path: Path, text: Sequence[str] = ()) -> "pl.DataFrame":
+    """A table; the columns in ``text`` are not taken for numbers, whatever they look like."""
+    import polars as pl
+
+    return pl.read_csv(path, schema_overrides=dict.fromkeys(text, pl.String))
+
+
+def panels_figure(panels: int, height: float = 2.9, width: float | None = None) -> "tuple[Figure, list[Axes]]":
+    """A figure of so many panels, at most three beside each other; sizes in inches."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams.update(
+        {
+            "svg.fonttype": "none", "svg.hashsalt": "selftrain", "font.family": "sans-serif", "font.size": 10,
+            "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+            "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none", "figure.facecolor": "none",
+        }
+    )  # fmt: skip
+    columns = min(panels, 3)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(width or 3.2 * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for unused in axes[panels:]:
+        unused.remove()
+    return figure, list(axes[:panels])
+
+
+def as_svg(figure: "Figure") -> str:
+    """A figure as SVG text: the same figure, the same text."""
+    text = io.StringIO()
+    metadata: dict[str, Any] = {"Date": None, "Creator": None}
+    figure.savefig(text, format="svg", metadata=metadata)
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :].replace(INK, "currentColor")

@@ -1,0 +1,88 @@
+"""How good the pseudo-labels are, without hidden truth: the report's chart, table and advice."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from selftrain.evaluation.label_quality import ALL
+from selftrain.report.drawing import BLUE, GREEN, GREY, RED, as_svg, panels_figure, read_csv
+from selftrain.report.runs import EvaluatedRun
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SHOWN_CLASSES = 100
+"""Classes in a round's table; of more, those with the lowest expected precision."""
+
+
+@dataclass(frozen=True)
+class QualitySection:
+    """A round's estimates, ready for the template."""
+
+    run: EvaluatedRun
+    classes: list[dict[str, Any]]
+    """Rows at the round's own threshold, the worst class first."""
+    advice: str
+
+
+def precision_chart(runs: list[EvaluatedRun]) -> str:
+    """Expected precision against threshold with its interval, the truth where it is known, a panel a round."""
+    figure, panels = panels_figure(len(runs), height=3.1)
+    for axes, run in zip(panels, runs, strict=True):
+        curve = _curve(run)
+        seen = curve.filter(curve["validation_images"] > 0)
+        axes.fill_between(seen["threshold"], seen["low"], seen["high"], color=BLUE, alpha=0.18, linewidth=0)
+        axes.plot(seen["threshold"], seen["precision"], color=BLUE, label="expected precision, 95% interval")
+        axes.plot(curve["threshold"], curve["coverage"], color=GREY, linewidth=1, label="coverage")
+        if curve["true_precision"].null_count() < len(curve):
+            axes.plot(curve["threshold"], curve["true_precision"], color=GREEN, linewidth=1.2, label="true precision")
+        if run.metrics["recommended_threshold"] is not None:
+            axes.axvline(
+                run.metrics["recommended_threshold"], color=RED, linewidth=1, linestyle="--", label="recommended"
+            )
+        axes.set(xlim=(0, 1), ylim=(0, 1.03), xlabel="threshold")
+        axes.set_title(f"labels for {run.name}", fontsize=10)
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), frameon=False, fontsize=9, loc="outside upper center", ncols=4)
+    return as_svg(figure)
+
+
+def quality_section(run: EvaluatedRun, threshold: float) -> QualitySection:
+    """A round's table of classes at its own threshold, and what to do."""
+    import polars as pl
+
+    table = read_csv(run.folder / "details" / "label_quality.csv", text=["class"])
+    own = table.filter(pl.col("threshold") <= threshold + 1e-9)
+    own = own.filter(pl.col("threshold") == own["threshold"].max()).filter(pl.col("class") != ALL)
+    worst = own.sort("precision", nulls_last=True).head(SHOWN_CLASSES)
+    return QualitySection(run, worst.to_dicts(), advice(run, threshold))
+
+
+def advice(run: EvaluatedRun, threshold: float) -> str:
+    """One or two sentences on the round's threshold."""
+    figures, target = run.metrics, run.metrics["target_precision"]
+    now = figures["expected_precision"]
+    told = (
+        f"At the threshold in use, {threshold:g}, {now:.1%} of the labels are expected to be right "
+        f"({figures['expected_precision_low']:.1%} – {figures['expected_precision_high']:.1%})"
+        if now is not None
+        else f"No validation image is above the threshold in use, {threshold:g}, so nothing can be expected of it"
+    )
+    if figures["recommended_threshold"] is None:
+        return f"{told}. No threshold gives {target:.0%} on the validation images."
+    sentence = (
+        f"{told}. The lowest threshold that gives {target:.0%} is {figures['recommended_threshold']:g}: "
+        f"{figures['recommended_precision']:.1%} ({figures['recommended_precision_low']:.1%} – "
+        f"{figures['recommended_precision_high']:.1%}) at a coverage of {figures['recommended_coverage']:.1%}"
+    )
+    if "recommended_precision_true" in figures:
+        sentence += f"; hidden truth says {figures['recommended_precision_true']:.1%}"
+    return f"{sentence}."
+
+
+def _curve(run: EvaluatedRun) -> "pl.DataFrame":
+    import polars as pl
+
+    table = read_csv(run.folder / "details" / "label_quality.csv", text=["class"])
+    return table.filter(pl.col("class") == ALL).with_columns(pl.col("true_precision", "precision").cast(pl.Float64))

@@ -1,0 +1,61 @@
+"""What to look at first, in the report: the most doubtful labels and the suspected strangers, with pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.corpus.decode import decode
+from selftrain.corpus.lookup import find_rows, read_rows
+from selftrain.evaluation.review import FIRST
+from selftrain.files import read_json
+from selftrain.report.pictures import Grid, Picture, data_url
+
+SHARES = [f"first_{share:.0%}" for share in FIRST]
+
+
+@dataclass(frozen=True)
+class ReviewSection:
+    """The lists of a pipeline, ready for the template."""
+
+    rounds: dict[str, dict[str, Any]]
+    """``summary.json``, by round."""
+    out_of_domain: dict[str, Any]
+    grids: list[Grid]
+
+    @property
+    def measured(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """(round, share of the list, what it holds), where truth is known."""
+        return [
+            (name, share.removeprefix("first_"), about[share])
+            for name, about in self.rounds.items()
+            for share in SHARES
+            if share in about
+        ]
+
+
+def review_section(review: Path, rounds: list[str], unlabeled: Path, classes: list[str], count: int) -> ReviewSection:
+    """Read the lists of a pipeline, with pictures of the last round's first and of the suspected strangers."""
+    import polars as pl
+
+    summary = read_json(review / "summary.json", "dvc repro review")
+    grids = []
+    for name, title, caption in (
+        (rounds[-1], f"most doubtful labels of {rounds[-1]}", "its label, and what the runs' mean prefers"),
+        ("out_of_domain", "suspected out of domain", "the runs without pseudo-labels know least of these"),
+    ):
+        rows = pl.read_parquet(review / f"{name}.parquet", glob=False).head(count)
+        images = {key: data_url(decode(data)) for key, data in read_rows(unlabeled, find_rows(unlabeled, rows["key"]))}
+        pictures = [_picture(row, images[row["key"]], classes) for row in rows.iter_rows(named=True)]
+        if pictures:
+            grids.append(Grid(title, caption, pictures))
+    return ReviewSection({name: summary[name] for name in rounds}, summary["out_of_domain"], grids)
+
+
+def _picture(row: dict[str, Any], image: str, classes: list[str]) -> Picture:
+    label = classes[row["label"]]
+    if "suggested" not in row:
+        return Picture(image, f"{row['key']}: {label}, entropy {row['entropy']:.2f}", label, wrong=False)
+    better = classes[row["suggested"]]
+    caption = f"{label}, or {better}?" if better != label else f"{label}?"
+    agreeing = f"{row['agreeing']} of {row['runs']} runs agree"
+    return Picture(image, f"{row['key']}: {caption} quality {row['quality']:.2f}, {agreeing}", caption, wrong=False)
