@@ -133,7 +133,8 @@ def test_mlflow_has_a_run_for_each_training_with_its_figures(project: Project) -
     assert inputs == 2 + 4 + 4
     charts = {path.name for path in project.folder.rglob("artifacts/charts/*.svg")}
     assert charts == {
-        f"{name}.svg" for name in ("accuracy", "calibration", "confusion", "precision", "confidence", "thresholds", "balance")
+        f"{name}.svg"
+        for name in ("accuracy", "calibration", "confusion", "precision", "confidence", "thresholds", "balance")
     }
 
 
