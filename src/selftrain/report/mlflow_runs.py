@@ -65,7 +65,8 @@ def parallel_svg(runs: "pl.DataFrame", metrics: list[str]) -> str:
     """
     shown = runs.drop_nulls(metrics)
     figure, (axes,) = panels_figure(1, height=3.6, width=10.0)
-    lows, highs = ([shown[name].min() for name in metrics], [shown[name].max() for name in metrics])
+    columns = [shown[name].to_numpy() for name in metrics]
+    lows, highs = ([float(column.min()) for column in columns], [float(column.max()) for column in columns])
     for place, row in enumerate(shown.iter_rows(named=True)):
         heights = [
             (row[name] - low) / (high - low) if high > low else 0.5
