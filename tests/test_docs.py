@@ -1,0 +1,169 @@
+"""What the pages say, against what there is: commands are run, parameters checked, messages looked up, schemas compared."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from selftrain.config import merged
+from selftrain.corpus.config import DigitsConfig
+from selftrain.params import check_params
+from tests.conftest import ROOT
+from tests.test_pipeline import Project, copy_of_repository
+
+DOCS = ROOT / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def tutorial(tmp_path: Path) -> Project:
+    """The tutorial's project: photographs laid out as it says, its parameters laid over the shipped ones."""
+    from selftrain.corpus.digits import write_digits
+
+    project = copy_of_repository(tmp_path / "selftrain")
+    write_digits(
+        DigitsConfig(labels_per_class=8, validation_per_class=4, test_per_class=5, out_of_domain=20),
+        0,
+        tmp_path / "digits",
+    )
+    photos = project.folder / "data" / "photos"
+    for split, name in (("labeled", "labeled"), ("test", "test"), ("unlabeled", "pool")):
+        shutil.copytree(tmp_path / "digits" / split, photos / name)
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    del params["ingest"]
+    for block in blocks("tutorial.md", "yaml"):
+        params = merged(params, yaml.safe_load(block))
+    check_params_of(params, project.folder)
+    # From here on it only has to be quick.
+    params["train"] |= {"model": "test_resnet", "image_size": 32, "steps": 30, "validate_every": 15}
+    params["supervised"]["teacher"]["train"]["steps"] = 60
+    params["select"]["threshold"] = 0.1
+    del params["supervised"]["labeled_only"]
+    params["rounds"] = {"student3": params["rounds"]["student3"] | {"teacher": "teacher", "select": {}}}
+    params["train"]["noise"] = {"flip": 0}
+    params["browse"] |= {"dataset": "selftrain-tutorial-test", "images_per_view": 3, "brain": False}
+    params["hardware"] = {"threads": 1, "workers": 0}
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    project.environment |= {"PATH": f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"}  # type: ignore[attr-defined]
+    project.run("git", "init", "-q")
+    project.run("dvc", "init", "-q")
+    return project
+
+
+def check_params_of(params: dict[str, Any], folder: Path, paths: bool = False) -> None:
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    check_params(path, paths=paths)
+
+
+@pytest.mark.slow
+def test_the_tutorials_commands_run_from_the_first_to_the_last(tutorial: Project) -> None:
+    import fiftyone as fo
+
+    printed = {}
+    for block in blocks("tutorial.md", "sh"):
+        for command in block.strip().splitlines():
+            if command == "selftrain corrections export":
+                dataset = fo.load_dataset("selftrain-tutorial-test")
+                dataset.reload()
+                dataset.load_saved_view("student3: look here first").limit(1).tag_samples("reject")
+            result = subprocess.run(
+                command,
+                shell=True,
+                cwd=tutorial.folder,
+                env=tutorial.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+            printed[command] = result.stdout
+    assert "student3" in printed["selftrain summary"]
+    assert "1 corrections, 1 new" in printed["selftrain corrections export"]
+    assert "student3 at HEAD → student3" in printed["selftrain diff student3 --rev HEAD"]
+    assert "every link is as it was recorded" in printed["selftrain lineage models/best"]
+    assert (tutorial.folder / "exported" / "model.onnx").is_file()
+    assert "models:/photos@champion" in printed["selftrain register photos"]
+    fo.delete_dataset("selftrain-tutorial-test")
+
+
+@pytest.mark.parametrize("block", blocks("recipes.md", "yaml"))
+def test_recipes_fit_the_shipped_parameters(block: str, tmp_path: Path) -> None:
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text())
+    check_params_of(merged(shipped, yaml.safe_load(block)), tmp_path)
+
+
+def constants() -> str:
+    """Every piece of text in the package's code, one a line."""
+    texts = []
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return "\n".join(texts)
+
+
+def test_troubleshooting_quotes_messages_that_there_are() -> None:
+    """What a message says between its names and numbers is in the code, word by word."""
+    known = constants()
+    quoted = re.findall(r"^> (.+)$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(quoted) >= 20
+    for message in quoted:
+        words = re.split(r"…|'[^']*'|\d[\d.]*|[\w./-]*/[\w./-]+|[\w-]+\.(?:yaml|parquet)|: |\(|\)", message)
+        phrases = [phrase.strip(" ;,") for phrase in words if len(phrase.split()) >= 3]
+        assert phrases, message
+        for phrase in phrases:
+            assert any(piece in known for piece in (phrase, f"{phrase} ")), f"{phrase!r} of {message!r}"
+
+
+KINDS = {"large_string": "string", "fixed_size_binary": "binary", "large_binary": "binary"}
+
+
+def kind_of(column: Any) -> str:
+    name = str(column.type).partition("[")[0]
+    return KINDS.get(name, name)
+
+
+def test_schemas_are_those_of_the_tables(digits_rounds: Path) -> None:
+    corpus = digits_rounds / "data" / "corpus"
+    places = {
+        "data/corpus/<split>/manifest/part-*.parquet": next((corpus / "unlabeled" / "manifest").iterdir()),
+        "data/corpus/duplicates.parquet": corpus / "duplicates.parquet",
+        "data/corpus/truth.parquet": corpus / "truth.parquet",
+        "predictions/<run>/<split>/part-*.parquet": next((digits_rounds / "predictions/student2/unlabeled").iterdir()),
+        "predictions/<run>/embeddings/part-*.parquet": next(
+            (digits_rounds / "predictions/student2/embeddings").iterdir()
+        ),
+        "selections/<round>/part-*.parquet": next((digits_rounds / "selections/student2").glob("*.parquet")),
+        "corrections.parquet": ROOT / "corrections.parquet",
+        "review/<pipeline>/<round>.parquet": digits_rounds / "review/noisy_student/student2.parquet",
+        "review/<pipeline>/out_of_domain.parquet": digits_rounds / "review/noisy_student/out_of_domain.parquet",
+    }
+    sections = re.split(r"^### ", (DOCS / "schemas.md").read_text(), flags=re.MULTILINE)[1:]
+    assert [section.partition("\n")[0].strip("`") for section in sections] == list(places)
+    for section, path in zip(sections, places.values(), strict=True):
+        table = section.partition("\n## ")[0]
+        rows = re.findall(r"^\| `(\w+)` \| ([\w ]+) \|", table, re.MULTILINE)
+        told = {name: kind.replace("fixed size binary", "binary") for name, kind in rows}
+        assert told == {column.name: kind_of(column) for column in pq.read_schema(path)}, path
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
+)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if not target.startswith(("http", "#")):
+            assert ((ROOT / page).parent / target.partition("#")[0]).exists(), target

@@ -1,0 +1,106 @@
+"""The notebooks about pseudo-labels, run on a small project that DVC made. 04 is with the studies."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+from nbclient import NotebookClient
+
+from tests.conftest import ROOT
+from tests.test_pipeline import BIN, Project, copy_of_repository
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """One teacher and two rounds of the digits with few steps, committed."""
+    made = copy_of_repository(tmp_path_factory.mktemp("notebooks") / "selftrain")
+    params = yaml.safe_load((made.folder / "params.yaml").read_text())
+    del params["supervised"]["labeled_only"]
+    del params["rounds"]["student3"]
+    params["train"] |= {"steps": 40, "validate_every": 20}
+    params["supervised"]["teacher"]["train"]["steps"] = 60
+    params["select"]["threshold"] = 0.1
+    for entry in params["rounds"].values():
+        entry["select"] = {}
+    params["hardware"] |= {"threads": 1, "workers": 0}
+    (made.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    made.run("git", "init", "-q")
+    made.run("dvc", "init", "-q")
+    made.repro()
+    made.run("git", "add", "-A")
+    made.run("git", "commit", "-q", "-m", "first")
+    return made
+
+
+def run(name: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a notebook in a project; returns its cells' outputs as text, one a cell."""
+    for variable, value in project.environment.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(project.folder)}}).execute()
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def pictures(cells: Any) -> int:
+    return sum("image/svg+xml" in output.get("data", {}) for cell in cells for output in cell.outputs)
+
+
+@pytest.mark.slow
+def test_the_tour_shows_its_pictures(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = run("01_pseudo_labels", project, monkeypatch)
+    assert pictures(cells) == 4
+    text = str([cell.outputs for cell in cells])
+    for word in (
+        "At the threshold in use, 0.1",
+        "teacher: ",
+        "→ student1",
+        "suspected out of domain",
+        "low_confidence",
+    ):
+        assert word in text
+
+
+@pytest.mark.slow
+def test_rounds_are_compared_from_mlflow(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = run("02_rounds", project, monkeypatch)
+    assert pictures(cells) == 2
+    assert "student1 → student2" in str(cells[-1].outputs)
+
+
+@pytest.mark.slow
+def test_corrections_are_made_and_trained_on(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    import polars as pl
+
+    cells = run("03_corrections", project, monkeypatch)
+    text = str([cell.outputs for cell in cells])
+    ran = {stage for stage in ("select@student1", "train@student2", "evaluate@student2", "report") if stage in text}
+    assert ran == {"select@student1", "train@student2", "evaluate@student2", "report"}
+    assert "train_supervised@teacher" not in text, "the first teacher learned nothing from them"
+    assert "student2 at HEAD → student2" in text
+    said = pl.read_parquet(project.folder / "corrections.parquet")
+    selected = pl.read_parquet(project.folder / "selections" / "student2" / "*.parquet")
+    decided = dict(selected.select("key", "decision").iter_rows())
+    assert len(said) > 0
+    for key, action in said.select("key", "action").iter_rows():
+        assert decided[key] == {"reject": "rejected", "correct": "corrected"}[action]
+    subprocess.run(["git", "checkout", "-q", "corrections.parquet"], cwd=project.folder, check=True)
+    ran_again = project.repro()
+    assert not any(stage.startswith(("train", "select")) for stage in ran_again), "taken back from the cache"
+
+
+def test_notebooks_hold_no_logic_and_no_outputs() -> None:
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            assert not cell.get("outputs"), path
+            assert not any(word in cell.source for word in ("def ", "class ", "lambda", "while ")), path
+
+
+def test_notebooks_are_numbered_in_the_order_of_reading() -> None:
+    names = [Path(path).name for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert [name[:2] for name in names] == [f"{number:02d}" for number in range(1, len(names) + 1)]
