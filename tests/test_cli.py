@@ -57,6 +57,13 @@ def test_the_commands_that_there_are() -> None:
         "mlflow",
         "browse",
         "check",
+        "review",
+        "best",
+        "diff",
+        "lineage",
+        "corrections",
+        "export",
+        "register",
     ]
     assert [name for name in names if f" {name} " not in shown] == []
 
@@ -116,11 +123,15 @@ def test_shipped_params_pass(tmp_path: Path) -> None:
         (("check", "--params", "other.yaml"), "other.yaml: no such file"),
         (("ingest", "--out", "c"), "data/digits: no such folder; correct `ingest.root` in params.yaml"),
         (("summary",), "evaluation/noisy_student: nothing evaluated there yet; run `dvc repro`"),
+        (("diff", "student1", "student2"), "selections/student2: no selection there; there are: none"),
+        (("lineage", "models/best"), "models/best: no run.json there, so not a model that a run made"),
+        (("export", "--out", "x"), "models/best/config.json: no such file; `dvc repro` makes it"),
+        (("register", "n"), "models/best/run.json: no such file; `dvc repro` makes it"),
         (("browse",), "no run of this params file has predictions yet"),
         (("select", "student1", "--predictions", "p", "--out", "s"), "data/corpus/duplicates.parquet: no such file"),
         (("select", "student7", "--predictions", "p", "--out", "s"), "there is no round 'student7'"),
         (("train", "studnet1", "--out", "m"), "there is no run 'studnet1'; did you mean 'student1'?"),
-        (("report", "--evaluation", "e", "--out", "r"), "e: nothing evaluated there yet"),
+        (("report", "--evaluation", "e", "--review", "v", "--selections", "s", "--out", "r"), "e: nothing evaluated there yet"),
     ],
 )
 def test_missing_things_are_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

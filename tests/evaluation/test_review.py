@@ -91,3 +91,23 @@ def test_tables_that_were_not_evaluated_are_an_error(chain: Chain, evaluation: P
     corpus = chain.predictions.parent / "data" / "corpus"
     with pytest.raises(UserError, match="student1: .* was made from other selection; run `dvc repro`"):
         review(chain, evaluation, corpus, ReviewConfig(), tmp_path / "out")
+
+
+def test_suspects_are_what_the_first_teacher_knows_least_of(chain: Chain, tmp_path: Path) -> None:
+    from selftrain.evaluation.out_of_domain import SHARE, suspects
+
+    table = chain.predictions / "teacher" / "unlabeled"
+    parts = [part for _, part in iter_predictions(table)]
+    probs = np.exp(np.concatenate([part.log_probs for part in parts]).astype(float))
+    keys = np.concatenate([part.keys for part in parts])
+    entropy = -(probs * np.log(probs)).sum(axis=1)
+    order = np.lexsort((keys, -entropy))
+    truth = pl.DataFrame(
+        {"key": keys[order[:3]].tolist(), "truth": [-1, -1, 4]}, schema={"key": pl.Int64, "truth": pl.Int32}
+    )
+    listed, about = suspects([table], truth, 10**6)
+    assert listed["key"].to_list() == keys[order][: round(SHARE * len(keys))].tolist()
+    np.testing.assert_allclose(listed["entropy"], entropy[order][: len(listed)])
+    assert (about["listed"], about["truth_known"], about["of_no_class"]) == (len(listed), 3, 2)
+    few, _ = suspects([table], truth, 7)
+    assert few.rows() == listed.head(7).rows()
