@@ -131,7 +131,10 @@ def test_shipped_params_pass(tmp_path: Path) -> None:
         (("select", "student1", "--predictions", "p", "--out", "s"), "data/corpus/duplicates.parquet: no such file"),
         (("select", "student7", "--predictions", "p", "--out", "s"), "there is no round 'student7'"),
         (("train", "studnet1", "--out", "m"), "there is no run 'studnet1'; did you mean 'student1'?"),
-        (("report", "--evaluation", "e", "--review", "v", "--selections", "s", "--out", "r"), "e: nothing evaluated there yet"),
+        (
+            ("report", "--evaluation", "e", "--review", "v", "--selections", "s", "--out", "r"),
+            "e: nothing evaluated there yet",
+        ),
     ],
 )
 def test_missing_things_are_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

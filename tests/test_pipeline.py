@@ -134,7 +134,16 @@ def test_mlflow_has_a_run_for_each_training_with_its_figures(project: Project) -
     charts = {path.name for path in project.folder.rglob("artifacts/charts/*.svg")}
     assert charts == {
         f"{name}.svg"
-        for name in ("accuracy", "calibration", "confusion", "precision", "confidence", "thresholds", "balance")
+        for name in (
+            "accuracy",
+            "calibration",
+            "confusion",
+            "precision",
+            "precision_by_class",
+            "confidence",
+            "thresholds",
+            "balance",
+        )
     }
 
 

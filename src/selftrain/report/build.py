@@ -52,7 +52,10 @@ def build_report(sources: Sources, names: Collection[str], out: Path) -> None:
         print(f"{out / 'index.html'}: {size / 1e6:.1f} MB; a smaller `evaluate.examples` makes it smaller")
     write_json(out / "runs.json", {run.name: run.metrics for run in runs})
     for run in runs:
-        hand_to_mlflow(run, _charts([run], [run] if run.is_round else [], run))
+        own = _charts([run], [run] if run.is_round else [], run)
+        if run.is_round:
+            own["precision_by_class"] = quality_section(run, run.metrics["threshold"]).chart
+        hand_to_mlflow(run, own)
 
 
 def _charts(runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: EvaluatedRun) -> dict[str, str]:

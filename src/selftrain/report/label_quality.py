@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 SHOWN_CLASSES = 100
 """Classes in a round's table; of more, those with the lowest expected precision."""
 
+DRAWN_CLASSES = 12
+"""Of them, those whose curves are drawn."""
+
 
 @dataclass(frozen=True)
 class QualitySection:
@@ -22,6 +25,8 @@ class QualitySection:
     classes: list[dict[str, Any]]
     """Rows at the round's own threshold, the worst class first."""
     advice: str
+    chart: str
+    """Curves of the worst classes."""
 
 
 def precision_chart(runs: list[EvaluatedRun]) -> str:
@@ -48,6 +53,22 @@ def precision_chart(runs: list[EvaluatedRun]) -> str:
     return as_svg(figure)
 
 
+def class_chart(run: EvaluatedRun, classes: list[str]) -> str:
+    """The same for some classes of one round, a panel a class."""
+    figure, panels = panels_figure(len(classes), height=2.2)
+    table = read_csv(run.folder / "details" / "label_quality.csv", text=["class"])
+    for axes, name in zip(panels, classes, strict=True):
+        curve = table.filter(table["class"] == name)
+        seen = curve.filter(curve["validation_images"] > 0)
+        axes.fill_between(seen["threshold"], seen["low"], seen["high"], color=BLUE, alpha=0.18, linewidth=0)
+        axes.plot(seen["threshold"], seen["precision"].cast(float), color=BLUE)
+        axes.plot(curve["threshold"], curve["coverage"].cast(float), color=GREY, linewidth=1)
+        axes.plot(curve["threshold"], curve["true_precision"].cast(float), color=GREEN, linewidth=1.2)
+        axes.set(xlim=(0, 1), ylim=(0, 1.03))
+        axes.set_title(name[:24], fontsize=9)
+    return as_svg(figure)
+
+
 def quality_section(run: EvaluatedRun, threshold: float) -> QualitySection:
     """A round's table of classes at its own threshold, and what to do."""
     import polars as pl
@@ -56,7 +77,8 @@ def quality_section(run: EvaluatedRun, threshold: float) -> QualitySection:
     own = table.filter(pl.col("threshold") <= threshold + 1e-9)
     own = own.filter(pl.col("threshold") == own["threshold"].max()).filter(pl.col("class") != ALL)
     worst = own.sort("precision", nulls_last=True).head(SHOWN_CLASSES)
-    return QualitySection(run, worst.to_dicts(), advice(run, threshold))
+    drawn = worst["class"].head(DRAWN_CLASSES).to_list()
+    return QualitySection(run, worst.to_dicts(), advice(run, threshold), class_chart(run, drawn))
 
 
 def advice(run: EvaluatedRun, threshold: float) -> str:
