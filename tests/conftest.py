@@ -121,14 +121,14 @@ def digits_rounds(digits_corpus: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def _review_and_embeddings(folder: Path) -> None:
     """Beside them the lists of what to look at, and the last student's embeddings, made up too."""
-    from selftrain.evaluation.review import Chain, review
+    from selftrain.evaluation.review import Rounds, review
     from selftrain.evaluation.review_config import ReviewConfig
     from selftrain.files import write_json
     from selftrain.predictions.embeddings import Embeddings, write_embeddings
     from selftrain.predictions.selection import selection_digest
     from selftrain.predictions.table import iter_predictions, made_from_digest
 
-    chain = Chain({"student1": "teacher", "student2": "student1"}, folder / "predictions", folder / "selections")
+    chain = Rounds({"student1": "teacher", "student2": "student1"}, folder / "predictions", folder / "selections")
     evaluation = folder / "evaluation" / "noisy_student"
     for run in chain.runs:
         tables = {"predictions": made_from_digest(chain.predictions / run / "unlabeled")}

@@ -172,16 +172,18 @@ def review(
 ) -> None:
     """List each round's most doubtful pseudo-labels, from every run's opinion."""
     from selftrain.config import load_params, parse_section
-    from selftrain.evaluation.review import Chain
+    from selftrain.evaluation.review import Rounds
     from selftrain.evaluation.review import review as run_review
     from selftrain.evaluation.review_config import ReviewConfig
     from selftrain.stage import sole_writer
+    from selftrain.training.config import run_entry
 
     values = load_params(params)
     config = parse_section(values.get("review"), ReviewConfig, f"{params}: review")
-    teachers = {name: entry["teacher"] for name, entry in (values.get("rounds") or {}).items()}
+    entries = {name: run_entry(values, name, str(params))[0] for name in values.get("rounds") or {}}
+    teachers = {name: entry.teacher or "" for name, entry in entries.items()}
     with sole_writer(out):
-        run_review(Chain(teachers, predictions, selections), evaluation, corpus, config, out)
+        run_review(Rounds(teachers, predictions, selections), evaluation, corpus, config, out)
 
 
 @app.command()

@@ -65,19 +65,40 @@ def test_expected_precision_is_a_count_above_each_threshold() -> None:
     assert (rows["dog", 0]["images"], rows["dog", 0]["validation_images"]) == (20, 2)
 
 
+def many(*groups: tuple[float, int, int]) -> HeldOut:
+    """So many right and so many wrong validation images at each confidence, all taken for class 0."""
+    confidences = [c for c, right, wrong in groups for _ in range(right + wrong)]
+    labels = [label for _, right, wrong in groups for label in [0] * right + [1] * wrong]
+    return held_out([0] * len(labels), confidences, labels)
+
+
 def test_the_recommended_threshold_is_the_lowest_from_which_on_the_target_holds() -> None:
-    validation = held_out([0] * 6, [0.2, 0.4, 0.55, 0.6, 0.8, 0.9], [0, 0, 1, 0, 0, 0])
-    table = expected_precision(validation, POOL, ["cat", "dog"])
+    table = expected_precision(many((0.2, 90, 0), (0.4, 0, 40), (0.65, 30, 0), (0.9, 30, 0)), POOL, ["cat", "dog"])
     advice = recommend(table, 1.0)
     assert advice is not None
-    assert advice.threshold == 0.55, "above 0.55 all are right; above 0.4 not, though at 0.2 again more are"
+    assert advice.threshold == 0.4, "above 0.4 all are right, though with those at 0.2 again more are"
     assert (advice.precision, advice.true_precision) == (1.0, 8 / 24)
-    wrong_on_top = held_out([0, 0], [0.5, 0.95], [0, 1])
-    assert recommend(expected_precision(wrong_on_top, POOL, ["cat", "dog"]), 0.5) is None
+    assert recommend(expected_precision(many((0.9, 10, 30)), POOL, ["cat", "dog"]), 0.5) is None
+
+
+def test_one_wrong_image_at_the_very_top_is_no_evidence() -> None:
+    validation = many((0.6, 200, 0), (0.93, 99, 0), (0.99, 1, 1))
+    advice = recommend(expected_precision(validation, POOL, ["cat", "dog"]), 0.95)
+    assert advice is not None
+    assert advice.threshold == 0.0
+
+
+def test_what_a_person_corrected_says_nothing_of_the_teacher() -> None:
+    corrected = pl.DataFrame([(0, "corrected", 99, 50, 50, 50)], schema=POOL.schema, orient="row")
+    validation = many((0.5, 30, 0))
+    with_and_without = [
+        expected_precision(validation, counts, ["cat", "dog"]) for counts in (POOL, pl.concat([POOL, corrected]))
+    ]
+    assert with_and_without[0].equals(with_and_without[1])
 
 
 def test_a_rounds_figures_are_those_at_its_own_threshold() -> None:
-    validation = held_out([0] * 4, [0.3, 0.5, 0.75, 0.9], [1, 1, 0, 0])
+    validation = many((0.3, 0, 20), (0.5, 0, 20), (0.75, 20, 0), (0.9, 20, 0))
     table = expected_precision(validation, POOL, ["cat", "dog"])
     figures = quality_metrics(table, 0.7, 0.95)
     assert figures["expected_precision"] == 1.0

@@ -10,7 +10,7 @@ import pytest
 from cleanlab.rank import get_label_quality_scores
 
 from selftrain.errors import UserError
-from selftrain.evaluation.review import Chain, found_errors, review
+from selftrain.evaluation.review import Rounds, found_errors, review
 from selftrain.evaluation.review_config import ReviewConfig
 from selftrain.predictions.selection import selection_digest
 from selftrain.predictions.table import iter_predictions, made_from_digest
@@ -19,14 +19,14 @@ RUNS = ("teacher", "student1", "student2")
 
 
 @pytest.fixture
-def chain(digits_rounds: Path) -> Chain:
-    return Chain(
+def chain(digits_rounds: Path) -> Rounds:
+    return Rounds(
         {"student1": "teacher", "student2": "student1"}, digits_rounds / "predictions", digits_rounds / "selections"
     )
 
 
 @pytest.fixture
-def evaluation(chain: Chain, tmp_path: Path) -> Path:
+def evaluation(chain: Rounds, tmp_path: Path) -> Path:
     """As much of the evaluations as ``review`` looks at."""
     for run in RUNS:
         tables: dict[str, Any] = {"predictions": made_from_digest(chain.predictions / run / "unlabeled")}
@@ -38,7 +38,7 @@ def evaluation(chain: Chain, tmp_path: Path) -> Path:
     return tmp_path / "evaluation"
 
 
-def test_the_list_is_cleanlabs_over_the_mean_of_all_runs(chain: Chain, evaluation: Path, tmp_path: Path) -> None:
+def test_the_list_is_cleanlabs_over_the_mean_of_all_runs(chain: Rounds, evaluation: Path, tmp_path: Path) -> None:
     corpus = chain.predictions.parent / "data" / "corpus"
     summary = review(chain, evaluation, corpus, ReviewConfig(images=50), tmp_path / "out")
     for round_ in chain.teachers:
@@ -64,6 +64,30 @@ def test_the_list_is_cleanlabs_over_the_mean_of_all_runs(chain: Chain, evaluatio
         assert summary[round_]["kept"] == kept.sum()
 
 
+def test_a_round_is_judged_by_its_own_branch() -> None:
+    teachers = {"a1": "a", "a2": "a1", "b1": "b", "a3": "a2", "side": "a1"}
+    rounds = Rounds(teachers, Path("p"), Path("s"))
+    assert rounds.chain("a2") == ["a", "a1", "a2", "a3"]
+    assert rounds.chain("b1") == ["b", "b1"]
+    assert rounds.chain("a1") == ["a", "a1", "a2", "a3", "side"]
+    assert rounds.runs == ["a", "a1", "b", "a2", "b1", "a3", "side"]
+
+
+def test_no_rounds_give_empty_lists(chain: Rounds, tmp_path: Path) -> None:
+    nothing = Rounds({}, chain.predictions, chain.selections)
+    summary = review(nothing, tmp_path, chain.predictions.parent / "data" / "corpus", ReviewConfig(), tmp_path / "out")
+    assert summary == {"out_of_domain": {"images": 0, "listed": 0}}
+    assert len(pl.read_parquet(tmp_path / "out" / "out_of_domain.parquet")) == 0
+
+
+def test_who_says_nan_has_no_opinion() -> None:
+    from selftrain.evaluation.opinions import opinions
+
+    log_probs = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])).astype(np.float16)
+    log_probs[1, 0] = np.nan
+    np.testing.assert_allclose(opinions(log_probs), [[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]], atol=1e-3)
+
+
 def test_found_errors_are_counted_in_both_orders() -> None:
     known = pl.DataFrame(
         {
@@ -84,7 +108,7 @@ def test_found_errors_are_counted_in_both_orders() -> None:
     assert found_errors(known.clear()) == {}
 
 
-def test_tables_that_were_not_evaluated_are_an_error(chain: Chain, evaluation: Path, tmp_path: Path) -> None:
+def test_tables_that_were_not_evaluated_are_an_error(chain: Rounds, evaluation: Path, tmp_path: Path) -> None:
     path = evaluation / "student1" / "details" / "run.json"
     about = json.loads(path.read_text())
     path.write_text(json.dumps({"tables": about["tables"] | {"selection": "another"}}))
@@ -93,13 +117,14 @@ def test_tables_that_were_not_evaluated_are_an_error(chain: Chain, evaluation: P
         review(chain, evaluation, corpus, ReviewConfig(), tmp_path / "out")
 
 
-def test_suspects_are_what_the_first_teacher_knows_least_of(chain: Chain, tmp_path: Path) -> None:
+def test_suspects_are_what_the_first_teacher_knows_least_of(chain: Rounds, tmp_path: Path) -> None:
     from selftrain.evaluation.out_of_domain import SHARE, suspects
 
     table = chain.predictions / "teacher" / "unlabeled"
     parts = [part for _, part in iter_predictions(table)]
     probs = np.exp(np.concatenate([part.log_probs for part in parts]).astype(float))
     keys = np.concatenate([part.keys for part in parts])
+    probs /= probs.sum(axis=1, keepdims=True)
     entropy = -(probs * np.log(probs)).sum(axis=1)
     order = np.lexsort((keys, -entropy))
     truth = pl.DataFrame(

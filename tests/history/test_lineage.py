@@ -1,7 +1,11 @@
 """A model's line, on a small project that DVC made: what is as recorded, what is missing, what has changed."""
 
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,6 @@ from selftrain.predictions.table import made_from_digest, made_from_text, read_p
 @pytest.fixture
 def project(digits_rounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A teacher and a student of the digits, with the records that training writes."""
-    import hashlib
-
     shutil.copytree(digits_rounds / "data" / "corpus", tmp_path / "data" / "corpus")
     shutil.copytree(digits_rounds / "selections" / "student1", tmp_path / "selections" / "student1")
     monkeypatch.chdir(tmp_path)
@@ -107,21 +109,67 @@ def test_another_selection_and_another_table_are_told(project: Path, digits_roun
 
 
 def test_the_command_prints_the_tree_and_fails_if_it_is_broken(project: Path) -> None:
-    import subprocess
-    import sys
+    import mlflow
 
+    uri = f"sqlite:///{project}/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    run_id = client.create_run(client.create_experiment("selftrain")).info.run_id
+    environment = os.environ | {
+        f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    environment["MLFLOW_TRACKING_URI"] = uri
+
+    def run(*command: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    run("git", "init", "-q")
+    run("git", "commit", "-q", "--allow-empty", "-m", "one")
+    commit = run("git", "rev-parse", "HEAD").stdout.strip()
+    for name in ("teacher", "student1"):
+        path = Path(f"models/{name}/run.json")
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"mlflow_run_id": run_id, "git_commit": f"{commit}+changes"})
+        )
     command = [sys.executable, "-m", "selftrain", "lineage", "models/student1"]
-    whole = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert whole.returncode == 0, whole.stderr
+    whole = run(*command)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
     assert "every link is as it was recorded" in whole.stdout
-    assert "MLflow m (not there)" in whole.stdout
+    assert f"git {commit[:10]}+changes" in whole.stdout
+    path = Path("models/teacher/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mlflow_run_id": "gone", "git_commit": "0" * 40}))
+    lost = run(*command)
+    assert lost.returncode == 1
+    assert "MLflow gone (not there)" in lost.stdout
+    assert "missing: 1 MLflow runs are not in this MLflow" in lost.stdout
+    assert "missing: 1 commits are not in this repository" in lost.stdout
+    assert "every link" not in lost.stdout
     shutil.rmtree("models/teacher")
-    harmed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert harmed.returncode == 1
     assert (
         "missing: teacher models/teacher: the model is not there; `dvc checkout` or `dvc pull` brings it"
-        in harmed.stdout
+        in run(*command).stdout
     )
+
+
+def test_a_model_that_is_not_what_its_run_exported_is_told(project: Path) -> None:
+    path = Path("models/student1/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": hashlib.sha256(b"student1").hexdigest()}))
+    assert broken(trace(Path("models/student1"))) == []
+    Path("models/student1/model.safetensors").write_bytes(b"tampered")
+    assert broken(trace(Path("models/student1"))) == [("model", "changed")]
+
+
+def test_the_corrections_of_a_selection_are_part_of_the_line(project: Path) -> None:
+    summary = Path("selections/student1/summary.json")
+    Path("corrections.parquet").write_bytes(b"x")
+    digest = hashlib.sha256(b"x").hexdigest()[:32]
+    told = {"corrections": {"path": "corrections.parquet", "digest": digest}}
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | told))
+    assert "corrections" in {link.kind for link in trace(Path("models/student1")).all()}
+    assert broken(trace(Path("models/student1"))) == []
+    Path("corrections.parquet").write_bytes(b"y")
+    assert broken(trace(Path("models/student1"))) == [("corrections", "changed")]
+    Path("corrections.parquet").unlink()
+    assert broken(trace(Path("models/student1"))) == [("corrections", "missing")]
 
 
 def test_what_is_recorded_needs_nothing_but_the_records(project: Path) -> None:

@@ -64,11 +64,16 @@ def test_a_file_that_is_something_else_is_named(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_a_held_out_image_stays_out_whatever_is_said(tmp_path: Path, capsys: Any) -> None:
-    keys = write_predictions(tmp_path / "p", [(0, 0.9), (1, 0.9), (2, 0.1)])
+    keys = write_predictions(tmp_path / "p", [(0, 0.9), (1, 0.9), (2, 0.1), (2, 0.9)])
     corpus = write_corpus(tmp_path / "c", {keys[0]: "leak", keys[1]: "duplicate"}, keys)
-    path = write_rows(tmp_path / "r", [correction(key, "c") for key in keys])
+    path = write_rows(tmp_path / "r", [correction(key, "c") for key in keys[:3]])
     select(SelectConfig(threshold=0.5), 0, tmp_path / "p", corpus, tmp_path / "out", path)
-    assert scan_selection(tmp_path / "out").collect()["decision"].to_list() == ["leak", "corrected", "corrected"]
+    assert scan_selection(tmp_path / "out").collect()["decision"].to_list() == [
+        "leak",
+        "corrected",
+        "corrected",
+        "kept",
+    ]
     assert "1 corrected images are copies of held-out images" in capsys.readouterr().out
 
 

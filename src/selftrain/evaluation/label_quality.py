@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from selftrain.evaluation.held_out import HeldOut
 from selftrain.evaluation.metrics import negative_log_likelihood, proportion_interval
 from selftrain.evaluation.pseudo_labels import CONFIDENCE_BINS
+from selftrain.predictions.selection import CORRECTED
 
 if TYPE_CHECKING:
     import polars as pl
 
 ALL = "all classes"
 TEMPERATURES = (0.05, 20.0)
+FEW = 20
+"""Validation images below which a share of them recommends nothing."""
 
 
 def fit_temperature(log_probs: NDArray[np.floating], labels: NDArray[np.int32]) -> float:
@@ -55,6 +58,8 @@ def expected_precision(validation: HeldOut, counts: "pl.DataFrame", classes: lis
     import polars as pl
 
     rows = []
+    # What a person corrected says nothing of the teacher.
+    counts = counts.filter(counts["decision"] != CORRECTED)
     of_class = [(ALL, np.ones(len(validation.labels), bool), counts)]
     for label, name in enumerate(classes):
         of_class.append((name, validation.predicted == label, counts.filter(counts["label"] == label)))
@@ -93,10 +98,13 @@ class Recommendation:
 
 
 def recommend(expected: "pl.DataFrame", target: float) -> Recommendation | None:
-    """The lowest threshold from which on the expected precision over all classes stays at ``target``; None: none."""
+    """The lowest threshold from which on the expected precision over all classes stays at ``target``; None: none.
+
+    Thresholds with fewer than ``FEW`` validation images above them are not asked: one wrong image there is no evidence.
+    """
     import polars as pl
 
-    curve = expected.filter((pl.col("class") == ALL) & (pl.col("validation_images") > 0)).sort("threshold")
+    curve = expected.filter((pl.col("class") == ALL) & (pl.col("validation_images") >= FEW)).sort("threshold")
     reached = (curve["precision"] >= target).to_numpy()
     if not len(reached) or not reached[-1]:
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selftrain.corpus.truth import NO_CLASS
+from selftrain.evaluation.opinions import opinions
 from selftrain.predictions.table import prediction_parts, read_part
 
 if TYPE_CHECKING:
@@ -26,16 +27,14 @@ def suspects(tables: list[Path], truth: "pl.DataFrame", images: int) -> "tuple[p
     the most that are listed. Columns: ``rank, key, label, confidence, entropy`` (nats, of the runs' mean).
     """
     import polars as pl
+    from scipy.special import entr
 
     schema = {"key": pl.Int64, "label": pl.Int32, "confidence": pl.Float32, "entropy": pl.Float64}
     listed, total = pl.DataFrame(schema=schema), 0
-    for path in prediction_parts(tables[0]):
+    for path in prediction_parts(tables[0]) if tables else ():
         parts = [read_part(table / path.name) for table in tables]
-        mean = np.mean([np.exp(part.log_probs.astype(np.float64)) for part in parts], axis=0)  # (N, C)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            entropy = -np.where(mean > 0, mean * np.log(mean), 0).sum(axis=1)
-        # A run that says NaN knows nothing.
-        entropy = np.where(np.isfinite(entropy), entropy, np.log(mean.shape[1]))
+        mean = np.mean([opinions(part.log_probs) for part in parts], axis=0)  # (N, C)
+        entropy = entr(mean).sum(axis=1)
         arrays = (parts[0].keys, parts[0].labels, parts[0].confidences, entropy)
         rows = pl.DataFrame(dict(zip(schema, arrays, strict=True)), schema=schema)
         listed = pl.concat([listed, rows]).sort("entropy", "key", descending=[True, False]).head(images)

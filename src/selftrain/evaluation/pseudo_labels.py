@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from selftrain.corpus.truth import NO_CLASS
-from selftrain.predictions.selection import TRAINED_ON, scan_selection
+from selftrain.predictions.selection import CORRECTED, KEPT, TRAINED_ON, scan_selection
 from selftrain.predictions.table import prediction_parts
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def tally(selection: Path, truth: Path) -> "pl.DataFrame":
 
 
 def pseudo_label_metrics(counts: "pl.DataFrame") -> dict[str, Any]:
-    """Coverage, and where truth is known, accuracy of the kept and of all pseudo-labels."""
+    """Coverage, and where truth is known, accuracy of the kept and of all pseudo-labels.
+
+    ``kept`` counts everything that is trained on, corrected images too; accuracies are of the teacher's labels alone.
+    """
     import polars as pl
 
     kept = counts.filter(pl.col("decision").is_in(TRAINED_ON))
@@ -54,11 +57,13 @@ def pseudo_label_metrics(counts: "pl.DataFrame") -> dict[str, Any]:
         "kept": total(kept, "images"),
         "balanced": total(kept, "copies"),
     }
-    if total(kept, "known"):
-        figures["pseudo_label_accuracy"] = total(kept, "correct") / total(kept, "known")
-        figures["out_of_domain_kept"] = total(kept, "out_of_domain")
-    if total(counts, "known"):
-        figures["pseudo_label_accuracy_unfiltered"] = total(counts, "correct") / total(counts, "known")
+    machine = counts.filter(pl.col("decision") != CORRECTED)
+    labels = machine.filter(pl.col("decision") == KEPT)
+    if total(labels, "known"):
+        figures["pseudo_label_accuracy"] = total(labels, "correct") / total(labels, "known")
+        figures["out_of_domain_kept"] = total(labels, "out_of_domain")
+    if total(machine, "known"):
+        figures["pseudo_label_accuracy_unfiltered"] = total(machine, "correct") / total(machine, "known")
     return figures
 
 

@@ -1,9 +1,9 @@
 """The stage ``review``: which pseudo-labels a person should look at first.
 
-Every run of the chain, the first teacher and all students, has an opinion of every image. Their mean is held against
-the label that a round trains on by confident learning (Northcutt et al. 2021, arXiv 1911.00068): the label's
-probability less what is usual for images of its class, so that classes which are always doubtful do not fill the list.
-Confidence alone asks only the run that gave the label.
+Every run of a round's chain, the teachers before it, itself and the students after it, has an opinion of every image.
+Their mean is held against the label that the round trains on by confident learning (Northcutt et al. 2021, arXiv
+1911.00068): the label's probability less what is usual for images of its class, so that classes which are always
+doubtful do not fill the list. Confidence alone asks only the run that gave the label.
 """
 
 import shutil
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from selftrain.corpus.truth import NO_CLASS
 from selftrain.errors import UserError
+from selftrain.evaluation.opinions import opinions
 from selftrain.evaluation.out_of_domain import suspects
 from selftrain.evaluation.review_config import ReviewConfig
 from selftrain.files import atomic_path, read_json, write_json
@@ -31,7 +32,7 @@ FIRST = (0.01, 0.05)
 
 
 @dataclass(frozen=True)
-class Chain:
+class Rounds:
     """The rounds of a pipeline, each with its teacher, and where its tables lie."""
 
     teachers: dict[str, str]
@@ -44,41 +45,54 @@ class Chain:
         """Every run that is a round or a round's teacher."""
         return list(dict.fromkeys([*self.teachers.values(), *self.teachers]))
 
+    def chain(self, round_: str) -> list[str]:
+        """The runs that a round comes from or leads to, itself among them: not those of other branches."""
+        chain = [round_]
+        while chain[0] in self.teachers and self.teachers[chain[0]] not in chain:
+            chain.insert(0, self.teachers[chain[0]])
+        descendants = {round_}
+        for _ in self.teachers:
+            descendants |= {name for name, teacher in self.teachers.items() if teacher in descendants}
+        return [*chain, *(name for name in self.teachers if name in descendants and name not in chain)]
 
-def review(chain: Chain, evaluation: Path, corpus: Path, config: ReviewConfig, out: Path) -> dict[str, Any]:
+
+def review(rounds: Rounds, evaluation: Path, corpus: Path, config: ReviewConfig, out: Path) -> dict[str, Any]:
     """Write ``out/<round>.parquet``, most doubtful first, for every round, and ``out/summary.json``; return the latter.
-
-    ``out/out_of_domain.parquet`` lists what shows perhaps none of the classes.
 
     Columns: ``rank, key, label, confidence, suggested`` (the class that the runs' mean prefers), ``quality`` (0–1,
     cleanlab's; low is doubtful), ``agreeing`` (how many runs give the label), ``runs`` (of how many).
+    ``out/out_of_domain.parquet`` lists what shows perhaps none of the classes.
 
     Raises UserError if a table is not the one that ``evaluation`` saw.
     """
     import polars as pl
 
-    _check_tables(chain, evaluation)
+    _check_tables(rounds, evaluation)
     truth = pl.read_parquet(corpus / "truth.parquet", glob=False).rename({"label": "truth"})
     shutil.rmtree(out, ignore_errors=True)
-    summary = {}
-    for round_ in chain.teachers:
-        listed, about = review_round(chain, round_, truth, config.images)
-        with atomic_path(out / f"{round_}.parquet") as temporary:
-            listed.write_parquet(temporary, compression="zstd")
-        summary[round_] = about
-    first = [run for run in chain.runs if run not in chain.teachers]
-    listed, about = suspects([chain.predictions / run / "unlabeled" for run in first], truth, config.images)
-    with atomic_path(out / "out_of_domain.parquet") as temporary:
-        listed.write_parquet(temporary, compression="zstd")
-    summary["out_of_domain"] = about
-    write_json(out / "summary.json", summary)
-    return summary
+    summary: dict[str, Any] = {}
+    for round_, listed in rank(rounds, truth, config.images).items():
+        _write(listed.ranked, out / f"{round_}.parquet")
+        summary[round_] = {"kept": listed.kept, "listed": len(listed.ranked)} | found_errors(listed.known)
+    first = [run for run in rounds.runs if run not in rounds.teachers]
+    strangers, about = suspects([rounds.predictions / run / "unlabeled" for run in first], truth, config.images)
+    _write(strangers, out / "out_of_domain.parquet")
+    write_json(out / "summary.json", summary | {"out_of_domain": about})
+    return summary | {"out_of_domain": about}
 
 
-def review_round(
-    chain: Chain, round_: str, truth: "pl.DataFrame", images: int
-) -> "tuple[pl.DataFrame, dict[str, Any]]":
-    """A round's list, and what there is to tell of it. The tables are read twice, part by part."""
+@dataclass
+class Listed:
+    """A round's list as it grows, part by part."""
+
+    ranked: "pl.DataFrame"
+    known: "pl.DataFrame"
+    """Of every kept image whose truth is known: ``key, label, confidence, quality, truth``."""
+    kept: int = 0
+
+
+def rank(rounds: Rounds, truth: "pl.DataFrame", images: int) -> dict[str, Listed]:
+    """Each round's most doubtful labels. All tables are read twice, part by part, whatever the number of rounds."""
     import polars as pl
     from cleanlab.experimental.label_issues_batched import LabelInspector
 
@@ -86,30 +100,33 @@ def review_round(
         "key": pl.Int64, "label": pl.Int32, "confidence": pl.Float32, "suggested": pl.Int32,
         "quality": pl.Float64, "agreeing": pl.Int32, "runs": pl.Int32,
     }  # fmt: skip
-    classes = prediction_classes(chain.predictions / chain.teachers[round_] / "unlabeled")
-    inspector = LabelInspector(
-        num_class=len(classes),
-        store_results=False,
-        verbose=False,
-        quality_score_kwargs={"method": "self_confidence", "adjust_pred_probs": True},
-    )
-    for rows, mean, _ in _kept(chain, round_):
-        inspector.update_confident_thresholds(rows["label"].to_numpy(), mean)
-    listed, kept = pl.DataFrame(schema=columns), 0
-    known = [pl.DataFrame(schema={"key": pl.Int64, "label": pl.Int32, "truth": pl.Int32})]
-    for rows, mean, agreeing in _kept(chain, round_):
+    known = {name: columns[name] for name in ("key", "label", "confidence", "quality")} | {"truth": pl.Int32}
+    listed = {round_: Listed(pl.DataFrame(schema=columns), pl.DataFrame(schema=known)) for round_ in rounds.teachers}
+    inspectors = {}
+    for round_, teacher in rounds.teachers.items():
+        inspectors[round_] = LabelInspector(
+            num_class=len(prediction_classes(rounds.predictions / teacher / "unlabeled")),
+            store_results=False,
+            verbose=False,
+            quality_score_kwargs={"method": "self_confidence", "adjust_pred_probs": True},
+        )
+    for round_, rows, mean, _ in _kept(rounds):
+        inspectors[round_].update_confident_thresholds(rows["label"].to_numpy(), mean)
+    for round_, rows, mean, agreeing in _kept(rounds):
+        inspector, own = inspectors[round_], listed[round_]
         quality = inspector.score_label_quality(rows["label"].to_numpy(), mean, update_num_issues=False)
         scored = rows.with_columns(
             suggested=pl.Series(mean.argmax(axis=1), dtype=pl.Int32),
             quality=pl.Series(quality, dtype=pl.Float64),
             agreeing=pl.Series(agreeing, dtype=pl.Int32),
-            runs=pl.lit(len(chain.runs), pl.Int32),
+            runs=pl.lit(len(rounds.chain(round_)), pl.Int32),
         )
-        kept += len(rows)
-        listed = pl.concat([listed, scored.select(listed.columns)]).sort("quality", "key").head(images)
-        known.append(scored.select("key", "label", "confidence", "quality").join(truth, on="key"))
-    ranked = listed.with_row_index("rank", offset=1)
-    return ranked, {"kept": kept, "listed": len(ranked)} | found_errors(pl.concat(known, how="diagonal"))
+        own.kept += len(rows)
+        own.ranked = pl.concat([own.ranked, scored.select(own.ranked.columns)]).sort("quality", "key").head(images)
+        own.known = pl.concat([own.known, scored.join(truth, on="key").select(own.known.columns)])
+    for own in listed.values():
+        own.ranked = own.ranked.with_row_index("rank", offset=1)
+    return listed
 
 
 def found_errors(known: "pl.DataFrame") -> dict[str, Any]:
@@ -143,46 +160,44 @@ def _found(wrong: NDArray[np.bool_], errors: int) -> dict[str, float]:
     }
 
 
-def _kept(chain: Chain, round_: str) -> "Iterator[tuple[pl.DataFrame, NDArray[np.float64], NDArray[np.int64]]]":
-    """Part by part, of the kept images: ``key, label, confidence``, the runs' mean (N, C), how many agree (N,).
+def _kept(rounds: Rounds) -> "Iterator[tuple[str, pl.DataFrame, NDArray[np.float64], NDArray[np.int64]]]":
+    """Part by part and round by round, of the kept images: the round, ``key, label, confidence``, the mean of its
+    chain's runs (N, C), how many of them agree (N,).
 
     What a person corrected is no longer in question.
     """
     import polars as pl
 
-    for part in selection_parts(chain.selections / round_):
-        decided = pl.read_parquet(part, columns=["key", "label", "confidence", "decision"], glob=False)
-        rows = decided.filter(pl.col("decision") == KEPT).drop("decision")
-        if not len(rows):
-            continue
-        kept = (decided["decision"] == KEPT).to_numpy()
-        mean: NDArray[np.float64] | None = None
-        agreeing = np.zeros(len(rows), np.int64)
-        for run in chain.runs:
-            table = read_part(chain.predictions / run / "unlabeled" / part.name)
-            assert np.array_equal(table.keys, decided["key"].to_numpy()), "_check_tables saw to that"
-            probs = _opinions(table.log_probs[kept])
-            mean = probs / len(chain.runs) if mean is None else mean + probs / len(chain.runs)
-            agreeing += table.labels[kept] == rows["label"].to_numpy()
-        assert mean is not None
-        yield rows, mean, agreeing
+    if not rounds.teachers:
+        return
+    for part in selection_parts(rounds.selections / next(iter(rounds.teachers))):
+        tables = {run: read_part(rounds.predictions / run / "unlabeled" / part.name) for run in rounds.runs}
+        for round_ in rounds.teachers:
+            path = rounds.selections / round_ / part.name
+            decided = pl.read_parquet(path, columns=["key", "label", "confidence", "decision"], glob=False)
+            rows = decided.filter(pl.col("decision") == KEPT).drop("decision")
+            if not len(rows):
+                continue
+            kept, labels = (decided["decision"] == KEPT).to_numpy(), rows["label"].to_numpy()
+            chain = [tables[run] for run in rounds.chain(round_)]
+            assert all(np.array_equal(table.keys, decided["key"].to_numpy()) for table in chain), "of one corpus"
+            mean = sum(opinions(table.log_probs[kept]) for table in chain) / len(chain)
+            agreeing = sum((table.labels[kept] == labels).astype(np.int64) for table in chain)
+            yield round_, rows, np.asarray(mean), np.asarray(agreeing)
 
 
-def _opinions(log_probs: NDArray[np.float16]) -> NDArray[np.float64]:
-    """Probabilities that sum to 1, (N, C); a run that says NaN has no opinion."""
-    probs = np.exp(log_probs.astype(np.float64))
-    probs[~np.isfinite(probs).all(axis=1)] = 1
-    normalised: NDArray[np.float64] = probs / probs.sum(axis=1, keepdims=True)
-    return normalised
+def _write(table: "pl.DataFrame", path: Path) -> None:
+    with atomic_path(path) as temporary:
+        table.write_parquet(temporary, compression="zstd")
 
 
-def _check_tables(chain: Chain, evaluation: Path) -> None:
+def _check_tables(rounds: Rounds, evaluation: Path) -> None:
     """DVC follows the tables through the evaluations, which hold their digests."""
-    for run in chain.runs:
+    for run in rounds.runs:
         seen = read_json(evaluation / run / "details" / "run.json", "dvc repro")["tables"]
-        found = {"predictions": made_from_digest(chain.predictions / run / "unlabeled")}
-        if run in chain.teachers:
-            found["selection"] = selection_digest(chain.selections / run)
+        found = {"predictions": made_from_digest(rounds.predictions / run / "unlabeled")}
+        if run in rounds.teachers:
+            found["selection"] = selection_digest(rounds.selections / run)
         for name, digest in found.items():
             if seen.get(name) != digest:
                 raise UserError(f"{run}: {evaluation / run} was made from other {name}; run `dvc repro`")

@@ -57,8 +57,8 @@ def print_diff(compared: Compared) -> None:
     from rich.table import Table
 
     diff = compared.diff
-    console = Console(width=120 if not Console().is_terminal else None, force_jupyter=False)
-    console.print(f"[bold]{compared.name_a} → {compared.name_b}[/bold]")
+    console = Console(width=120 if not Console().is_terminal else None, force_jupyter=False, markup=False)
+    console.print(f"{compared.name_a} → {compared.name_b}", style="bold")
     for change in SHOWN:
         console.print(f"  {diff.counts[change]:>9,} {change:8} {CHANGE_WORDS[change]}", highlight=False)
     console.print(f"  {diff.counts['same']:>9,} {'same':8} trained on in both, alike", highlight=False)

@@ -14,6 +14,7 @@ from selftrain.corpus.manifest import manifest_digest
 from selftrain.errors import UserError
 from selftrain.files import read_json
 from selftrain.history.shards import shard_troubles
+from selftrain.predictions.corrections import file_digest
 from selftrain.predictions.selection import parts_digest
 from selftrain.predictions.table import made_from_digest, weights_of
 
@@ -79,6 +80,8 @@ def _model(kind: str, path: str, expected: str | None, deep: bool, seen: dict[st
         )
     about = read_json(folder / "run.json", "dvc repro")
     found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    # What the student recorded of its teacher, or else what the run recorded of itself.
+    expected = expected or about.get("weights")
     trouble = "" if expected in (None, found) else f"another model lies there now, {found[:12]}"
     link = Link(
         kind, path, expected or found, "changed" if trouble else "found", trouble,
@@ -106,9 +109,20 @@ def _selection(about: dict[str, Any]) -> Link:
     if not path.is_dir():
         return Link("selection", str(path), expected, "missing", "the selection is not there; `dvc checkout` brings it")
     found = parts_digest(path)
-    if found != expected:
-        return Link("selection", str(path), expected, "changed", f"another selection lies there now, {found[:12]}")
-    return Link("selection", str(path), expected, "found")
+    trouble = "" if found == expected else f"another selection lies there now, {found[:12]}"
+    link = Link("selection", str(path), expected, "changed" if trouble else "found", trouble)
+    corrections = read_json(path / "summary.json", "dvc repro").get("corrections")
+    if corrections:
+        link.made_from.append(_corrections(Path(corrections["path"]), corrections["digest"]))
+    return link
+
+
+def _corrections(path: Path, expected: str) -> Link:
+    if not path.is_file():
+        return Link("corrections", str(path), expected, "missing", "the file is not there; `git checkout` brings it")
+    found = file_digest(path)
+    trouble = "" if found == expected else f"the corrections are others now, {found[:12]}"
+    return Link("corrections", str(path), expected, "changed" if trouble else "found", trouble)
 
 
 def _predictions(about: dict[str, Any]) -> Link:

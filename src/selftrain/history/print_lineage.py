@@ -17,14 +17,21 @@ def print_lineage(line: Link) -> bool:
     links = list(line.all())
     runs = _runs_not_in_mlflow({link.mlflow_run_id for link in links if link.mlflow_run_id})
     commits = {link.git_commit for link in links if link.git_commit and not commit_is_known(link.git_commit)}
-    console = Console(width=160 if not Console().is_terminal else None)
+    console = Console(width=160 if not Console().is_terminal else None, markup=False)
     console.print(_tree(line, runs, commits))
     broken = [link for link in links if link.state in ("changed", "missing")]
     for link in {id(link): link for link in broken}.values():
         console.print(f"{link.state}: {link.kind} {link.path}: {link.trouble}", style="bold red", soft_wrap=True)
-    if not broken:
+    for unknown, where in (
+        (runs, "MLflow runs are not in this MLflow"),
+        (commits, "commits are not in this repository"),
+    ):
+        if unknown:
+            console.print(f"missing: {len(unknown)} {where}", style="bold red")
+    whole = not (broken or runs or commits)
+    if whole:
         console.print("every link is as it was recorded", style="green")
-    return not broken
+    return whole
 
 
 def _tree(link: Link, unknown_runs: set[str], unknown_commits: set[str], into: "Tree | None" = None) -> "Tree":

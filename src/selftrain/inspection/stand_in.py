@@ -6,9 +6,11 @@ from pathlib import Path
 
 from selftrain.corpus.lookup import find_rows
 from selftrain.corpus.truth import NO_CLASS
+from selftrain.errors import UserError
 from selftrain.files import read_json
-from selftrain.predictions.corrections import CORRECT, REJECT, no_corrections, write_corrections
+from selftrain.predictions.corrections import CORRECT, REJECT, no_corrections, read_corrections, write_corrections
 
+STAND_IN = "stand-in"
 WHEN = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -16,21 +18,27 @@ def correct_by_truth(keys: Sequence[int], labels: Sequence[int], corpus: Path, p
     """Write the corrections of a person who looked at some images and knows them all; return how many were wrong.
 
     ``labels`` are the pseudo-labels. An image of another class gets its own, one of none is rejected, a right label is
-    left as it is. Raises KeyError for an image whose truth is not known.
+    left as it is. Raises UserError if the file has another person's corrections, or if an image's truth is not known.
     """
     import polars as pl
 
     classes = read_json(corpus / "classes.json", "dvc repro ingest")
+    if path.exists() and set(read_corrections(path)["who"]) - {STAND_IN}:
+        raise UserError(
+            f"{path}: has people's corrections, which this example would overwrite; move the file away first"
+        )
     truth = dict(pl.read_parquet(corpus / "truth.parquet", glob=False).iter_rows())
     hashes = dict(find_rows(corpus / "unlabeled", keys).select("key", "sha256").iter_rows())
     rows = []
     for key, label in zip(keys, labels, strict=True):
+        if key not in truth:
+            raise UserError(
+                f"{corpus / 'truth.parquet'}: nobody knows the truth of image {key}, so nobody can stand in"
+            )
         if truth[key] == label:
             continue
         said = None if truth[key] == NO_CLASS else classes[truth[key]]
         action = REJECT if said is None else CORRECT
-        rows.append(
-            {"key": key, "action": action, "label": said, "who": "stand-in", "when": WHEN, "sha256": hashes[key]}
-        )
+        rows.append({"key": key, "action": action, "label": said, "who": STAND_IN, "when": WHEN, "sha256": hashes[key]})
     write_corrections(path, pl.DataFrame(rows, schema=no_corrections().schema, orient="row"))
     return len(rows)

@@ -5,6 +5,7 @@
 a key that has come to mean another image is noticed.
 """
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,11 @@ def write_corrections(path: Path, corrections: "pl.DataFrame") -> None:
     schema = no_corrections().schema
     with atomic_path(path) as temporary:
         corrections.select(schema.names()).cast(dict(schema)).sort("key").write_parquet(temporary, compression="zstd")  # type: ignore[arg-type]
+
+
+def file_digest(path: Path) -> str:
+    """A short hash of the file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
 def decided_by_hand(corrections: "pl.DataFrame", classes: list[str]) -> "pl.DataFrame":

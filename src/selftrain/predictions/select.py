@@ -8,7 +8,6 @@ The table is never held in memory: one scan counts, DuckDB finds each class's cu
 it must), and a pass over the parts writes the decisions.
 """
 
-import hashlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,7 +22,7 @@ from selftrain.files import atomic_path, write_json
 from selftrain.predictions import selection
 from selftrain.predictions.balance import ClassPlan, plan_classes
 from selftrain.predictions.config import SelectConfig
-from selftrain.predictions.corrections import check_corrections, decided_by_hand, read_corrections
+from selftrain.predictions.corrections import check_corrections, decided_by_hand, file_digest, read_corrections
 from selftrain.predictions.table import made_from_digest, prediction_classes, prediction_parts
 from selftrain.progress import progress_bar
 
@@ -73,7 +72,7 @@ def select(
 
     ``corrections`` is what people said of single images. Returns the summary that is written to ``summary.json``.
 
-    Raises UserError if nothing passes the filter, and for corrections that do not fit the corpus.
+    Raises UserError if no label of the teacher's passes the filter, and for corrections that do not fit the corpus.
     """
     import duckdb
 
@@ -91,7 +90,7 @@ def select(
         _create_in_sample(connection, config.share, seed)
         connection.execute(CANDIDATES.format(threshold=config.threshold))
         counts = dict(connection.execute("SELECT label, count(*) FROM candidates GROUP BY label").fetchall())
-        if not counts and not by_hand:
+        if not counts:
             raise UserError(_nothing_passed(connection, config.threshold, predictions))
         quota, plans = plan_classes(counts, by_hand, config.per_class, config.max_copies)
         plan = _cutoffs(connection, plans, seed)
@@ -109,7 +108,7 @@ def select(
             advance()
     summary = _summary(totals, classes, config, quota) | {
         "predictions": made_from_digest(predictions),
-        "corrections": hashlib.sha256(corrections.read_bytes()).hexdigest()[:32] if corrections else None,
+        "corrections": {"path": str(corrections), "digest": file_digest(corrections)} if corrections else None,
         "digest": selection.parts_digest(out),
     }
     assert {p.label: p.kept for p in plans} == {
@@ -281,6 +280,6 @@ def _nothing_passed(connection: "duckdb.DuckDBPyConnection", threshold: float, p
             "data/corpus/duplicates.parquet and corrections.parquet, or use a larger share"
         )
     return (
-        f"select.threshold: {threshold:g} filters out every image of {predictions}; the highest confidence of those "
-        f"that may be used is {highest_usable:.3f}, so choose a lower threshold or a better teacher"
+        f"the round's select.threshold, {threshold:g}, filters out every image of {predictions}; the highest "
+        f"confidence of those that may be used is {highest_usable:.3f}, so choose a lower threshold or a better teacher"
     )

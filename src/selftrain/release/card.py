@@ -1,5 +1,6 @@
 """The model card: Markdown with the front matter that model hubs read, every figure from the evaluations."""
 
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def write_card(
     environment = Environment(
         loader=PackageLoader("selftrain.release", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["percent"] = lambda share: f"{share:.1%}"
+    environment.filters["percent"] = lambda share: "not known" if isnan(share) else f"{share:.1%}"
     environment.filters["thousands"] = lambda number: f"{number:,}"
     measured = _robustness(best, robustness)
     card = environment.get_template("card.md").render(
@@ -95,7 +96,10 @@ def _limits(
         if (images := data[split]["images"]) < FEW:
             low, high = (best.metrics[f"{split}_accuracy_{end}"] for end in ("low", "high"))
             limits.append(f"{images:,} {split} images tell its accuracy to {low:.1%} – {high:.1%} only.")
-    worst = min(best.about["per_class_accuracy"].items(), key=lambda item: item[1])
+    seen = {name: share for name, share in best.about["per_class_accuracy"].items() if not isnan(share)}
+    if len(seen) < len(best.about["classes"]):
+        limits.append(f"{len(best.about['classes']) - len(seen)} classes have no test image: nothing is known of them.")
+    worst = min(seen.items(), key=lambda item: item[1])
     if worst[1] < best.metrics["test_accuracy"] - 0.05:
         limits.append(f"It is worst at {worst[0]}: {worst[1]:.1%} of the test images.")
     if best.metrics.get("classes_without_pseudo_labels"):

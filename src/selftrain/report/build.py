@@ -24,8 +24,8 @@ from selftrain.report.summary import HEADINGS, table_row
 
 LARGEST = 10_000_000
 """Bytes of the page."""
-WITH_PICTURES = 5
-"""Rounds that have pictures on the page, the last ones."""
+WITH_PICTURES = (5, 2, 1, 0)
+"""Rounds that have pictures on the page, the last ones: as many as fit."""
 EXAMPLES = 12
 """Pictures of each change from round to round."""
 
@@ -46,10 +46,12 @@ def build_report(sources: Sources, names: Collection[str], out: Path) -> None:
     rounds = [run for run in runs if run.is_round]
     best = best_run(runs)
     out.mkdir(parents=True, exist_ok=True)
-    page = _page(sources, runs, rounds, best)
+    for pictured in WITH_PICTURES:
+        page = _page(sources, runs, rounds, best, pictured)
+        if len(page.encode()) <= LARGEST:
+            break
+        print(f"{out / 'index.html'}: too large with pictures of {pictured} rounds; it gets fewer")
     (out / "index.html").write_text(page, encoding="utf-8")
-    if (size := len(page.encode())) > LARGEST:
-        print(f"{out / 'index.html'}: {size / 1e6:.1f} MB; a smaller `evaluate.examples` makes it smaller")
     write_json(out / "runs.json", {run.name: run.metrics for run in runs})
     for run in runs:
         own = _charts([run], [run] if run.is_round else [], run)
@@ -72,12 +74,14 @@ def _charts(runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: Evaluate
     return made
 
 
-def _page(sources: Sources, runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: EvaluatedRun) -> str:
+def _page(
+    sources: Sources, runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: EvaluatedRun, pictured: int
+) -> str:
     import polars as pl
 
     classes, unlabeled = best.about["classes"], sources.corpus / "unlabeled"
     pictures = {}
-    for run in rounds[-WITH_PICTURES:]:
+    for run in rounds[len(rounds) - min(pictured, len(rounds)) :]:
         examples = pl.read_parquet(run.folder / "details" / "examples.parquet")
         pictures[run.name] = picture_grids(examples, unlabeled, classes)
     abouts = {run.name: run.about for run in runs}
@@ -101,21 +105,25 @@ def _page(sources: Sources, runs: list[EvaluatedRun], rounds: list[EvaluatedRun]
         "review": review_section(sources.review, [run.name for run in rounds], unlabeled, classes, 24)
         if rounds
         else None,
-        "diffs": _diffs(sources, rounds),
+        "diffs": _diffs(sources, rounds, pictured),
         "lineage": recorded(best.about, abouts, best.name),
     }
     return render("template.html", **context)
 
 
-def _diffs(sources: Sources, rounds: list[EvaluatedRun]) -> list[DiffSection]:
-    """What changed from each round to the next of its chain."""
+def _diffs(sources: Sources, rounds: list[EvaluatedRun], pictured: int) -> list[DiffSection]:
+    """What changed from each round to the next of its chain; the last ``pictured`` with pictures."""
     names = {run.name for run in rounds}
     for run in rounds:
         if selection_digest(sources.selections / run.name) != run.about["tables"]["selection"]:
             raise UserError(f"{sources.selections / run.name}: not what {run.folder} evaluated; run `dvc repro`")
-    pairs = [(str(run.teacher), run.name) for run in rounds[-WITH_PICTURES:] if run.teacher in names]
-    compared = [compare(sources.selections, before, after, None, EXAMPLES) for before, after in pairs]
-    return [diff_section(one, sources.corpus / "unlabeled") for one in compared]
+    pairs = [(str(run.teacher), run.name) for run in rounds if run.teacher in names]
+    sections = []
+    for number, (before, after) in enumerate(pairs):
+        examples = EXAMPLES if number >= len(pairs) - pictured else 0
+        compared = compare(sources.selections, before, after, None, examples)
+        sections.append(diff_section(compared, sources.corpus / "unlabeled"))
+    return sections
 
 
 def _decisions_made(rounds: list[EvaluatedRun]) -> list[str]:

@@ -27,6 +27,10 @@ class QualitySection:
     advice: str
     chart: str
     """Curves of the worst classes."""
+    left_out: int
+    """Classes that are not in the table."""
+    unseen: int
+    """Classes that no validation image above the threshold was given: nothing is known of their labels."""
 
 
 def precision_chart(runs: list[EvaluatedRun]) -> str:
@@ -77,8 +81,10 @@ def quality_section(run: EvaluatedRun, threshold: float) -> QualitySection:
     own = table.filter(pl.col("threshold") <= threshold + 1e-9)
     own = own.filter(pl.col("threshold") == own["threshold"].max()).filter(pl.col("class") != ALL)
     worst = own.sort("precision", nulls_last=True).head(SHOWN_CLASSES)
+    unseen = own["precision"].null_count()
     drawn = worst["class"].head(DRAWN_CLASSES).to_list()
-    return QualitySection(run, worst.to_dicts(), advice(run, threshold), class_chart(run, drawn))
+    left_out = len(own) - len(worst)
+    return QualitySection(run, worst.to_dicts(), advice(run, threshold), class_chart(run, drawn), left_out, unseen)
 
 
 def advice(run: EvaluatedRun, threshold: float) -> str:
@@ -92,9 +98,9 @@ def advice(run: EvaluatedRun, threshold: float) -> str:
         else f"No validation image is above the threshold in use, {threshold:g}, so nothing can be expected of it"
     )
     if figures["recommended_threshold"] is None:
-        return f"{told}. No threshold gives {target:.0%} on the validation images."
+        return f"{told}. No threshold from which on {target:.0%} holds was found on the validation images."
     sentence = (
-        f"{told}. The lowest threshold that gives {target:.0%} is {figures['recommended_threshold']:g}: "
+        f"{told}. The lowest threshold from which on {target:.0%} holds is {figures['recommended_threshold']:g}: "
         f"{figures['recommended_precision']:.1%} ({figures['recommended_precision_low']:.1%} – "
         f"{figures['recommended_precision_high']:.1%}) at a coverage of {figures['recommended_coverage']:.1%}"
     )

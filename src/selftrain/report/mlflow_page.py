@@ -14,6 +14,8 @@ from selftrain.tracking import connect, tracking_uri
 ADDRESS = "127.0.0.1"
 SHARED_VIEW = "mlflow.sharedViewState."
 """An experiment's tag of this name holds a view of its runs, which MLflow's page takes by ``viewStateShareKey``."""
+LONGEST_TAG = 5000
+"""Characters, in MLflow."""
 ROUNDS, FIGURES, CURVES = "Rounds, a line each", "Final figures", "Curves, one over the other"
 COLUMNS = {ROUNDS: 1, FIGURES: 2, CURVES: 3}
 PARALLEL = (
@@ -55,6 +57,16 @@ def compared_runs(runs: list[EvaluatedRun]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def view_as_tag(runs: list[EvaluatedRun]) -> str:
+    """The view as an experiment's tag; of more runs than a tag can name, every run of the pipeline is shown."""
+    view = compared_runs(runs)
+    tag = json.dumps(view, separators=(",", ":"))
+    if len(tag) > LONGEST_TAG:
+        view["searchFilter"] = f"tags.pipeline = '{runs[0].about['pipeline']}'"
+        tag = json.dumps(view, separators=(",", ":"))
+    return tag
+
+
 def comparison_url(key: str, experiment_id: str, server: str) -> str:
     """The page of an experiment's runs under the view of a key."""
     query = urllib.parse.urlencode({"compareRunsMode": "CHART", "viewStateShareKey": key})
@@ -72,7 +84,7 @@ def serve_mlflow(evaluation: Path, names: Collection[str], port: int) -> None:
     client, experiment_id = connect()
     runs = load_runs(evaluation, names)
     key = f"selftrain-{evaluation.name}"
-    client.set_experiment_tag(experiment_id, SHARED_VIEW + key, json.dumps(compared_runs(runs), separators=(",", ":")))
+    client.set_experiment_tag(experiment_id, SHARED_VIEW + key, view_as_tag(runs))
     uri = tracking_uri()
     remote = uri.startswith(("http://", "https://"))
     server = uri.rstrip("/") if remote else f"http://{ADDRESS}:{port}"

@@ -1,5 +1,6 @@
 """A pipeline's newest runs read from MLflow, and pictures of them side by side."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from selftrain.errors import UserError
@@ -10,10 +11,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def newest_runs(pipeline: str, experiment: str | None = None) -> "pl.DataFrame":
+def newest_runs(pipeline: str, names: Collection[str], experiment: str | None = None) -> "pl.DataFrame":
     """``run, run_id, teacher`` and every final figure, one row a run name: its newest finished training, oldest first.
 
-    Raises UserError if MLflow has none.
+    Of the runs in ``names``: MLflow also has those that were taken out of params.yaml. Raises UserError if it has none.
     """
     import polars as pl
 
@@ -22,6 +23,8 @@ def newest_runs(pipeline: str, experiment: str | None = None) -> "pl.DataFrame":
     newest: dict[str, dict[str, object]] = {}
     for run in client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"]):
         name = run.data.tags["round"]
+        if name not in names:
+            continue
         about = {"run": name, "run_id": run.info.run_id, "teacher": run.data.tags.get("teacher") or None}
         newest.setdefault(name, about | dict(run.data.metrics))
     if not newest:

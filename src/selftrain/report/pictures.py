@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 SIDE = 72
+LARGEST_PNG = 3000
+"""Bytes up to which a small image stays as it is."""
 CAPTIONS = {
     "surest": "the most confident of the kept",
     "least sure kept": "the last ones over the threshold and within the quota",
@@ -66,9 +68,12 @@ def data_url(image: Image.Image) -> str:
     if not small:
         image = image.copy()
         image.thumbnail((SIDE, SIDE))
-    file = io.BytesIO()
-    image.save(file, "PNG" if small else "WEBP", quality=80)
-    kind = "png" if small else "webp"
+    file, kind = io.BytesIO(), "png"
+    if small:
+        image.save(file, "PNG")
+    if not small or len(file.getvalue()) > LARGEST_PNG:
+        file, kind = io.BytesIO(), "webp"
+        image.save(file, "WEBP", quality=80)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

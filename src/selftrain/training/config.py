@@ -163,7 +163,11 @@ class RunConfig(Section):
 RUN_SECTIONS = ("supervised", "rounds")
 RUN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """Run names become folders, shell words and FiftyOne fields."""
-RESERVED = ("best", "truth", "key", "id", "tags")
+RESERVED = (
+    "best", "robustness", "out_of_domain", "embeddings", "id", "key", "filepath", "tags", "metadata", "split", "source",
+    "truth", "corrected", "history", "pair", "repeats", "uniqueness", "hardness", "mistakenness",
+)  # fmt: skip
+"""Names of folders and FiftyOne fields that are something else."""
 
 
 def all_runs(params: Mapping[str, Any], params_path: str) -> dict[str, str]:
@@ -175,9 +179,8 @@ def all_runs(params: Mapping[str, Any], params_path: str) -> dict[str, str]:
             raise UserError(f"{params_path}: {section}: expected a mapping of runs, found {entries!r}")
         for name in entries:
             if not isinstance(name, str) or not RUN_NAME.fullmatch(name) or name in RESERVED:
-                raise UserError(
-                    f"{params_path}: {section}: {name!r} cannot name a run; use letters, digits and _, a letter first"
-                )
+                hint = "it means something else" if name in RESERVED else "use letters, digits and _, a letter first"
+                raise UserError(f"{params_path}: {section}: {name!r} cannot name a run; {hint}")
             if name in runs:
                 raise UserError(f"{params_path}: '{name}' is a run in both `supervised` and `rounds`; rename one")
             runs[name] = section

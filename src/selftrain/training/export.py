@@ -1,5 +1,6 @@
 """The result of a training: a timm model folder with ``run.json``, whole or not at all."""
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def export(run: Run, results: Path, phases: list[EndedPhase], data: dict[str, st
     run.out.parent.mkdir(parents=True, exist_ok=True)
     staged = _staged(run.out)
     shutil.copytree(results / phases[-1].name / "result", staged)
+    about["weights"] = hashlib.sha256((staged / "model.safetensors").read_bytes()).hexdigest()
     write_json(staged / "run.json", about)
     for earlier in phases[:-1]:
         shutil.copytree(results / earlier.name / "result", staged / "phases" / earlier.name)

@@ -150,7 +150,7 @@ def round_table(dataset: Any, name: str) -> str:
 
 
 def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def register(plugin: Any) -> None:
