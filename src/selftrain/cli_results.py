@@ -197,6 +197,32 @@ def import_(pipeline: Pipeline = None) -> None:
     print(import_corrections(_dataset_of(pipeline), corrections_of(pipeline), prefer="file"))
 
 
+@corrections.command("merge")
+def merge_(
+    other: Annotated[Path, typer.Argument(help="Another corrections.parquet, such as a colleague's.")],
+    pipeline: Pipeline = None,
+) -> None:
+    """Add another file's corrections; where git cannot merge two files, this does."""
+    from selftrain.predictions.corrections import merge_files
+
+    print(f"{corrections_of(pipeline)}: {merge_files(corrections_of(pipeline), other)} corrections of {other} added")
+
+
+@corrections.command("prune")
+def prune_(pipeline: Pipeline = None) -> None:
+    """Remove corrections that no longer fit the corpus, and tell which."""
+    from selftrain.files import read_json
+    from selftrain.predictions.corrections import prune
+
+    corpus = corpus_of(pipeline)
+    stale = prune(
+        corrections_of(pipeline), read_json(corpus / "classes.json", "dvc repro ingest"), corpus / "unlabeled"
+    )
+    for key, reason in stale.items():
+        print(f"key {key} removed: {reason}")
+    print(f"{corrections_of(pipeline)}: {len(stale)} stale rows removed")
+
+
 def _dataset_of(pipeline: str | None) -> Any:
     from selftrain.config import load_params
     from selftrain.inspection.app import open_dataset

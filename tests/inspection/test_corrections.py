@@ -147,15 +147,76 @@ def test_what_makes_no_sense_is_named(project: tuple[Any, Path, Path]) -> None:
     dataset = build()
     key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
     say(dataset, key, "eleven")
-    with pytest.raises(UserError, match=rf"key {key} \(correct to 'eleven'\): there is no class 'eleven'"):
+    with pytest.raises(UserError, match=rf"image {key} in the App: there is no class 'eleven'; there are: 0, 1,"):
         export_corrections(dataset, file, corpus, None)
     assert not file.exists()
     say(dataset, key, None)
     with pytest.raises(UserError, match=rf"image {key} in the App: tagged 'reject' and 'corrected' to 'eleven'"):
         export_corrections(dataset, file, corpus, None)
+    assert build().name == dataset.name, "and the App opens all the same, where it is taken back"
     dataset.set_values("corrected", [None] * len(dataset))
     dataset.untag_samples("reject")
     held_out = dataset.match({"split": "test"}).values("key")[0]
     say(dataset, held_out, None)
     with pytest.raises(UserError, match=rf"image {held_out} in the App: is a test image"):
         export_corrections(dataset, file, corpus, None)
+
+
+@pytest.mark.slow
+def test_a_missing_file_takes_nothing_back(project: tuple[Any, Path, Path]) -> None:
+    build, file, corpus = project
+    dataset = build()
+    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    say(dataset, key, "3")
+    export_corrections(dataset, file, corpus, "ann")
+    file.unlink()
+    with pytest.raises(UserError, match="no such file"):
+        import_corrections(dataset, file, prefer="file")
+    assert build().load_saved_view("corrections").values("key") == [key]
+    assert "1 corrections, 1 new" in export_corrections(dataset, file, corpus, "ann")
+    assert rows(file) == [(key, "correct", "3", "ann")]
+
+
+@pytest.mark.slow
+def test_a_project_that_moved_keeps_what_was_said(
+    project: tuple[Any, Path, Path], tmp_path: Path, digits_rounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selftrain.inspection.dataset import build_dataset
+
+    build, file, corpus = project
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    monkeypatch.chdir(before)
+    dataset = build()
+    first, second = sorted(dataset.match({"split": "unlabeled"}).values("key"))[:2]
+    say(dataset, first, None)
+    say(dataset, second, "7")
+    export_corrections(dataset, file, corpus, "ann")
+    runs = shown_runs(PARAMS, digits_rounds / "predictions", digits_rounds / "selections")
+    pool = Pool(runs, corpus, digits_rounds / "review" / "noisy_student")
+    config = BrowseConfig(dataset=dataset.name, images_per_view=4, brain=False)
+    after.mkdir()
+    monkeypatch.chdir(after)
+    with pytest.raises(UserError, match=rf"is that of {before}; give this project's another name"):
+        build_dataset(config, pool, after / "media", file)
+    before.rmdir()
+    moved = build_dataset(config, pool, after / "media", file)
+    assert all(path.startswith(str(after)) for path in moved.values("filepath"))
+    assert rows(file) == [(first, "reject", None, "ann"), (second, "correct", "7", "ann")]
+    assert "0 new, 0 changed, 0 taken back" in export_corrections(moved, file, corpus, "ann")
+
+
+@pytest.mark.slow
+def test_an_image_that_left_and_came_back_takes_the_files_side(project: tuple[Any, Path, Path]) -> None:
+    from selftrain.inspection.samples import bring_samples
+
+    build, file, corpus = project
+    dataset = build()
+    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    say(dataset, key, "3")
+    export_corrections(dataset, file, corpus, "ann")
+    media = Path(dataset.first().filepath).parent
+    dataset.match({"key": key}).set_values("filepath", [str(media / "another-image.png")])
+    assert key in bring_samples(dataset, {key}, corpus, media)
+    assert build().match({"key": key}).values("corrected.label") == ["3"]
+    assert "0 taken back" in export_corrections(dataset, file, corpus, "ann")

@@ -256,3 +256,37 @@ def test_copies_stand_beside_what_they_repeat(ingest_config: Any, photos: Path, 
         assert copy[1].split(" of ")[0] in ("leak", "duplicate")
     finally:
         fo.delete_dataset("selftrain-pairs-test")
+
+
+@pytest.mark.slow
+def test_runs_that_are_no_more_take_their_fields_along(build: Any, pool: Pool, tmp_path: Path) -> None:
+    import fiftyone as fo
+    import fiftyone.brain as fob
+
+    from selftrain.inspection.dataset import build_dataset
+
+    dataset = build(5, brain=True)
+    theirs = dataset.match({"split": "unlabeled"})
+    fob.compute_visualization(theirs, points=np.zeros((len(theirs), 2)), brain_key="my_map", method="manual")
+    dataset.add_sample_field("mine", fo.StringField)
+    fewer = Pool(pool.runs[:2], pool.corpus, pool.review)
+    config = BrowseConfig(dataset=dataset.name, images_per_view=5, brain=True)
+    again = build_dataset(config, fewer, tmp_path / "media", tmp_path / "none.parquet")
+    again.reload()
+    assert not any(name.startswith("student2") for name in again.get_field_schema())
+    assert not any(name.startswith("student2") for name in [*again.list_indexes(), *again.list_evaluations()])
+    assert not any("student2" in name for name in again.list_saved_views())
+    assert again.list_brain_runs(type="visualization") == ["my_map"], "student1 has no embeddings; other people's stay"
+    assert "mine" in again.get_field_schema()
+
+
+@pytest.mark.slow
+def test_a_dataset_of_an_older_version_keeps_its_tags(build: Any) -> None:
+    dataset = build(5)
+    keys = sorted(dataset.values("key"))
+    dataset.match({"key": keys[0]}).tag_samples("reject")
+    dataset.drop_index("split")
+    dataset.delete_sample_field("split")
+    again = build(5)
+    assert again.match_tags("reject").values("key") == [keys[0]]
+    assert set(again.distinct("split")) == set(SPLITS)

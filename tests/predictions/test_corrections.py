@@ -8,7 +8,14 @@ import pytest
 from selftrain.corpus.keys import make_key
 from selftrain.errors import UserError
 from selftrain.predictions.config import SelectConfig
-from selftrain.predictions.corrections import check_corrections, no_corrections, read_corrections, write_corrections
+from selftrain.predictions.corrections import (
+    check_corrections,
+    merge_files,
+    no_corrections,
+    prune,
+    read_corrections,
+    write_corrections,
+)
 from selftrain.predictions.select import select
 from selftrain.predictions.selection import scan_selection
 from tests.conftest import ROOT
@@ -38,11 +45,11 @@ def test_the_shipped_files_are_empty_and_whole(path: str) -> None:
         ([correction(KEY, action="correct")], r"row 1 .* 'correct' takes a label, 'reject' takes none; found None"),
         ([correction(KEY, "a", action="reject")], r"found 'a'"),
         ([correction(KEY, sha256=None)], r"row 1 .* key and sha256 may not be empty"),
-        ([correction(make_key("unlabeled", 9, 9))], r"the row of key 200000009000009 \(reject\): is not in the corpus"),
-        ([correction(make_key("test", 0, 0), "a")], r"\(correct to 'a'\): is a test image; only unlabeled images are"),
-        ([correction(-5)], r"key -5 \(reject\): is not in the corpus"),
+        ([correction(make_key("unlabeled", 9, 9))], r"the row of key 200000009000009 \(reject\) is stale: the corpus has no such image; `selftrain corrections prune`"),
+        ([correction(make_key("test", 0, 0), "a")], r"\(correct to 'a'\) is stale: it is a test image, and only unlabeled ones are"),
+        ([correction(-5)], r"key -5 \(reject\) is stale: the corpus has no such image"),
         ([correction(KEY, sha256=b"x" * 32)], r"the key means another image than when it was corrected"),
-        ([correction(KEY, "zebra")], r"there is no class 'zebra'; there are: a, b, c"),
+        ([correction(KEY, "zebra")], r"there is no class 'zebra' \(there are: a, b, c\)"),
     ],
 )  # fmt: skip
 def test_wrong_rows_are_named(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
@@ -97,3 +104,29 @@ def test_the_student_is_sure_of_a_corrected_label(digits_corpus: Path, digits_ro
     others = np.arange(len(made.index)) != place
     assert (targets[others].max(dim=1).values < 1).all()
     assert np.isfinite(made.log_probs).all()
+
+
+def test_stale_rows_are_counted_and_pruned(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "c", {}, [KEY, OTHER])
+    path = write_rows(
+        tmp_path / "corrections.parquet",
+        [correction(KEY, "a"), correction(OTHER, "zebra"), correction(make_key("unlabeled", 9, 9))],
+    )
+    with pytest.raises(UserError, match=r"is stale, as are 1 more: there is no class 'zebra'"):
+        check_corrections(read_corrections(path), path, CLASSES, corpus / "unlabeled")
+    assert list(prune(path, CLASSES, corpus / "unlabeled")) == [OTHER, make_key("unlabeled", 9, 9)]
+    assert read_corrections(path)["key"].to_list() == [KEY]
+    before = path.read_bytes()
+    assert prune(path, CLASSES, corpus / "unlabeled") == {}
+    assert path.read_bytes() == before
+
+
+def test_two_peoples_files_become_one(tmp_path: Path) -> None:
+    mine = write_rows(tmp_path / "mine", [correction(KEY, "a", who="me")])
+    theirs = write_rows(tmp_path / "theirs", [correction(OTHER, who="ann"), correction(KEY, "a", who="ann")])
+    assert merge_files(mine, theirs) == 1
+    assert read_corrections(mine).select("key", "who").rows() == [(KEY, "me"), (OTHER, "ann")]
+    assert merge_files(mine, theirs) == 0
+    write_rows(tmp_path / "other", [correction(KEY, "b")])
+    with pytest.raises(UserError, match=rf"key {KEY}: .*mine says correct to 'a', .*other says correct to 'b'"):
+        merge_files(mine, tmp_path / "other")

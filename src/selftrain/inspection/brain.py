@@ -16,6 +16,9 @@ from selftrain.inspection.rounds import Shown
 from selftrain.predictions.embeddings import FOLDER, read_embeddings
 from selftrain.predictions.table import made_from_digest
 
+MEASURES = ("uniqueness", "hardness", "mistakenness")
+MAP = "map"
+"""Where the dataset remembers our map's name; other people's stay."""
 TSNE_UP_TO = 5000
 """Images up to which the map is t-SNE's, a quarter of a minute; above it, principal components."""
 
@@ -26,10 +29,16 @@ def run_brain(dataset: Any, runs: list[Shown], config: BrowseConfig, num_classes
 
     pool = dataset.match(ViewField("split") == "unlabeled").sort_by("key")
     keys = pool.values("key")
-    made_from = _digest(keys, [made_from_digest(run.predictions) for run in runs])
+    labeled = dataset.match(ViewField("truth.label").exists())
+    truth = sorted(zip(labeled.values("key"), labeled.values("truth.label"), strict=True))
+    made_from = _digest(keys, truth, [made_from_digest(run.predictions) for run in runs])
     if not config.brain or not keys or dataset.info.get("brain") == made_from:
         return
     last = runs[-1]
+    # Of another last run, perhaps; the brain does not replace them by itself.
+    for old in (*MEASURES, dataset.info.get(MAP), map_of(last)):
+        if old and dataset.has_brain_run(old):
+            dataset.delete_brain_run(old)
     folder = last.predictions.parent / FOLDER
     if folder.is_dir():
         _from_embeddings(dataset, pool, read_embeddings(folder, set(keys)).vectors.astype(np.float32), last)
@@ -41,16 +50,18 @@ def run_brain(dataset: Any, runs: list[Shown], config: BrowseConfig, num_classes
     dataset.save()
 
 
+def map_of(run: Shown) -> str:
+    """The brain key of a run's map."""
+    return f"{run.name}_map"
+
+
 def _from_embeddings(dataset: Any, pool: Any, vectors: NDArray[np.float32], run: Shown) -> None:
     """A map of the pool, and how unlike its neighbours each image is."""
     import fiftyone.brain as fob
 
-    brain_key = f"{run.name}_map"
-    for old in dataset.list_brain_runs():
-        if old.endswith("_map"):
-            dataset.delete_brain_run(old)
+    dataset.info = {**dataset.info, MAP: map_of(run)}
     points = project(vectors)
-    fob.compute_visualization(pool, points=points, embeddings=vectors, brain_key=brain_key, method="manual")
+    fob.compute_visualization(pool, points=points, embeddings=vectors, brain_key=map_of(run), method="manual")
     if len(vectors) > 3:
         fob.compute_uniqueness(pool, embeddings=vectors, progress=False)
 
@@ -98,5 +109,5 @@ def _evaluate(dataset: Any, runs: list[Shown]) -> None:
                 view.evaluate_classifications(run.name, gt_field="truth", eval_key=eval_key, progress=False)
 
 
-def _digest(keys: list[int], tables: list[str]) -> str:
-    return hashlib.sha256(repr((keys, tables)).encode()).hexdigest()[:32]
+def _digest(keys: list[int], truth: list[tuple[int, str]], tables: list[str]) -> str:
+    return hashlib.sha256(repr((keys, truth, tables)).encode()).hexdigest()[:32]

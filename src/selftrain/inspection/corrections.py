@@ -54,21 +54,35 @@ def merge(base: Said, app: Said, file: Said, shown: set[int], prefer: str) -> Me
     return Merged(said, conflicts)
 
 
-def said_in_app(dataset: Any) -> Said:
-    """What people said in the App. Raises UserError, naming the image, where that makes no sense."""
+def said_in_app(dataset: Any) -> tuple[Said, list[str]]:
+    """What people said in the App, and a line for each image of which they said what makes no sense."""
     from fiftyone import ViewField
 
+    classes = dataset.info["classes"]
     rejected = set(dataset.match_tags(TAG).values("key"))
     labeled = dataset.match(ViewField(f"{FIELD}.label").exists())
     corrected = dict(zip(labeled.values("key"), labeled.values(f"{FIELD}.label"), strict=True))
+    said, problems = {}, []
     for key in sorted(rejected | set(corrected)):
         if split_of(key) != "unlabeled":
-            raise UserError(f"image {key} in the App: is a {split_of(key)} image; only unlabeled ones are corrected")
-        if key in rejected and key in corrected:
-            raise UserError(
-                f"image {key} in the App: tagged '{TAG}' and '{FIELD}' to '{corrected[key]}'; take one of them back"
-            )
-    return {**dict.fromkeys(rejected, REJECTED_WORD), **corrected}
+            problems.append(f"image {key} in the App: is a {split_of(key)} image; only unlabeled ones are corrected")
+        elif key in rejected and key in corrected:
+            both = f"tagged '{TAG}' and '{FIELD}' to '{corrected[key]}'"
+            problems.append(f"image {key} in the App: {both}; take one of them back")
+        elif key in corrected and corrected[key] not in classes:
+            told = f"there is no class '{corrected[key]}'; there are: {', '.join(classes)}"
+            problems.append(f"image {key} in the App: {told}")
+        else:
+            said[key] = corrected.get(key, REJECTED_WORD)
+    return said, problems
+
+
+def _sensible(dataset: Any) -> Said:
+    said, problems = said_in_app(dataset)
+    if problems:
+        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(problems[0] + others)
+    return said
 
 
 def export_corrections(dataset: Any, path: Path, corpus: Path, who: str | None) -> str:
@@ -82,8 +96,10 @@ def export_corrections(dataset: Any, path: Path, corpus: Path, who: str | None) 
     old = read_corrections(path) if path.exists() else no_corrections()
     file = _said_in(old)
     classes = list(dataset.info["classes"])
-    app = said_in_app(dataset)
-    merged = merge(_remembered(dataset), app, file, set(dataset.values("key")), prefer="app")
+    app = _sensible(dataset)
+    # Without a file nobody took anything back.
+    base = _remembered(dataset) if path.exists() else {}
+    merged = merge(base, app, file, set(dataset.values("key")), prefer="app")
     changed = {key for key in {*merged.said, *file} if merged.said.get(key) != file.get(key)}
     hashes = dict(find_rows(corpus / "unlabeled", changed & set(merged.said)).select("key", "sha256").iter_rows())
     author, now = who or _author(), datetime.datetime.now(datetime.UTC).replace(microsecond=0)
@@ -107,24 +123,33 @@ def export_corrections(dataset: Any, path: Path, corpus: Path, who: str | None) 
     _remember(dataset, merged.said)
     _show(dataset, merged.said, app)
     added, gone = len(set(merged.said) - set(file)), len(set(file) - set(merged.said))
-    return (
-        f"{path}: {len(table)} corrections, {added} new, {len(changed) - added - gone} changed, {gone} taken back"
-        + _told(merged, "the App's was taken")
-    )
+    told = f"{path}: {len(table)} corrections, {added} new, {len(changed) - added - gone} changed, {gone} taken back"
+    if lost := len(set(app) - set(merged.said)):
+        told += f"; {lost} that the file no longer has left the App"
+    return told + _told(merged, "the App's was taken")
 
 
-def import_corrections(dataset: Any, path: Path, prefer: str) -> str:
-    """Show the file's corrections in the App; return a line that tells what changed there."""
-    app = said_in_app(dataset)
-    file = _said_in(read_corrections(path)) if path.exists() else {}
+def import_corrections(dataset: Any, path: Path, prefer: str, strict: bool = True) -> str:
+    """Show the file's corrections in the App; return a line that tells what changed there.
+
+    Raises UserError for what makes no sense in the App; if not ``strict``, it is told and left as it is.
+    """
+    file = _said_in(read_corrections(path))
+    app, problems = (_sensible(dataset), []) if strict else said_in_app(dataset)
     shown = set(dataset.values("key"))
     merged = merge(_remembered(dataset), app, file, shown, prefer)
     _show(dataset, merged.said, app)
     _remember(dataset, {key: label for key, label in file.items() if key not in merged.conflicts or prefer == "file"})
-    news = sum(merged.said.get(key) != app.get(key) for key in {*merged.said, *app} & shown)
-    return f"{path}: {len(file)} corrections, {news} of them news to the App" + _told(
-        merged, "the file's was taken" if prefer == "file" else "the App's stays until you import or export"
-    )
+    news = sum(merged.said.get(key) != app.get(key) for key in set(merged.said) & shown)
+    gone = len((set(app) - set(merged.said)) & shown)
+    told = f"{path}: {len(file)} corrections, {news} of them news to the App, {gone} no longer in it"
+    outcome = "the file's was taken" if prefer == "file" else "the App's stays until you import or export"
+    return "\n".join([told + _told(merged, outcome), *problems])
+
+
+def forget(dataset: Any, keys: set[int]) -> None:
+    """Images that left the dataset: what both sides had of them is no base for a merge any more."""
+    _remember(dataset, {key: label for key, label in _remembered(dataset).items() if key not in keys})
 
 
 def _said_in(table: Any) -> Said:

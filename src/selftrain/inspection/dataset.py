@@ -3,21 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from selftrain.corpus.keys import SPLITS, split_of
-from selftrain.corpus.lookup import find_rows
-from selftrain.corpus.manifest import scan_manifest
-from selftrain.counters import mix
 from selftrain.files import read_json
 from selftrain.inspection import fields
 from selftrain.inspection.brain import run_brain
 from selftrain.inspection.config import BrowseConfig
 from selftrain.inspection.corrections import FIELD, TAG, import_corrections
-from selftrain.inspection.media import extract
+from selftrain.inspection.samples import bring_samples, claim, of_other_splits
 from selftrain.inspection.tables import Pool, rows_of, sample_views, tally_rounds
 from selftrain.inspection.views import SavedView, all_views
-from selftrain.predictions.corrections import read_corrections
+from selftrain.predictions.corrections import read_corrections, split_of_or_none
 from selftrain.progress import progress_bar
 
 UNLABELED = "unlabeled"
@@ -38,10 +33,13 @@ def build_dataset(config: BrowseConfig, pool: Pool, media: Path, corrections: Pa
     sampled = sample_views(pool, views, config.images_per_view)
     wanted = set().union(*(keys for keys, _ in sampled.values()))
     if corrections.exists():
-        wanted |= set(read_corrections(corrections)["key"].to_list())
-    wanted |= fields.repeated(pool.corpus, wanted) | _other_splits(pool.corpus, config.images_per_view)
+        keys_said = read_corrections(corrections)["key"].to_list()
+        wanted |= {key for key in keys_said if split_of_or_none(key) == UNLABELED}
+    wanted |= fields.repeated(pool.corpus, wanted) | of_other_splits(pool.corpus, config.images_per_view)
 
-    keys = _bring_samples(dataset, wanted, pool.corpus, media)
+    claim(dataset, Path.cwd())
+    keys = bring_samples(dataset, wanted, pool.corpus, media)
+    fields.forget_runs(dataset, pool.runs)
     fields.declare(dataset, pool.runs)
     shown = {split: {key for key in keys if split_of(key) == split} for split in SPLITS}
     with progress_bar("fiftyone fields", total=len(pool.runs)) as advance:
@@ -64,71 +62,8 @@ def build_dataset(config: BrowseConfig, pool: Pool, media: Path, corrections: Pa
     dataset.description = f"The pseudo-labels of {' → '.join(run.name for run in pool.runs)}. {dataset.info['sample']}."
     dataset.save()
     if corrections.exists():
-        print(import_corrections(dataset, corrections, prefer="app"))
+        print(import_corrections(dataset, corrections, prefer="app", strict=False))
     return dataset
-
-
-def _other_splits(corpus: Path, count: int) -> set[int]:
-    """A random sample of each labeled split, the same every time."""
-    keys: set[int] = set()
-    for split in SPLITS:
-        if split != UNLABELED:
-            own = scan_manifest(corpus / split).select("key").collect()["key"].to_numpy()
-            keys.update(own[np.argsort(mix(0, own), kind="stable")[:count]].tolist())
-    return keys
-
-
-def _bring_samples(dataset: Any, wanted: set[int], corpus: Path, media: Path) -> set[int]:
-    """Make the samples those that are wanted, and return the keys of all that are there now."""
-    import fiftyone as fo
-
-    present = _remove_stale(dataset, wanted)
-    files: dict[int, Path] = {}
-    sources: dict[int, str] = {}
-    for split in SPLITS:
-        own = {key for key in wanted | present if split_of(key) == split}
-        files |= extract(corpus / split, own, media)
-        sources |= dict(find_rows(corpus / split, own).select("key", "source").iter_rows())
-    # An image that the corpus no longer has, or has another one in the place of.
-    there = dict(zip(dataset.values("key"), dataset.values("filepath"), strict=True)) if present else {}
-    replaced = {key for key in present if there[key] != str(files.get(key))}
-    _remove(dataset, replaced)
-    present -= replaced
-    new = [
-        fo.Sample(filepath=str(files[key]), key=key, split=split_of(key), source=sources[key])
-        for key in sorted(files.keys() - present)
-    ]
-    if new:
-        dataset.add_samples(new, progress=False)
-    if "key" not in dataset.list_indexes():
-        dataset.create_index("key", unique=True)
-    return set(files)
-
-
-def _remove_stale(dataset: Any, wanted: set[int]) -> set[int]:
-    """Remove samples that no view needs and nobody tagged or corrected; return the keys of those that stay."""
-    from fiftyone import ViewField
-
-    schema = dataset.get_field_schema()
-    if "key" not in schema or "split" not in schema:
-        _remove(dataset, set(dataset.values("key")) if "key" in schema else set())
-        return set()
-    touched = set(dataset.match_tags(dataset.distinct("tags")).values("key")) if dataset.distinct("tags") else set()
-    label_tags = dataset.count_label_tags()
-    if label_tags:
-        touched |= set(dataset.select_labels(tags=list(label_tags)).values("key"))
-    if FIELD in schema:
-        touched |= set(dataset.match(ViewField(f"{FIELD}.label").exists()).values("key"))
-    stay = set(dataset.values("key")) & (wanted | touched)
-    _remove(dataset, set(dataset.values("key")) - stay)
-    return stay
-
-
-def _remove(dataset: Any, keys: set[int]) -> None:
-    from fiftyone import ViewField
-
-    if keys:
-        dataset.delete_samples(dataset.match(ViewField("key").is_in(sorted(keys))))
 
 
 def _save_views(dataset: Any, views: list[SavedView], sampled: dict[str, tuple[set[int], int]]) -> None:

@@ -15,9 +15,27 @@ if TYPE_CHECKING:
 
 LOGITS_UP_TO = 50
 """Classes up to which labels carry their logits, which FiftyOne's hardness needs."""
-MOST_INDEXES = 50
+MOST_INDEXES = 60
 """MongoDB takes 64 in all."""
+RUNS = "runs"
+"""Where the dataset remembers whose fields it has."""
 ROUND_FIELDS = ("pseudo", "decision", "copies", "review")
+
+
+def forget_runs(dataset: Any, runs: list[Shown]) -> None:
+    """Remove the fields, indexes and evaluations of runs that an earlier build showed and that are no more."""
+    names = [run.name for run in runs]
+    for old in set(dataset.info.get(RUNS, [])) - set(names):
+        for eval_key in (f"{old}_on_pool", f"{old}_on_validation"):
+            if dataset.has_evaluation(eval_key):
+                dataset.delete_evaluation(eval_key)
+        own = {old, *(f"{old}_{what}" for what in ROUND_FIELDS)} & set(dataset.get_field_schema())
+        for index in dataset.list_indexes():
+            if index.partition(".")[0] in own:
+                dataset.drop_index(index)
+        if own:
+            dataset.delete_sample_fields(sorted(own))
+    dataset.info = {**dataset.info, RUNS: names}
 
 
 def declare(dataset: Any, runs: list[Shown]) -> None:
@@ -39,9 +57,9 @@ def declare(dataset: Any, runs: list[Shown]) -> None:
         if name not in there:
             dataset.add_sample_field(name, **kind)
     plain = [name for name, kind in wanted.items() if kind is not label and name != "history"]
-    for name in ["split", *plain, *(f"{run.name}.label" for run in runs)][:MOST_INDEXES]:
-        if name not in indexed:
-            dataset.create_index(name)
+    missing = [name for name in ["split", *plain, *(f"{run.name}.label" for run in runs)] if name not in indexed]
+    for name in missing[: max(0, MOST_INDEXES - len(indexed))]:
+        dataset.create_index(name)
 
 
 def write_opinions(dataset: Any, run: Shown, shown: dict[str, set[int]], classes: list[str]) -> None:

@@ -76,24 +76,68 @@ def read_corrections(path: Path) -> "pl.DataFrame":
 
 
 def check_corrections(corrections: "pl.DataFrame", path: Path, classes: list[str], unlabeled: Path) -> None:
-    """Raises UserError, naming the row, for keys, images and classes that the corpus does not have."""
+    """Raises UserError, naming the first row, for keys, images and classes that the corpus does not have."""
+    stale = stale_rows(corrections, classes, unlabeled)
+    if not stale:
+        return
+    (key, reason), *others = stale.items()
+    row = next(row for row in corrections.iter_rows(named=True) if row["key"] == key)
+    more = f", as are {len(others)} more" if others else ""
+    raise UserError(
+        f"{path}: the row of key {key} ({told(row)}) is stale{more}: {reason}; "
+        "`selftrain corrections prune` removes stale rows"
+    )
+
+
+def stale_rows(corrections: "pl.DataFrame", classes: list[str], unlabeled: Path) -> dict[int, str]:
+    """The keys of rows that do not fit the corpus, and why."""
     import polars as pl
 
     images = find_rows(unlabeled, [key for key in corrections["key"] if split_of_or_none(key) == "unlabeled"])
     known = dict(images.select("key", pl.col("sha256").bin.encode("hex")).iter_rows())
+    stale = {}
     for row in corrections.iter_rows(named=True):
-        where = f"{path}: the row of key {row['key']} ({told(row)})"
-        if row["key"] not in known:
-            split = split_of_or_none(row["key"])
-            reason = f"is a {split} image" if split not in (None, "unlabeled") else "is not in the corpus"
-            raise UserError(f"{where}: {reason}; only unlabeled images are corrected, so remove the row")
-        if known[row["key"]] != row["sha256"].hex():
+        split = split_of_or_none(row["key"])
+        if split not in (None, "unlabeled"):
+            stale[row["key"]] = f"it is a {split} image, and only unlabeled ones are corrected"
+        elif row["key"] not in known:
+            stale[row["key"]] = "the corpus has no such image"
+        elif known[row["key"]] != row["sha256"].hex():
+            stale[row["key"]] = "the key means another image than when it was corrected"
+        elif row["label"] is not None and row["label"] not in classes:
+            stale[row["key"]] = f"there is no class '{row['label']}' (there are: {', '.join(classes)})"
+    return stale
+
+
+def prune(path: Path, classes: list[str], unlabeled: Path) -> dict[int, str]:
+    """Remove the stale rows of a file; return their keys, and why."""
+    import polars as pl
+
+    corrections = read_corrections(path)
+    stale = stale_rows(corrections, classes, unlabeled)
+    if stale:
+        write_corrections(path, corrections.filter(~pl.col("key").is_in(list(stale))))
+    return stale
+
+
+def merge_files(path: Path, other: Path) -> int:
+    """Add another file's rows to a file's; return how many were new. Rows of one image have to say the same.
+
+    Raises UserError, naming the image, where they do not.
+    """
+    import polars as pl
+
+    own, theirs = read_corrections(path), read_corrections(other)
+    said = {row["key"]: row for row in own.iter_rows(named=True)}
+    for row in theirs.iter_rows(named=True):
+        mine = said.get(row["key"])
+        if mine is not None and (mine["action"], mine["label"]) != (row["action"], row["label"]):
             raise UserError(
-                f"{where}: the key means another image than when it was corrected; remove the row, or return to the "
-                "corpus that it was made on"
+                f"key {row['key']}: {path} says {told(mine)}, {other} says {told(row)}; correct one of them"
             )
-        if row["label"] is not None and row["label"] not in classes:
-            raise UserError(f"{where}: there is no class '{row['label']}'; there are: {', '.join(classes)}")
+    new = theirs.filter(~pl.col("key").is_in(list(said)))
+    write_corrections(path, pl.concat([own, new]))
+    return len(new)
 
 
 def write_corrections(path: Path, corrections: "pl.DataFrame") -> None:
