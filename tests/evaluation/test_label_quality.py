@@ -8,6 +8,7 @@ from selftrain.evaluation.label_quality import (
     at_temperature,
     expected_precision,
     fit_temperature,
+    like_the_pool,
     quality_metrics,
     recommend,
 )
@@ -48,21 +49,46 @@ POOL = pl.DataFrame(
 )
 
 
-def test_expected_precision_is_a_count_above_each_threshold() -> None:
+def test_a_class_has_its_share_above_each_threshold() -> None:
     validation = held_out([0, 0, 0, 1, 1], [0.99, 0.9, 0.3, 0.65, 0.5], [0, 1, 0, 1, 0])
     table = expected_precision(validation, POOL, ["cat", "dog"])
     assert len(table) == 3 * 100
     rows = {(row["class"], round(row["threshold"] * 100)): row for row in table.iter_rows(named=True)}
     at_half = rows[ALL, 50]
     assert (at_half["images"], at_half["coverage"]) == (30, 0.5)
-    assert (at_half["validation_images"], at_half["precision"]) == (3, 2 / 3), "0.5 is not above 0.5"
-    assert (at_half["low"], at_half["high"]) == proportion_interval(2, 3)
+    assert at_half["validation_images"] == 3, "0.5 is not above 0.5"
     assert at_half["true_precision"] == 8 / 24
+    assert rows["cat", 25]["precision"] == 2 / 3
+    assert (rows["cat", 25]["low"], rows["cat", 25]["high"]) == proportion_interval(2, 3)
     assert rows["cat", 90]["true_precision"] == 3 / 4
     assert rows["cat", 90]["validation_images"] == 1, "0.9 in float32 is not above 0.9"
     assert rows["dog", 90]["precision"] is None
     assert rows["dog", 90]["coverage"] == 0
     assert (rows["dog", 0]["images"], rows["dog", 0]["validation_images"]) == (20, 2)
+
+
+def test_a_harder_pool_is_expected_to_be_worse_than_the_validation_images() -> None:
+    """Right is drawn with the confidence as its probability; the pool is unsure where validation is sure."""
+    rng = np.random.default_rng(3)
+    confidences = rng.beta(3, 1.5, 3000)
+    labels = (rng.random(3000) > confidences).astype(int)
+    validation = held_out([0] * 3000, confidences.tolist(), labels.tolist())
+    in_pool = rng.beta(2, 2, 50_000)
+    images = np.bincount((in_pool * 100).astype(int), minlength=100).astype(float)
+    precision, low, high = like_the_pool(validation, images)
+    for threshold in (0.0, 0.3, 0.6, 0.9):
+        truth = in_pool[in_pool > threshold].mean()
+        place = round(100 * threshold)
+        assert precision[place] == pytest.approx(truth, abs=0.03), threshold
+        assert low[place] <= truth <= high[place], threshold
+    assert validation.correct.mean() > precision[0] + 0.1, "the bare share would be far off"
+
+
+def test_the_interval_does_not_vanish_where_all_are_right() -> None:
+    validation = held_out([0] * 30, [0.95] * 30, [0] * 30)
+    precision, low, high = like_the_pool(validation, np.full(100, 10.0))
+    assert precision[90] == high[90] == 1.0
+    assert low[90] == pytest.approx(proportion_interval(30, 30)[0])
 
 
 def many(*groups: tuple[float, int, int]) -> HeldOut:
@@ -74,10 +100,13 @@ def many(*groups: tuple[float, int, int]) -> HeldOut:
 
 def test_the_recommended_threshold_is_the_lowest_from_which_on_the_target_holds() -> None:
     table = expected_precision(many((0.2, 90, 0), (0.4, 0, 40), (0.65, 30, 0), (0.9, 30, 0)), POOL, ["cat", "dog"])
-    advice = recommend(table, 1.0)
+    advice = recommend(table, 0.9)
     assert advice is not None
-    assert advice.threshold == 0.4, "above 0.4 all are right, though with those at 0.2 again more are"
-    assert (advice.precision, advice.true_precision) == (1.0, 8 / 24)
+    # 0.9 and more of those at 0.6 and 0.95 are right; of those at 0.2, nine of thirteen, as up to 0.4.
+    assert advice.threshold == 0.21
+    at_60 = 9 / 13 + (4 / 13) * (0.605 - 0.4) / (0.65 - 0.4)
+    assert advice.precision == pytest.approx((20 * at_60 + 10) / 30, abs=1e-6)
+    assert advice.true_precision == 8 / 24
     assert recommend(expected_precision(many((0.9, 10, 30)), POOL, ["cat", "dog"]), 0.5) is None
 
 
@@ -102,9 +131,10 @@ def test_a_rounds_figures_are_those_at_its_own_threshold() -> None:
     table = expected_precision(validation, POOL, ["cat", "dog"])
     figures = quality_metrics(table, 0.7, 0.95)
     assert figures["expected_precision"] == 1.0
-    assert figures["recommended_threshold"] == 0.5
-    assert figures["recommended_coverage"] == 0.5
-    assert quality_metrics(table, 0.2, 0.95)["expected_precision"] == 0.5
+    assert figures["recommended_threshold"] == 0.61
+    assert figures["recommended_coverage"] == 10 / 60
+    at_60 = (0.605 - 0.5) / (0.75 - 0.5)
+    assert quality_metrics(table, 0.2, 0.95)["expected_precision"] == pytest.approx((20 * at_60 + 10) / 60, abs=1e-6)
     none = quality_metrics(expected_precision(held_out([0], [0.9], [1]), POOL, ["cat", "dog"]), 0.2, 0.95)
     assert none["recommended_threshold"] is None
     assert "recommended_precision" not in none

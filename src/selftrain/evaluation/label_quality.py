@@ -1,8 +1,9 @@
 """How good a round's pseudo-labels are, estimated without hidden truth: from its teacher on the validation split.
 
-Of the validation images that the teacher gives a class with more confidence than a threshold, the share that it has
-right is what to expect of the pseudo-labels above that threshold, as long as the pool is like the validation images.
-Where it is not (other class shares, images of no class), the truth is worse, and only truth or a person can tell.
+How often the teacher is right at each confidence is learned from the validation images, and applied to the pool's own
+confidences: a pool of harder images has lower ones, and so worse labels, than the validation images above the same
+threshold. What it cannot see are images of which the teacher is sure and wrong in a way that no validation image is,
+such as images of no class: there the truth is worse, and only truth or a person can tell.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ALL = "all classes"
 TEMPERATURES = (0.05, 20.0)
+RESAMPLES = 200
 FEW = 20
 """Validation images below which a share of them recommends nothing."""
 
@@ -52,8 +54,9 @@ def expected_precision(validation: HeldOut, counts: "pl.DataFrame", classes: lis
     ``validation`` is the round's teacher on the validation split, ``counts`` is ``pseudo_labels.tally``.
 
     Columns: ``class, threshold, images`` (of the pool above it), ``coverage`` (their share of those of the class),
-    ``validation_images`` above it, ``precision`` of those with its Wilson interval ``low, high``; ``true_precision`` of
-    the pool's where truth is known. What has no images is null.
+    ``validation_images`` above it, ``precision`` with its interval ``low, high``, and ``true_precision`` of the pool's
+    where truth is known. What has no images is null. A class has too few validation images to learn from; its
+    precision is the share of those above the threshold that are right, with Wilson's interval.
     """
     import polars as pl
 
@@ -82,7 +85,46 @@ def expected_precision(validation: HeldOut, counts: "pl.DataFrame", classes: lis
                     "true_precision": correct[place] / known[place] if known[place] else None,
                 }
             )
+    overall = like_the_pool(validation, _in_bins(counts, "images"))
+    for row, precision, low, high in zip(rows[:CONFIDENCE_BINS], *overall, strict=True):
+        if row["validation_images"]:
+            row |= {"precision": precision, "low": low, "high": high}
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"true_precision": pl.Float64})
+
+
+def like_the_pool(
+    validation: HeldOut, images: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The precision to expect of a pool's labels above each bin of confidence, with its 95% interval, each (bins,).
+
+    ``images``, (bins,), is how many of the pool's lie in each bin. An isotonic regression of right on confidence over
+    the validation images says how many of them are right. The interval is the bootstrap's over validation images,
+    widened to that of the bare share of right ones (Wilson's), which does not vanish where all are right.
+    """
+    middle = (np.arange(CONFIDENCE_BINS) + 0.5) / CONFIDENCE_BINS
+    total = np.maximum(np.cumsum(images[::-1])[::-1], 1)
+
+    def estimate(sample: NDArray[np.int64]) -> NDArray[np.float64]:
+        from sklearn.isotonic import IsotonicRegression
+
+        fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+        fit.fit(validation.confidences[sample].astype(np.float64), validation.correct[sample])
+        right: NDArray[np.float64] = np.cumsum((images * fit.predict(middle))[::-1])[::-1] / total
+        return right
+
+    count = len(validation.labels)
+    precision = estimate(np.arange(count))
+    random = np.random.default_rng(0)
+    resampled = np.array([estimate(random.integers(0, count, count)) for _ in range(RESAMPLES)])
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    for place in range(CONFIDENCE_BINS):
+        above = validation.confidences > np.float32(place / CONFIDENCE_BINS)
+        right, seen = int((above & validation.correct).sum()), int(above.sum())
+        share = right / seen if seen else 0.0
+        bare_low, bare_high = proportion_interval(right, seen)
+        low[place] = max(0.0, min(low[place], precision[place] - (share - bare_low)))
+        high[place] = min(1.0, max(high[place], precision[place] + (bare_high - share)))
+    return precision, low, high
 
 
 @dataclass(frozen=True)
@@ -139,6 +181,10 @@ def quality_metrics(expected: "pl.DataFrame", threshold: float, target: float) -
 
 def _above(counts: "pl.DataFrame", column: str) -> NDArray[np.int64]:
     """How many of a tally's images lie in each bin of confidence or above, (CONFIDENCE_BINS,)."""
-    bins = np.bincount(counts["bin"], weights=counts[column], minlength=CONFIDENCE_BINS)
-    sums: NDArray[np.int64] = np.cumsum(bins[::-1])[::-1].astype(np.int64)
+    sums: NDArray[np.int64] = np.cumsum(_in_bins(counts, column)[::-1])[::-1].astype(np.int64)
     return sums
+
+
+def _in_bins(counts: "pl.DataFrame", column: str) -> NDArray[np.float64]:
+    """How many of a tally's images lie in each bin of confidence, (CONFIDENCE_BINS,)."""
+    return np.bincount(counts["bin"], weights=counts[column], minlength=CONFIDENCE_BINS).astype(np.float64)
