@@ -168,3 +168,12 @@ def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if not target.startswith(("http", "#")):
             assert ((ROOT / page).parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize(
+    "page", sorted(path.relative_to(ROOT).as_posix() for path in [*DOCS.glob("*.md"), *ROOT.glob("notebooks/*.ipynb")])
+)
+def test_nothing_is_left_to_be_filled_in(page: str) -> None:
+    assert not re.findall(
+        r"\b(?:TODO|TBD|FIXME|TABLE|REVIEW|GAIN|SCALE|REPORT|CIFAR)$", (ROOT / page).read_text(), re.MULTILINE
+    )
