@@ -1,9 +1,12 @@
 """Opening MLflow where it is worth looking: on a pipeline's runs, with the charts that compare them already chosen."""
 
 import json
+import socket
 import subprocess
 import sys
+import time
 import urllib.parse
+import webbrowser
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -80,7 +83,7 @@ def table_url(runs: list[EvaluatedRun], experiment_id: str, server: str) -> str:
 
 
 def serve_mlflow(evaluation: Path, names: Collection[str], port: int) -> None:
-    """Print the comparison's address and, where MLflow is a database here, serve it until interrupted."""
+    """Print the comparison's address and open it; where MLflow is a database here, serve it until interrupted."""
     client, experiment_id = connect()
     runs = load_runs(evaluation, names)
     key = f"selftrain-{evaluation.name}"
@@ -88,8 +91,24 @@ def serve_mlflow(evaluation: Path, names: Collection[str], port: int) -> None:
     uri = tracking_uri()
     remote = uri.startswith(("http://", "https://"))
     server = uri.rstrip("/") if remote else f"http://{ADDRESS}:{port}"
-    print(f"runs compared: {comparison_url(key, experiment_id, server)}")
+    url = comparison_url(key, experiment_id, server)
+    print(f"runs compared: {url}")
     print(f"side by side:  {table_url(runs, experiment_id, server)}", flush=True)
-    if not remote:
-        command = ["mlflow", "ui", "--backend-store-uri", uri, "--host", ADDRESS, "--port", str(port)]
-        raise SystemExit(subprocess.run([sys.executable, "-m", *command], check=False).returncode)
+    if remote:
+        _open(url)
+        return
+    command = ["mlflow", "ui", "--backend-store-uri", uri, "--host", ADDRESS, "--port", str(port)]
+    serving = subprocess.Popen([sys.executable, "-m", *command])
+    while serving.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex((ADDRESS, port)) == 0:
+                _open(url)
+                break
+        time.sleep(0.5)
+    raise SystemExit(serving.wait())
+
+
+def _open(url: str) -> None:
+    """Show a page to the person at the terminal, if there is one and a browser."""
+    if sys.stdout.isatty():
+        webbrowser.open(url)

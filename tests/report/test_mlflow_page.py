@@ -1,0 +1,78 @@
+"""MLflow's page, served and looked at in a real browser."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from tests.inspection.test_app import CHROMIUM, FLAGS, free_port, wait_for
+from tests.report.test_report import write_run
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="needs Debian's chromium; CI installs it")
+def test_it_opens_on_the_comparison(tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("selftrain", tags={"mlflow.experimentKind": "custom_model_development"})
+    figures: dict[str, Any] = {
+        "coverage": 0.5,
+        "pseudo_label_accuracy": 0.9,
+        "expected_precision": 0.9,
+        "test_accuracy": 0.9,
+    }
+    for name, teacher in (("teacher", None), ("student1", "teacher"), ("student2", "student1"), ("other", None)):
+        run = client.create_run(experiment, run_name=name)
+        for step in range(3):
+            client.log_metric(run.info.run_id, "validation_accuracy", 0.5 + step / 10, step=step)
+        for figure, value in figures.items():
+            if teacher:
+                client.log_metric(run.info.run_id, figure, value)
+        client.set_terminated(run.info.run_id)
+        if name != "other":
+            write_run(tmp_path / "evaluation", name, teacher, **(figures if teacher else {}))
+            path = tmp_path / "evaluation" / name / "details" / "run.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"mlflow_run_id": run.info.run_id}))
+    (tmp_path / "params.yaml").write_text(
+        "supervised: {teacher: {}}\nrounds: {student1: {teacher: teacher}, student2: {teacher: student1}}\n"
+    )
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "selftrain", "mlflow", "--evaluation", "evaluation", "--port", str(port)],
+        cwd=tmp_path,
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        wait_for(port, process)  # type: ignore[arg-type]
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+            page = browser.new_page(viewport={"width": 1500, "height": 2400})
+            page.set_default_timeout(60_000)
+            page.goto(url)
+            for text in (
+                "Rounds, a line each",
+                "Parallel Coordinates",
+                "Final figures",
+                "Curves, one over the other",
+                "3 matching runs",
+            ):
+                page.get_by_text(text, exact=False).first.wait_for()
+            browser.close()
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
