@@ -51,8 +51,8 @@ seeds: install ## The README's five-seed table, about 15 minutes on 2 cores
 study: install ## Run one study of pipelines/*/studies.yaml: make study NAME=noise
 	selftrain study $(NAME)
 
-test: install ## Run the tests
-	pytest
+test: install ## Run the tests, two files at a time
+	pytest -n 2 --dist loadfile
 
 check: install ## Lint, format and types
 	ruff check .
