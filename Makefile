@@ -70,5 +70,5 @@ lock: install ## Compile requirements.txt from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --extra export \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 
-clean: ## Remove everything that the pipeline made; not .venv, and not the DVC cache
-	rm -rf data models predictions selections evaluation review report reports robustness mlruns mlflow.db .selftrain
+clean: ## Remove everything that the pipelines made; not your images, not .venv, not the DVC cache
+	rm -rf data/corpus data/digits data/noisy_student_lite models predictions selections evaluation review report reports robustness mlruns mlflow.db .selftrain

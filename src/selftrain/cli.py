@@ -209,12 +209,20 @@ def robustness(
 
 @app.command()
 def check(params: Params = PARAMS) -> None:
-    """Check every section of the parameters, and mend DVC's lock file if a killed DVC broke it."""
+    """Check every section of the parameters and the corrections, and mend DVC's lock file if a killed DVC broke it."""
     from selftrain.dvc_lock import mend_dvc_lock
+    from selftrain.files import read_json
     from selftrain.params import check_params
+    from selftrain.predictions.corrections import check_corrections, read_corrections
 
     check_params(params)
     mend_dvc_lock()
+    corrections, classes = Path("corrections.parquet"), CORPUS / "classes.json"
+    if corrections.exists() and classes.exists():
+        check_corrections(
+            read_corrections(corrections), corrections, read_json(classes, "dvc repro"), CORPUS / "unlabeled"
+        )
+    print(f"{params}: fine")
 
 
 def main() -> None:

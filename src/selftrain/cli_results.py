@@ -122,8 +122,13 @@ def register(
     from selftrain.tracking import tracking_uri
 
     uri = run_register(model, name)
+    server = tracking_uri().replace("sqlite:///mlflow.db", f"sqlite:///{Path('mlflow.db').resolve()}")
     print(f"{uri}: {model}")
-    print(f"serve it: MLFLOW_TRACKING_URI={tracking_uri()} mlflow models serve -m {uri} --env-manager local -p 5001")
+    print(f"serve it: MLFLOW_TRACKING_URI={server} mlflow models serve -m {uri} --env-manager local -p 5001")
+    print(
+        """ask it:   echo '{"dataframe_records": [{"image": "'$(base64 -w0 image.jpg)'"}]}' | """
+        "curl -s localhost:5001/invocations -H 'Content-Type: application/json' -d @-"
+    )
 
 
 @app.command()
@@ -194,7 +199,7 @@ def import_(pipeline: Pipeline = None) -> None:
     """Show the file's corrections in the App."""
     from selftrain.inspection.corrections import import_corrections
 
-    print(import_corrections(_dataset_of(pipeline), corrections_of(pipeline), prefer="file"))
+    print(import_corrections(_dataset_of(pipeline), corrections_of(pipeline), corpus_of(pipeline), prefer="file"))
 
 
 @corrections.command("merge")

@@ -10,7 +10,7 @@ from selftrain.evaluation.review_config import ReviewConfig
 from selftrain.evaluation.robustness.config import RobustnessConfig
 from selftrain.hardware import HardwareConfig
 from selftrain.inspection.config import BrowseConfig
-from selftrain.predictions.config import select_config
+from selftrain.predictions.config import SelectConfig, select_config
 from selftrain.predictions.predict_config import PredictConfig
 from selftrain.training.config import RUN_SECTIONS, TrainConfig, all_runs, run_entry, train_config
 
@@ -45,6 +45,7 @@ def check_params(path: Path, paths: bool = True) -> None:
     for name, model in SECTIONS.items():
         if name in params:
             parse_section(params[name], model, f"{path}: {name}")
+    parse_section(params.get("select"), SelectConfig, f"{path}: select")
     teachers: dict[str, str] = {}
     configs: dict[str, tuple[TrainConfig, bool]] = {}
     runs = all_runs(params, str(path))

@@ -58,7 +58,11 @@ def test_the_list_is_cleanlabs_over_the_mean_of_all_runs(chain: Rounds, evaluati
         np.testing.assert_allclose(listed["quality"], quality[order], atol=1e-12)
         assert listed["key"].to_list() == keys[order].tolist()
         assert listed["rank"].to_list() == list(range(1, 51))
-        assert listed["suggested"].to_list() == mean[order].argmax(axis=1).tolist()
+        other = [
+            max((p, -c) for c, p in enumerate(row) if c != label)[1]
+            for row, label in zip(mean[order], labels[order], strict=True)
+        ]
+        assert listed["suggested"].to_list() == [-c for c in other]
         assert listed["agreeing"].to_list() == sum((o.argmax(axis=1) == labels)[order].astype(int) for o in opinions).tolist()  # type: ignore[attr-defined]  # fmt: skip
         assert set(listed["runs"]) == {3}
         assert summary[round_]["kept"] == kept.sum()

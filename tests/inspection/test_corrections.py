@@ -133,7 +133,7 @@ def test_conflicts_are_told_and_each_command_takes_its_own_side(project: tuple[A
     write_corrections(file, pl.DataFrame([row], schema=no_corrections().schema))
     dataset = build()
     assert dataset.load_saved_view("corrections").values("corrected.label") == ["3"], "opening the App takes no side"
-    told = import_corrections(dataset, file, prefer="file")
+    told = import_corrections(dataset, file, corpus, prefer="file")
     assert f"image {key} is '3' in the App and '5' in the file: the file's was taken" in told
     assert dataset.load_saved_view("corrections").values("corrected.label") == ["5"]
     say(dataset, key, "3")
@@ -147,18 +147,22 @@ def test_what_makes_no_sense_is_named(project: tuple[Any, Path, Path]) -> None:
     dataset = build()
     key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
     say(dataset, key, "eleven")
-    with pytest.raises(UserError, match=rf"image {key} in the App: there is no class 'eleven'; there are: 0, 1,"):
+    with pytest.raises(
+        UserError, match=rf"image {key} \(unlabeled/.*\) in the App: there is no class 'eleven'; there are: 0, 1,"
+    ):
         export_corrections(dataset, file, corpus, None)
     assert not file.exists()
     say(dataset, key, None)
-    with pytest.raises(UserError, match=rf"image {key} in the App: tagged 'reject' and 'corrected' to 'eleven'"):
+    with pytest.raises(
+        UserError, match=rf"image {key} \(unlabeled/.*\) in the App: tagged 'reject' and 'corrected' to 'eleven'"
+    ):
         export_corrections(dataset, file, corpus, None)
     assert build().name == dataset.name, "and the App opens all the same, where it is taken back"
     dataset.set_values("corrected", [None] * len(dataset))
     dataset.untag_samples("reject")
     held_out = dataset.match({"split": "test"}).values("key")[0]
     say(dataset, held_out, None)
-    with pytest.raises(UserError, match=rf"image {held_out} in the App: is a test image"):
+    with pytest.raises(UserError, match=rf"image {held_out} \(test/.*\) in the App: is a test image"):
         export_corrections(dataset, file, corpus, None)
 
 
@@ -171,7 +175,7 @@ def test_a_missing_file_takes_nothing_back(project: tuple[Any, Path, Path]) -> N
     export_corrections(dataset, file, corpus, "ann")
     file.unlink()
     with pytest.raises(UserError, match="no such file"):
-        import_corrections(dataset, file, prefer="file")
+        import_corrections(dataset, file, corpus, prefer="file")
     assert build().load_saved_view("corrections").values("key") == [key]
     assert "1 corrections, 1 new" in export_corrections(dataset, file, corpus, "ann")
     assert rows(file) == [(key, "correct", "3", "ann")]
@@ -220,3 +224,20 @@ def test_an_image_that_left_and_came_back_takes_the_files_side(project: tuple[An
     assert key in bring_samples(dataset, {key}, corpus, media)
     assert build().match({"key": key}).values("corrected.label") == ["3"]
     assert "0 taken back" in export_corrections(dataset, file, corpus, "ann")
+
+
+@pytest.mark.slow
+def test_a_file_that_does_not_fit_is_refused_and_blocks_nothing(project: tuple[Any, Path, Path]) -> None:
+    build, file, corpus = project
+    dataset = build()
+    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    say(dataset, key, "3")
+    export_corrections(dataset, file, corpus, "ann")
+    good = file.read_bytes()
+    write_corrections(file, read_corrections(file).with_columns(label=pl.lit("hores")))
+    with pytest.raises(UserError, match="there is no class 'hores'"):
+        import_corrections(dataset, file, corpus, prefer="file")
+    assert build().match({"key": key}).values("corrected.label") != ["hores"], "opening the App passes it over"
+    file.write_bytes(good)
+    import_corrections(build(), file, corpus, prefer="file")
+    assert dataset.match({"key": key}).values("corrected.label") == ["3"]

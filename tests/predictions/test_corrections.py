@@ -60,7 +60,7 @@ def test_wrong_rows_are_named(tmp_path: Path, rows: list[dict[str, Any]], messag
 
 
 def test_a_file_that_is_something_else_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none: no such file; `git checkout"):
+    with pytest.raises(UserError, match=r"none: no such file; git may have it"):
         read_corrections(tmp_path / "none")
     (tmp_path / "text").write_text("key,action")
     with pytest.raises(UserError, match="text: not a Parquet file"):

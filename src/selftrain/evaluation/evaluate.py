@@ -58,6 +58,7 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
     tables = {"predictions": made_from_digest(inputs.predictions / "unlabeled")}
     _write_held_out_tables(test, classes, out)
     flipped, teachers_validation = None, None
+    without: list[str] = []
     if inputs.teacher_predictions is not None:
         teacher = load_held_out(inputs.teacher_predictions, inputs.corpus, "test")
         gained, lost, p = metrics.mcnemar(test.correct, teacher.correct)
@@ -75,7 +76,8 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
         threshold_curve(counts).write_csv(out / "thresholds.csv")
         balance = class_balance(counts, classes)
         balance.write_csv(out / "class_balance.csv")
-        figures["classes_without_pseudo_labels"] = int((balance["kept"] == 0).sum())
+        without = balance.filter(balance["kept"] == 0)["class"].to_list()
+        figures["classes_without_pseudo_labels"] = len(without)
         confidence_histogram(counts).write_csv(details / "confidence.csv")
         tables["selection"] = selection_digest(inputs.selection)
         if teachers_validation is not None:
@@ -90,6 +92,7 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
         "classes": classes,
         "per_class_accuracy": dict(zip(classes, recall, strict=True)),
         "tables": tables,
+        "without_pseudo_labels": without,
         "weights": hashlib.sha256((inputs.model / "model.safetensors").read_bytes()).hexdigest(),
     }
     write_json(details / "run.json", run | about)

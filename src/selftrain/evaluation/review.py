@@ -59,7 +59,7 @@ class Rounds:
 def review(rounds: Rounds, evaluation: Path, corpus: Path, config: ReviewConfig, out: Path) -> dict[str, Any]:
     """Write ``out/<round>.parquet``, most doubtful first, for every round, and ``out/summary.json``; return the latter.
 
-    Columns: ``rank, key, label, confidence, suggested`` (the class that the runs' mean prefers), ``quality`` (0–1,
+    Columns: ``rank, key, label, confidence, suggested`` (the likeliest other class), ``quality`` (0–1,
     cleanlab's; low is doubtful), ``agreeing`` (how many runs give the label), ``runs`` (of how many).
     ``out/out_of_domain.parquet`` lists what shows perhaps none of the classes.
 
@@ -116,7 +116,7 @@ def rank(rounds: Rounds, truth: "pl.DataFrame", images: int) -> dict[str, Listed
         inspector, own = inspectors[round_], listed[round_]
         quality = inspector.score_label_quality(rows["label"].to_numpy(), mean, update_num_issues=False)
         scored = rows.with_columns(
-            suggested=pl.Series(mean.argmax(axis=1), dtype=pl.Int32),
+            suggested=pl.Series(_best_other(mean, rows["label"].to_numpy()), dtype=pl.Int32),
             quality=pl.Series(quality, dtype=pl.Float64),
             agreeing=pl.Series(agreeing, dtype=pl.Int32),
             runs=pl.lit(len(rounds.chain(round_)), pl.Int32),
@@ -184,6 +184,14 @@ def _kept(rounds: Rounds) -> "Iterator[tuple[str, pl.DataFrame, NDArray[np.float
             mean = sum(opinions(table.log_probs[kept]) for table in chain) / len(chain)
             agreeing = sum((table.labels[kept] == labels).astype(np.int64) for table in chain)
             yield round_, rows, np.asarray(mean), np.asarray(agreeing)
+
+
+def _best_other(mean: NDArray[np.float64], labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The likeliest class but for each image's label, (N,)."""
+    others = mean.copy()
+    others[np.arange(len(labels)), labels] = -1
+    best: NDArray[np.int64] = others.argmax(axis=1)
+    return best
 
 
 def _write(table: "pl.DataFrame", path: Path) -> None:

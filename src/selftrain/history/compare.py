@@ -64,7 +64,7 @@ def print_diff(compared: Compared) -> None:
     console.print(f"  {diff.counts['same']:>9,} {'same':8} trained on in both, alike", highlight=False)
     console.print(f"  {diff.counts['out']:>9,} {'out':8} in neither", highlight=False)
     for title, frame in (
-        ("by class", diff.by_class.rename(lambda name: name.replace("_a", " before").replace("_b", " after"))),
+        ("by class", _without_zeros(diff.by_class)),
         ("decisions", diff.decisions),
         ("examples, those whose confidence moved most", _told_examples(compared)),
     ):
@@ -76,6 +76,13 @@ def print_diff(compared: Compared) -> None:
         for row in frame.iter_rows():
             table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
         console.print(table)
+
+
+def _without_zeros(table: "pl.DataFrame") -> "pl.DataFrame":
+    """The columns in which anything happened, under short names."""
+    short = {"images_a": "before", "images_b": "after", "balanced_a": "epoch before", "balanced_b": "epoch after"}
+    shown = [name for name in table.columns if name == "class" or name in short or table[name].sum()]
+    return table.select(shown).rename({name: short[name] for name in shown if name in short})
 
 
 PRINTED = 5

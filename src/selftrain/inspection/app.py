@@ -67,5 +67,16 @@ def browse(
         return
     # In a container FiftyOne would bind every address whatever its settings say; the argument binds just this one.
     session = fo.launch_app(dataset, address=ADDRESS, port=port, auto=False)
-    print(f"FiftyOne App: http://{ADDRESS}:{port}/datasets/{dataset.name}  (Ctrl-C ends it)", flush=True)
+    print(
+        f"FiftyOne App: http://{ADDRESS}:{port}/datasets/{dataset.name}{_first_view(dataset, pool)}  (Ctrl-C ends it)",
+        flush=True,
+    )
     session.wait(-1)
+
+
+def _first_view(dataset: Any, pool: Pool) -> str:
+    """The address's end that opens the last round's doubtful labels; empty without a round."""
+    from fiftyone.core.utils import to_slug
+
+    names = [f"{run.name}: look here first" for run in pool.runs if run.selection is not None]
+    return f"?view={to_slug(names[-1])}" if names and dataset.has_saved_view(names[-1]) else ""

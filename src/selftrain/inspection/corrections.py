@@ -20,6 +20,7 @@ from selftrain.predictions.corrections import (
     check_corrections,
     no_corrections,
     read_corrections,
+    stale_rows,
     write_corrections,
 )
 
@@ -63,15 +64,17 @@ def said_in_app(dataset: Any) -> tuple[Said, list[str]]:
     labeled = dataset.match(ViewField(f"{FIELD}.label").exists())
     corrected = dict(zip(labeled.values("key"), labeled.values(f"{FIELD}.label"), strict=True))
     said, problems = {}, []
+    sources = dict(zip(dataset.values("key"), dataset.values("source"), strict=True)) if rejected or corrected else {}
     for key in sorted(rejected | set(corrected)):
+        image = f"image {key} ({sources.get(key)}) in the App"
         if split_of(key) != "unlabeled":
-            problems.append(f"image {key} in the App: is a {split_of(key)} image; only unlabeled ones are corrected")
+            problems.append(f"{image}: is a {split_of(key)} image; only unlabeled ones are corrected")
         elif key in rejected and key in corrected:
             both = f"tagged '{TAG}' and '{FIELD}' to '{corrected[key]}'"
-            problems.append(f"image {key} in the App: {both}; take one of them back")
+            problems.append(f"{image}: {both}; take one of them back")
         elif key in corrected and corrected[key] not in classes:
             told = f"there is no class '{corrected[key]}'; there are: {', '.join(classes)}"
-            problems.append(f"image {key} in the App: {told}")
+            problems.append(f"{image}: {told}")
         else:
             said[key] = corrected.get(key, REJECTED_WORD)
     return said, problems
@@ -129,13 +132,21 @@ def export_corrections(dataset: Any, path: Path, corpus: Path, who: str | None) 
     return told + _told(merged, "the App's was taken")
 
 
-def import_corrections(dataset: Any, path: Path, prefer: str, strict: bool = True) -> str:
+def import_corrections(dataset: Any, path: Path, corpus: Path, prefer: str, strict: bool = True) -> str:
     """Show the file's corrections in the App; return a line that tells what changed there.
 
-    Raises UserError for what makes no sense in the App; if not ``strict``, it is told and left as it is.
+    What makes no sense in the App is told and left as it is, unless the file says otherwise. Raises UserError for rows
+    of the file that do not fit the corpus; if not ``strict``, they are told and passed over.
     """
-    file = _said_in(read_corrections(path))
-    app, problems = (_sensible(dataset), []) if strict else said_in_app(dataset)
+    import polars as pl
+
+    table, classes = read_corrections(path), list(dataset.info["classes"])
+    if strict:
+        check_corrections(table, path, classes, corpus / "unlabeled")
+    stale = stale_rows(table, classes, corpus / "unlabeled")
+    file = _said_in(table.filter(~pl.col("key").is_in(list(stale))))
+    app, problems = said_in_app(dataset)
+    problems += [f"{path}: key {key} is passed over: {reason}" for key, reason in stale.items()]
     shown = set(dataset.values("key"))
     merged = merge(_remembered(dataset), app, file, shown, prefer)
     _show(dataset, merged.said, app)

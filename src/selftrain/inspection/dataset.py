@@ -62,7 +62,7 @@ def build_dataset(config: BrowseConfig, pool: Pool, media: Path, corrections: Pa
     dataset.description = f"The pseudo-labels of {' → '.join(run.name for run in pool.runs)}. {dataset.info['sample']}."
     dataset.save()
     if corrections.exists():
-        print(import_corrections(dataset, corrections, prefer="app", strict=False))
+        print(import_corrections(dataset, corrections, pool.corpus, prefer="app", strict=False))
     return dataset
 
 

@@ -47,7 +47,7 @@ def read_corrections(path: Path) -> "pl.DataFrame":
     import polars as pl
 
     if not path.is_file():
-        raise UserError(f"{path}: no such file; `git checkout {path}`, or `selftrain corrections export` makes it")
+        raise UserError(f"{path}: no such file; git may have it, or `selftrain corrections export` makes it")
     try:
         table = pl.read_parquet(path, glob=False)
     except pl.exceptions.PolarsError as error:

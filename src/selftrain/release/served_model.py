@@ -4,6 +4,7 @@ Pixels go the way they go in ``predict``: the same decoding, the same square, th
 """
 
 import base64
+import binascii
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ import torch
 from selftrain.corpus.decode import decode
 from selftrain.corpus.transforms import clean
 from selftrain.training.models import load_model, to_input
+
+
+def file_bytes(data: str | bytes) -> bytes:
+    """An image file's bytes, given as they are or in base64; no image file is base64 by itself."""
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error:
+        return data if isinstance(data, bytes) else data.encode()
 
 
 class Classifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
@@ -29,8 +38,8 @@ class Classifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """``image`` (a file's bytes; base64 in JSON) → ``label, confidence, probabilities`` (in the classes' order)."""
         size, crop_fraction = self.pretrained["input_size"][1], self.pretrained["crop_pct"]
-        files = [base64.b64decode(data) if isinstance(data, str) else data for data in model_input["image"]]
-        squares = np.stack([np.asarray(clean(decode(data), size, crop_fraction)) for data in files])
+        images = [decode(file_bytes(data)) for data in model_input["image"]]
+        squares = np.stack([np.asarray(clean(image, size, crop_fraction)) for image in images])
         inputs = to_input(
             torch.from_numpy(squares), self.pretrained["mean"], self.pretrained["std"], torch.device("cpu")
         )

@@ -20,7 +20,7 @@ from selftrain.report.pictures import picture_grids
 from selftrain.report.review_section import review_section
 from selftrain.report.rounds import best_run, stop_lines, verdicts
 from selftrain.report.runs import EvaluatedRun, load_runs
-from selftrain.report.summary import HEADINGS, table_row
+from selftrain.report.summary import HEADINGS, lost_classes, table_row
 
 LARGEST = 10_000_000
 """Bytes of the page."""
@@ -97,6 +97,7 @@ def _page(
         "rows": {run.name: table_row(run) for run in runs},
         "verdicts": verdicts(runs),
         "stop_lines": stop_lines(runs),
+        "lost_classes": [line for run in rounds if (line := lost_classes(run))],
         "decisions": _decisions_made(rounds),
         "charts": _charts(runs, rounds, best),
         "pictures": pictures,

@@ -40,7 +40,7 @@ def review_section(review: Path, rounds: list[str], unlabeled: Path, classes: li
     summary = read_json(review / "summary.json", "dvc repro review")
     grids = []
     for name, title, caption in (
-        (rounds[-1], f"most doubtful labels of {rounds[-1]}", "its label, and what the runs' mean prefers"),
+        (rounds[-1], f"most doubtful labels of {rounds[-1]}", "its label, and what else it is likeliest to be"),
         ("out_of_domain", "suspected out of domain", "the runs without pseudo-labels know least of these"),
     ):
         rows = pl.read_parquet(review / f"{name}.parquet", glob=False).head(count)
@@ -55,7 +55,6 @@ def _picture(row: dict[str, Any], image: str, classes: list[str]) -> Picture:
     label = classes[row["label"]]
     if "suggested" not in row:
         return Picture(image, f"{row['key']}: {label}, entropy {row['entropy']:.2f}", label, wrong=False)
-    better = classes[row["suggested"]]
-    caption = f"{label}, or {better}?" if better != label else f"{label}?"
+    caption = f"{label}, or {classes[row['suggested']]}?"
     agreeing = f"{row['agreeing']} of {row['runs']} runs agree"
     return Picture(image, f"{row['key']}: {caption} quality {row['quality']:.2f}, {agreeing}", caption, wrong=False)

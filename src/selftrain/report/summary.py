@@ -6,6 +6,8 @@ from pathlib import Path
 from selftrain.report.rounds import best_run, stop_lines
 from selftrain.report.runs import EvaluatedRun, chain_saw, load_runs
 
+WIDE = 0.2
+"""Width of the validation accuracy's interval from which on the choice of the best run is mostly chance."""
 HEADINGS = ("run", "model", "test accuracy", "95% interval", "coverage", "pseudo-label accuracy", "time")
 
 
@@ -23,6 +25,18 @@ def table_row(run: EvaluatedRun) -> tuple[str, ...]:
     )
 
 
+def lost_classes(run: EvaluatedRun) -> str:
+    """A line on the classes that a round has no pseudo-label of; empty if there is none."""
+    lost = run.about.get("without_pseudo_labels") or []
+    if not lost:
+        return ""
+    named = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+    return (
+        f"{run.name}: no pseudo-label of {named}; its students learn of them from labeled images alone. Train the "
+        f"teacher longer or with less noise, or lower the round's threshold"
+    )
+
+
 def print_summary(evaluation: Path, names: Collection[str]) -> None:
     """Print the runs' table, and where to look next."""
     from rich.console import Console
@@ -37,14 +51,19 @@ def print_summary(evaluation: Path, names: Collection[str]) -> None:
     console = Console(width=120 if not Console().is_terminal else None)
     console.print(table)
     for run in runs:
-        if lost := run.metrics.get("classes_without_pseudo_labels"):
-            console.print(f"{run.name}: {lost} classes have no pseudo-label; see the class balance in the report")
+        if line := lost_classes(run):
+            console.print(line, style="bold", soft_wrap=True)
     for run in runs:
         if chain_saw(run, "test", runs):
             console.print(f"{run.name}: it or a teacher of its chain saw test images; its test accuracy is too high")
     for line in stop_lines(runs):
         console.print(f"stop rule: {line}", soft_wrap=True)
     best = best_run(runs)
-    console.print(f"best on validation: {best.name} ({best.metrics['validation_accuracy']:.1%})")
+    low, high = (best.metrics[f"validation_accuracy_{end}"] for end in ("low", "high"))
+    console.print(
+        f"best on validation: {best.name} ({best.metrics['validation_accuracy']:.1%}, {low:.1%} – {high:.1%})"
+        + ("; so wide an interval tells little, label more validation images" if high - low > WIDE else ""),
+        soft_wrap=True,
+    )
     page = "report" if evaluation.name == "noisy_student" else f"reports/{evaluation.name}"
     console.print(f"report: {page}/index.html    runs compared: make mlflow    pseudo-labels: make browse", style="dim")
