@@ -100,20 +100,6 @@ def test_every_view_shows_what_its_filter_over_the_tables_selects(build: Any, po
         assert any(part in view.name for view in views)
 
 
-def test_a_label_that_flips_back_has_a_view() -> None:
-    params = {
-        "supervised": {"t": {}},
-        "rounds": {f"s{n}": {"teacher": f"s{n - 1}" if n > 1 else "t"} for n in (1, 2, 3)},
-    }
-    from selftrain.inspection.rounds import Shown
-
-    runs = [Shown("t", Path("p"), None, None)]
-    runs += [Shown(name, Path("p"), entry["teacher"], Path("s")) for name, entry in params["rounds"].items()]
-    (view,) = [view for view in all_views(runs) if "flipped back" in view.name]
-    rows = pl.DataFrame({"s1_pseudo": [1, 1, 1], "s2_pseudo": [2, 1, 2], "s3_pseudo": [1, 1, 3]})
-    assert rows.filter(view.rows()).rows() == [(1, 2, 1)]
-
-
 @pytest.mark.slow
 def test_samples_carry_opinions_decisions_truth_and_history(build: Any, pool: Pool, digits_rounds: Path) -> None:
     dataset = build()

@@ -29,7 +29,7 @@ def build_dataset(config: BrowseConfig, pool: Pool, media: Path, corrections: Pa
     dataset = fo.load_dataset(config.dataset) if fo.dataset_exists(config.dataset) else fo.Dataset(config.dataset)
     dataset.persistent = True
     classes = read_json(pool.corpus / "classes.json", "dvc repro ingest")
-    views = all_views(pool.runs)
+    views = all_views(pool.runs, truth_known=fields.truth_is_known(pool.corpus))
     sampled = sample_views(pool, views, config.images_per_view)
     wanted = set().union(*(keys for keys, _ in sampled.values()))
     if corrections.exists():

@@ -114,6 +114,13 @@ def write_truth(dataset: Any, corpus: Path, shown: dict[str, set[int]], classes:
         dataset.set_values("truth", truth, key_field="key")
 
 
+def truth_is_known(corpus: Path) -> bool:
+    """Whether anybody knows the hidden truth of any image."""
+    import pyarrow.parquet as pq
+
+    return bool(pq.read_metadata(corpus / "truth.parquet").num_rows)
+
+
 def repeated(corpus: Path, keys: set[int]) -> set[int]:
     """The images that some images repeat."""
     import polars as pl

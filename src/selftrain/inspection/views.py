@@ -42,13 +42,16 @@ class SavedView:
     """Over FiftyOne's ``ViewField``."""
     order: str | None = None
     """What it is sorted by; unsorted views hold a random sample of their images."""
+    needs_truth: bool = False
+    """Whether it shows nothing where no hidden truth is known."""
 
 
-def all_views(runs: list[Shown]) -> list[SavedView]:
-    """Every view: of each round, of each two runs, and of the pool."""
+def all_views(runs: list[Shown], truth_known: bool = True) -> list[SavedView]:
+    """Every view that can show something: of each round, of each two runs, and of the pool."""
     by_name = {run.name: run for run in runs}
     rounds = [run for run in runs if run.selection is not None]
-    views = [view for run in rounds for view in round_views(run, _before(run, by_name))]
+    of_rounds = [view for run in rounds for view in round_views(run, _before(run, by_name))]
+    views = [view for view in of_rounds if truth_known or not view.needs_truth]
     return [*views, *(_disagree(a, b) for a, b in combinations(runs, 2)), *pool_views()]
 
 
@@ -112,12 +115,14 @@ def round_views(run: Shown, before: list[Shown]) -> list[SavedView]:
                 & field("truth.label").exists()
                 & (field("truth.label") != field(f"{teacher}.label"))
             ),
+            needs_truth=True,
         ),
         SavedView(
             f"{name}: out-of-domain kept by mistake",
             "trained on, though hidden truth says that it shows none of the classes",
             lambda: pl.col(decision).is_in(TRAINED_ON) & (pl.col("truth") == NO_CLASS),
             lambda field: field(decision).is_in(list(TRAINED_ON)) & (field("truth.label") == NO_CLASS_NAME),
+            needs_truth=True,
         ),
     ]
     if before:
