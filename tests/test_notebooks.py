@@ -61,7 +61,7 @@ def test_the_tour_shows_its_pictures(project: Project, monkeypatch: pytest.Monke
         "teacher: ",
         "→ student1",
         "suspected out of domain",
-        "low_confidence",
+        "over_quota",
     ):
         assert word in text
 
