@@ -183,3 +183,27 @@ def test_nothing_is_left_to_be_filled_in(page: str) -> None:
     assert not re.findall(
         r"\b(?:TODO|TBD|FIXME|TABLE|REVIEW|GAIN|SCALE|REPORT|CIFAR)$", (ROOT / page).read_text(), re.MULTILINE
     )
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
+)
+def test_commands_that_pages_name_are_there(page: str) -> None:
+    import typer
+
+    from selftrain import cli, cli_results  # noqa: F401, it adds its commands
+
+    commands = typer.main.get_command(cli.app)
+    text = (ROOT / page).read_text()
+    for line in re.findall(r"(?:`|^    |^)(selftrain [^`|#\n]+)", text, re.MULTILINE):
+        words = line.split()[1:]
+        command = commands.commands.get(words[0])
+        assert command is not None, line
+        if hasattr(command, "commands") and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
+            command = command.commands.get(words[1])
+            assert command is not None, line
+        known = {option for parameter in command.params for option in parameter.opts} | {"--debug", "--help"}
+        assert {word for word in words if word.startswith("--")} <= known, line
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^    )make ([a-z]+)", text, re.MULTILINE))
+    assert named <= targets, named - targets
