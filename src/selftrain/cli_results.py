@@ -16,6 +16,11 @@ def corpus_of(pipeline: str | None) -> Path:
     return own if own.is_dir() else CORPUS
 
 
+def params_of(pipeline: str | None) -> Path:
+    """A pipeline's parameters; None is the main job."""
+    return Path("pipelines") / pipeline / PARAMS if pipeline else PARAMS
+
+
 def corrections_of(pipeline: str | None) -> Path:
     """The corrections of a pipeline's corpus."""
     own = Path("pipelines") / (pipeline or "") / CORRECTIONS
@@ -172,7 +177,7 @@ def browse(
     from selftrain.config import load_params
     from selftrain.inspection.app import browse as run_browse
 
-    path = params or (Path("pipelines") / pipeline / PARAMS if pipeline else PARAMS)
+    path = params or params_of(pipeline)
     corpus = corpus or corpus_of(pipeline)
     run_browse(load_params(path), str(path), corpus, pipeline, corrections_of(pipeline), port, build_only)
 
@@ -232,7 +237,7 @@ def _dataset_of(pipeline: str | None) -> Any:
     from selftrain.config import load_params
     from selftrain.inspection.app import open_dataset
 
-    path = Path("pipelines") / pipeline / PARAMS if pipeline else PARAMS
+    path = params_of(pipeline)
     return open_dataset(load_params(path), str(path))
 
 

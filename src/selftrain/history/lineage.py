@@ -110,7 +110,7 @@ def _selection(about: dict[str, Any]) -> Link:
         return Link("selection", str(path), expected, "missing", "the selection is not there; `dvc checkout` brings it")
     found = parts_digest(path)
     trouble = "" if found == expected else f"another selection lies there now, {found[:12]}"
-    link = Link("selection", str(path), expected, "changed" if trouble else "found", trouble)
+    link = _held("selection", path, expected, trouble)
     corrections = read_json(path / "summary.json", "dvc repro").get("corrections")
     if corrections:
         link.made_from.append(_corrections(Path(corrections["path"]), corrections["digest"]))
@@ -122,7 +122,7 @@ def _corrections(path: Path, expected: str) -> Link:
         return Link("corrections", str(path), expected, "missing", "the file is not there; `git checkout` brings it")
     found = file_digest(path)
     trouble = "" if found == expected else f"the corrections are others now, {found[:12]}"
-    return Link("corrections", str(path), expected, "changed" if trouble else "found", trouble)
+    return _held("corrections", path, expected, trouble)
 
 
 def _predictions(about: dict[str, Any]) -> Link:
@@ -134,7 +134,12 @@ def _predictions(about: dict[str, Any]) -> Link:
     others = weights_of(path) - {about.get("teacher_weights", "")}
     if others:
         trouble = f"made by another model than the teacher, {min(others)[:12]}"
-    return Link("predictions", str(path), expected, "changed" if trouble else "found", trouble)
+    return _held("predictions", path, expected, trouble)
+
+
+def _held(kind: str, path: Path, expected: str, trouble: str) -> Link:
+    """What is there, held against what was recorded of it: changed if there is trouble, or else found."""
+    return Link(kind, str(path), expected, "changed" if trouble else "found", trouble)
 
 
 def _split(name: str, path: str, expected: str, deep: bool, seen: dict[str, list[Link]]) -> Link:
@@ -146,13 +151,11 @@ def _split(name: str, path: str, expected: str, deep: bool, seen: dict[str, list
     if not (folder / "manifest").is_dir():
         link = Link(name, path, expected, "missing", "the split is not there; `dvc checkout` brings it")
     elif (found := manifest_digest(folder)) != expected:
-        link = Link(name, path, expected, "changed", f"the split has other images or labels now, {found[:12]}")
+        link = _held(name, folder, expected, f"the split has other images or labels now, {found[:12]}")
     else:
         troubles = shard_troubles(folder, deep)
         more = f" and {len(troubles) - 1} more" if len(troubles) > 1 else ""
-        link = Link(
-            name, path, expected, "changed" if troubles else "found", troubles[0] + more if troubles else "",
-        )  # fmt: skip
+        link = _held(name, folder, expected, troubles[0] + more if troubles else "")
     seen.setdefault(path, []).append(link)
     return link
 

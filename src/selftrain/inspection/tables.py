@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selftrain.corpus.keys import part_name, shard_of
+from selftrain.corpus.keys import part_name, shard_of, shard_of_part
 from selftrain.counters import mix
 from selftrain.inspection.rounds import Shown
 from selftrain.inspection.views import SavedView
@@ -52,7 +52,7 @@ def iter_pool(pool: Pool, shards: set[int] | None = None) -> "Iterator[pl.DataFr
     lists = {f"{run.name}_review": _ranks(pool.review, run.name) for run in pool.runs if run.selection is not None}
     lists["out_of_domain"] = _ranks(pool.review, "out_of_domain")
     for part in prediction_parts(pool.runs[0].predictions):
-        if shards is not None and int(part.stem.removeprefix("part-")) not in shards:
+        if shards is not None and shard_of_part(part.name) not in shards:
             continue
         table: pl.DataFrame | None = None
         for run in pool.runs:

@@ -28,6 +28,7 @@ def write_card(
     environment.filters["percent"] = lambda share: "not known" if isnan(share) else f"{share:.1%}"
     environment.filters["thousands"] = lambda number: f"{number:,}"
     measured = _robustness(best, robustness)
+    data = read_json(corpus / "summary.json", "dvc repro ingest")
     card = environment.get_template("card.md").render(
         front_matter=_front_matter(pipeline, best),
         pipeline=pipeline,
@@ -37,9 +38,9 @@ def write_card(
         chain=_chain(best, runs),
         runs=runs,
         classes=best.about["classes"],
-        data=read_json(corpus / "summary.json", "dvc repro ingest"),
+        data=data,
         robustness=measured,
-        limits=_limits(best, runs, read_json(corpus / "summary.json", "dvc repro ingest"), measured),
+        limits=_limits(best, runs, data, measured),
     )
     path.write_text(card, encoding="utf-8")
 

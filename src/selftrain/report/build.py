@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain.corpus.keys import SPLITS
 from selftrain.errors import UserError
 from selftrain.files import read_json, write_json
 from selftrain.history.compare import compare
@@ -88,7 +87,6 @@ def _page(
     context: dict[str, Any] = {
         "title": sources.evaluation.name.replace("_", " ").capitalize(),
         "classes": classes,
-        "splits": SPLITS,
         "corpus": read_json(sources.corpus / "summary.json", "dvc repro ingest"),
         "runs": runs,
         "rounds": rounds,

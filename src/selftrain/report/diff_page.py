@@ -2,17 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from selftrain.corpus.decode import decode
-from selftrain.corpus.lookup import find_rows, read_rows
 from selftrain.history.compare import CHANGE_WORDS, Compared, told
 from selftrain.history.diff import SHOWN
 from selftrain.report.page import render
-from selftrain.report.pictures import Grid, Picture, data_url
-
-if TYPE_CHECKING:
-    import polars as pl
+from selftrain.report.pictures import Grid, Picture, data_urls
 
 
 @dataclass(frozen=True)
@@ -27,17 +22,11 @@ class DiffSection:
         """(change, images, what it means)."""
         return [(change, self.compared.diff.counts[change], CHANGE_WORDS[change]) for change in SHOWN]
 
-    @property
-    def by_class(self) -> "pl.DataFrame":
-        """The classes that changed at all."""
-        return self.compared.diff.by_class
-
 
 def diff_section(compared: Compared, unlabeled: Path) -> DiffSection:
     """Bring the pictures of a comparison's examples."""
     examples = compared.diff.examples
-    shown = find_rows(unlabeled, examples["key"].to_list())
-    images = {key: data_url(decode(data)) for key, data in read_rows(unlabeled, shown)}
+    images = data_urls(unlabeled, examples["key"])
     grids = []
     for change in SHOWN:
         rows = [row for row in examples.iter_rows(named=True) if row["change"] == change and row["key"] in images]

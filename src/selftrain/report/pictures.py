@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,8 +52,7 @@ class Grid:
 
 def picture_grids(examples: "pl.DataFrame", unlabeled: Path, classes: list[str]) -> list[Grid]:
     """The grids of a run's ``examples.parquet``."""
-    shown = find_rows(unlabeled, examples["key"].to_list())
-    images = {key: data_url(decode(data)) for key, data in read_rows(unlabeled, shown)}
+    images = data_urls(unlabeled, examples["key"])
     grids = []
     for name, caption in CAPTIONS.items():
         rows = examples.filter(examples["group"] == name).iter_rows(named=True)
@@ -60,6 +60,11 @@ def picture_grids(examples: "pl.DataFrame", unlabeled: Path, classes: list[str])
         if pictures:
             grids.append(Grid(name, caption, pictures))
     return grids
+
+
+def data_urls(unlabeled: Path, keys: Iterable[int]) -> dict[int, str]:
+    """Images of the unlabeled split by key, as data URLs; those that the corpus no longer has are left out."""
+    return {key: data_url(decode(data)) for key, data in read_rows(unlabeled, find_rows(unlabeled, keys))}
 
 
 def data_url(image: Image.Image) -> str:

@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain.corpus.decode import decode
-from selftrain.corpus.lookup import find_rows, read_rows
 from selftrain.evaluation.review import FIRST
 from selftrain.files import read_json
-from selftrain.report.pictures import Grid, Picture, data_url
+from selftrain.report.pictures import Grid, Picture, data_urls
 
 SHARES = [f"first_{share:.0%}" for share in FIRST]
 
@@ -44,7 +42,7 @@ def review_section(review: Path, rounds: list[str], unlabeled: Path, classes: li
         ("out_of_domain", "suspected out of domain", "the runs without pseudo-labels know least of these"),
     ):
         rows = pl.read_parquet(review / f"{name}.parquet", glob=False).head(count)
-        images = {key: data_url(decode(data)) for key, data in read_rows(unlabeled, find_rows(unlabeled, rows["key"]))}
+        images = data_urls(unlabeled, rows["key"])
         pictures = [_picture(row, images[row["key"]], classes) for row in rows.iter_rows(named=True)]
         if pictures:
             grids.append(Grid(title, caption, pictures))
