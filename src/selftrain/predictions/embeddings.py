@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from selftrain.corpus.keys import part_name, shard_of
 from selftrain.files import atomic_path
-from selftrain.predictions.table import MADE_FROM
+from selftrain.predictions.table import MADE_FROM, pack_rows, unpack_rows
 
 FOLDER = "embeddings"
 
@@ -30,11 +30,7 @@ class Embeddings:
 
 def write_embeddings(folder: Path, shard: int, embeddings: Embeddings, made_from: str) -> None:
     """Write one part, whole or not at all."""
-    rows, width = embeddings.vectors.shape
-    assert embeddings.vectors.dtype == np.float16
-    buffer = pa.py_buffer(np.ascontiguousarray(embeddings.vectors))
-    packed = pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * width), rows, [None, buffer])
-    table = pa.table({"key": pa.array(embeddings.keys, pa.int64()), "embedding": packed})
+    table = pa.table({"key": pa.array(embeddings.keys, pa.int64()), "embedding": pack_rows(embeddings.vectors)})
     with atomic_path(folder / part_name(shard)) as temporary:
         pq.write_table(table.replace_schema_metadata({MADE_FROM: made_from.encode()}), temporary, compression="zstd")
 
@@ -50,8 +46,6 @@ def read_embeddings(folder: Path, keys: set[int]) -> Embeddings:
         table = pq.read_table(path).combine_chunks()
         own = table.column("key").to_numpy()
         rows = np.isin(own, wanted)
-        width = table.column("embedding").type.byte_width // 2
-        flat = np.concatenate([np.frombuffer(c.buffers()[1], np.float16) for c in table.column("embedding").chunks])
         found_keys.append(own[rows])
-        found.append(flat[: len(own) * width].reshape(-1, width)[rows])
+        found.append(unpack_rows(table.column("embedding"))[rows])
     return Embeddings(np.concatenate(found_keys), np.concatenate(found) if found else np.empty((0, 0), np.float16))

@@ -39,15 +39,12 @@ def write_part(folder: Path, shard: int, part: PredictionPart, classes: list[str
     """Write one part, whole or not at all. ``made_from`` names the model and the images it was made from."""
     num_classes = part.log_probs.shape[1]
     assert len(classes) == num_classes and part.log_probs.dtype == np.float16
-    packed = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(2 * num_classes), len(part.keys), [None, pa.py_buffer(np.ascontiguousarray(part.log_probs))]
-    )
     table = pa.table(
         {
             "key": pa.array(part.keys, pa.int64()),
             "label": pa.array(part.labels, pa.int32()),
             "confidence": pa.array(part.confidences, pa.float32()),
-            "log_probs": packed,
+            "log_probs": pack_rows(part.log_probs),
         }
     ).replace_schema_metadata({MADE_FROM: made_from.encode(), EMBEDDED_CLASSES: json.dumps(classes).encode()})
     with atomic_path(folder / part_name(shard)) as temporary:
@@ -84,16 +81,27 @@ def prediction_parts(folder: Path) -> list[Path]:
 def read_part(path: Path) -> PredictionPart:
     """Read one part."""
     table = pq.read_table(path).combine_chunks()
-    packed = table.column("log_probs")
-    num_classes = packed.type.byte_width // 2
-    rows = [np.frombuffer(chunk.buffers()[1], np.float16) for chunk in packed.chunks]
-    flat = np.concatenate([np.empty(0, np.float16), *rows])[: table.num_rows * num_classes]
     return PredictionPart(
         keys=table.column("key").to_numpy(),
         labels=table.column("label").to_numpy(),
         confidences=table.column("confidence").to_numpy(),
-        log_probs=flat.reshape(table.num_rows, num_classes),
+        log_probs=unpack_rows(table.column("log_probs")),
     )
+
+
+def pack_rows(rows: NDArray[np.float16]) -> pa.Array:
+    """(N, D) numbers as a column of N fixed-size binaries."""
+    assert rows.dtype == np.float16
+    buffer = pa.py_buffer(np.ascontiguousarray(rows))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * rows.shape[1]), len(rows), [None, buffer])
+
+
+def unpack_rows(column: pa.ChunkedArray) -> NDArray[np.float16]:
+    """The inverse of ``pack_rows``, of a column whose chunks were combined: (N, D)."""
+    width = column.type.byte_width // 2
+    rows = [np.frombuffer(chunk.buffers()[1], np.float16) for chunk in column.chunks]
+    flat = np.concatenate([np.empty(0, np.float16), *rows])[: len(column) * width]
+    return flat.reshape(len(column), width)
 
 
 def iter_predictions(folder: Path) -> Iterator[tuple[int, PredictionPart]]:
