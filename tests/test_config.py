@@ -128,3 +128,55 @@ def test_a_source_is_paths_or_a_cut() -> None:
 def test_unknown_keys_may_be_any_text(key: str) -> None:
     with pytest.raises(UserError, match=f"train.{key}: unknown parameter"):
         parse_section(TRAIN | {key: 1}, TrainConfig, "train")
+
+
+def test_other_networks_are_the_student_with_changes() -> None:
+    params = {"train": TRAIN, "supervised": {"r": {"train": {"networks": {"teacher": {"learning_rate": 0.5}}}}}}
+    config = train_config(params, "r", "p")
+    assert config.of_network("student") is config
+    teacher = config.of_network("teacher")
+    assert (teacher.learning_rate, teacher.model, teacher.noise) == (0.5, config.model, config.noise)
+    config = config.model_copy(update={"networks": {"teacher": {"noise": {"dropout": 0.4}}}})
+    assert config.of_network("teacher").noise == config.noise.model_copy(update={"dropout": 0.4})
+
+
+@pytest.mark.parametrize(
+    ("networks", "message"),
+    [
+        (
+            {"teacher": {"learning_rat": 1}},
+            "networks.teacher.learning_rat: not a network's own; did you mean 'learning",
+        ),
+        ({"teacher": {"batch_size": 4}}, "networks.teacher.batch_size: not a network's own"),
+        ({"teacher": {"learning_rate": -1}}, r"networks.teacher.learning_rate: .*greater than 0"),
+    ],
+)
+def test_mistakes_in_other_networks_are_named(networks: dict[str, dict[str, object]], message: str) -> None:
+    params = {"train": TRAIN, "supervised": {"r": {"train": {"networks": networks}}}}
+    with pytest.raises(UserError, match=message):
+        train_config(params, "r", "p")
+
+
+def test_later_phases_by_other_algorithms_have_the_student_alone() -> None:
+    config = TrainConfig.model_validate(
+        TRAIN
+        | {
+            "algorithm": {"name": "meta_pseudo_labels"},
+            "networks": {"teacher": {"learning_rate": 0.5}},
+            "pool": "labeled",
+            "then": {"finetune": {"algorithm": {"name": "supervised"}, "steps": 2}, "on": {"steps": 3}},
+        }
+    )
+    finetune, on = list(phases(config).values())[1:]
+    assert (finetune.networks, finetune.pool) == ({}, "selection")
+    assert (on.networks, on.pool) == (config.networks, "labeled")
+
+
+def test_the_last_result_knows_no_patience() -> None:
+    with pytest.raises(ValueError, match="patience"):
+        TrainConfig.model_validate(TRAIN | {"result": "last", "patience": 3})
+
+
+def test_a_source_has_one_augmentation() -> None:
+    with pytest.raises(ValueError, match="exclude each other"):
+        TrainConfig.model_validate(TRAIN | {"noise": {"on_labeled": ["augmentation", "weak_augmentation"]}})

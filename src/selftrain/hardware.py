@@ -1,6 +1,7 @@
 """The section of params.yaml about the machine, and what ``auto`` means on this one."""
 
 import os
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -69,6 +70,18 @@ def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 
     torch.set_num_threads(int(threads))
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
     return Hardware(device, bf16, int(workers), int(threads))
+
+
+def peak_memory(device: "torch.device") -> int:
+    """The most memory that this process held so far, in bytes: on its GPU, or resident without one."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def processes(config: HardwareConfig) -> int:

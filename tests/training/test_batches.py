@@ -8,7 +8,7 @@ import torch
 from selftrain.algorithms.algorithm import Batch
 from selftrain.training.batches import Share, TrainingBatches
 from selftrain.training.loading import load_index
-from selftrain.training.pseudo_labels import PseudoLabels
+from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
 from selftrain.training.workers import in_order
 
 VIEWS = {"labeled": ("image", "label"), "unlabeled": ("image", "image_weak", "log_probs")}
@@ -18,7 +18,7 @@ def batches(corpus: Path, config: Any, share: Share | None = None, seed: int = 0
     index = load_index(corpus / "unlabeled")
     log_probs = np.arange(len(index) * 3, dtype=np.float16).reshape(-1, 3)
     epoch = np.repeat(np.arange(len(index), dtype=np.int32), np.arange(len(index)) % 3)
-    pseudo_labels = PseudoLabels(index, log_probs, epoch)
+    pseudo_labels = PseudoLabels(index, log_probs, np.full(len(index), -1, np.int32), epoch)
     return TrainingBatches(config, VIEWS, seed, share or Share(), load_index(corpus / "labeled"), pseudo_labels)
 
 
@@ -88,3 +88,44 @@ def test_augmentation_can_be_off_for_one_source(photo_corpus: Path, tiny: Any, q
         expected = plain if source == quiet else noisy
         assert torch.equal(found[source]["image"], expected[source]["image"])
         assert not torch.equal(noisy[source]["image"], plain[source]["image"])
+
+
+@pytest.mark.parametrize("source", ["labeled", "unlabeled"])
+def test_weak_augmentation_is_the_weak_view(photo_corpus: Path, tiny: Any, source: str) -> None:
+    noise = {"randaugment_magnitude": 20, "randaugment_ops": 4, f"on_{source}": ["weak_augmentation"]}
+    views = {"labeled": ("image", "image_weak"), "unlabeled": ("image", "image_weak")}
+    made = batches(photo_corpus, tiny(unlabeled_ratio=2, noise=noise))
+    made.views = views
+    for name, batch in made[1].items():
+        assert torch.equal(batch["image"], batch["image_weak"]) == (name == source)
+
+
+def test_lots_are_even_and_of_their_place_in_the_stream(photo_corpus: Path, tiny: Any) -> None:
+    made = batches(photo_corpus, tiny(unlabeled_ratio=2))
+    made.views = {"labeled": ("lot",), "unlabeled": ("lot",)}
+    lots = torch.cat([made[step]["unlabeled"]["lot"] for step in range(100)])
+    assert len(lots.unique()) == 1600
+    assert torch.histc(lots, 4, 0, 1).div(1600).sub(0.25).abs().max() < 0.04
+    assert not set(lots.tolist()) & set(made[0]["labeled"]["lot"].tolist())
+    parts = [batches(photo_corpus, tiny(unlabeled_ratio=2), Share(rank, 2)) for rank in (0, 1)]
+    for part in parts:
+        part.views = made.views
+    assert torch.equal(torch.cat([part[3]["unlabeled"]["lot"] for part in parts]), made[3]["unlabeled"]["lot"])
+
+
+def test_unlabeled_images_have_no_label_but_a_persons(photo_corpus: Path, tiny: Any) -> None:
+    made = batches(photo_corpus, tiny(unlabeled_ratio=2))
+    assert made.pseudo_labels is not None
+    made.pseudo_labels.known[:] = np.arange(30) % 5 - 1
+    made.views = {"unlabeled": ("log_probs", "label")}
+    found = made[0]["unlabeled"]
+    assert torch.equal(found["label"], (found["log_probs"][:, 0] / 3).long() % 5 - 1)
+
+
+def test_labeled_images_as_a_pool_hide_their_labels(photo_corpus: Path) -> None:
+    index = load_index(photo_corpus / "labeled")
+    pool = labeled_as_pool(index, 3)
+    assert np.array_equal(pool.log_probs.argmax(axis=1), index.labels)
+    assert np.array_equal(np.exp(pool.log_probs.astype(float)).sum(axis=1), np.ones(12))
+    assert set(pool.known) == {-1}
+    assert pool.epoch.tolist() == list(range(12))

@@ -83,3 +83,20 @@ def test_transformers_of_a_fixed_size_are_made_for_the_size_that_is_asked(tmp_pa
     loaded, _ = load_model(tmp_path)
     images = torch.randn(2, 3, 48, 48)
     torch.testing.assert_close(loaded(images), model.eval()(images))
+
+
+def test_wide_resnet_is_the_papers_and_goes_through_a_model_folder(tmp_path: Path) -> None:
+    model = create_model("wide_resnet28_2", 10, 32)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 1_467_610
+    images = torch.randn(2, 3, 32, 32)
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert len([module for module in convolutions if module.kernel_size == (3, 3)]) == 1 + 3 * 4 * 2
+    features = model.eval().forward_features(images)
+    assert features.shape == (2, 128, 8, 8)
+    assert torch.equal(model.forward_head(features), model(images))
+    assert model.forward_head(features, pre_logits=True).shape == (2, 128)
+    export_model(model, tmp_path, classes=list("abcdefghij"), image_size=32, crop_fraction=1.0)
+    loaded, _ = load_model(tmp_path)
+    assert torch.allclose(loaded(images), model(images))
+    with pytest.raises(UserError, match="stochastic_depth"):
+        create_model("wide_resnet28_2", 10, 32, stochastic_depth=0.1)

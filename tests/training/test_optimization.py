@@ -15,7 +15,8 @@ def rates(total: int, steps_per_epoch: float = 10, **changes: object) -> list[fl
     descent = Descent(network, config, total, steps_per_epoch)
     found = []
     for step in range(total):
-        descent.minimize(network(torch.ones(1, 2)).sum(), step)
+        descent.set_learning_rate(step)
+        descent.minimize(network(torch.ones(1, 2)).sum())
         found.append(descent.learning_rate)
     return found
 
@@ -37,7 +38,7 @@ def test_the_rate_is_a_function_of_the_step_alone() -> None:
     config = TrainConfig.model_validate(TINY)
     network = torch.nn.Linear(2, 1)
     late = Descent(network, config, 50, 10)
-    late.minimize(network(torch.ones(1, 2)).sum(), 37)
+    late.set_learning_rate(37)
     assert late.learning_rate == pytest.approx(rates(50, learning_rate=TINY["learning_rate"])[37])
 
 
@@ -45,7 +46,7 @@ def test_gradients_are_clipped() -> None:
     config = TrainConfig.model_validate(TINY | {"optimizer": "sgd", "clip_grad": 0.5, "warmup": 0, "weight_decay": 0})
     network = torch.nn.Linear(2, 1, bias=False)
     before = network.weight.detach().clone()
-    Descent(network, config, 10, 10).minimize(1000 * network(torch.ones(1, 2)).sum(), 0)
+    Descent(network, config, 10, 10).minimize(1000 * network(torch.ones(1, 2)).sum())
     # The first step of SGD with momentum is the rate times the clipped gradient; Nesterov adds 0.9 of it again.
     assert (network.weight - before).norm().item() == pytest.approx(0.5 * 1.9 * TINY["learning_rate"], rel=1e-4)
 

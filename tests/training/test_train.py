@@ -69,10 +69,27 @@ def mlflow_rows(folder: Path, query: str) -> list[Any]:
         return connection.execute(query).fetchall()
 
 
+# The teacher learns, and h with its moving average has to come back from a checkpoint.
+TEACHING: dict[str, dict[str, Any]] = {
+    "meta_pseudo_labels": {"student_wait_steps": 3, "unlabeled_ramp_steps": 20},
+    "reduced_meta_pseudo_labels": {"feedback": "dot_product", "feedback_factor": 100, "hidden": 16},
+}
+
+
+def of_algorithm(name: str) -> dict[str, Any]:
+    """Parameters of a training by an algorithm; the student's learning rate is not its teacher's."""
+    if name not in TEACHING:
+        return {}
+    return {"algorithm": {"name": name} | TEACHING[name], "networks": {"teacher": {"learning_rate": 0.002}}}
+
+
 @pytest.mark.slow
-def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(digits_corpus: Path, tmp_path: Path) -> None:
-    write_project(tmp_path / "whole", digits_corpus)
-    write_project(tmp_path / "killed", digits_corpus)
+@pytest.mark.parametrize("algorithm", ["noisy_student", *TEACHING])
+def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
+    digits_corpus: Path, tmp_path: Path, algorithm: str
+) -> None:
+    write_project(tmp_path / "whole", digits_corpus, **of_algorithm(algorithm))
+    write_project(tmp_path / "killed", digits_corpus, **of_algorithm(algorithm))
     whole = selftrain(tmp_path / "whole", *TRAIN_STUDENT)
     assert whole.returncode == 0, whole.stderr
 
@@ -99,7 +116,12 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(digits_co
     assert mlflow_rows(tmp_path / "killed", "select status, name from runs") == [("FINISHED", "student")]
     points = mlflow_rows(tmp_path / "killed", "select step from metrics where key = 'loss' order by step")
     assert points == [(step,) for step in range(10, 61, 10)], "every point once"
+    if algorithm == "meta_pseudo_labels":
+        query = "select distinct key from metrics where key like '%teacher%' or key like '%feedback%'"
+        curves = {key for (key,) in mlflow_rows(tmp_path / "killed", query)}
+        assert {"teacher_validation_accuracy", "teacher_learning_rate", "teacher_labeled_loss", "feedback"} <= curves
     run = json.loads((tmp_path / "killed" / "models" / "student" / "run.json").read_text())
+    assert run["peak_memory_mib"] > 50
     assert mlflow_rows(tmp_path / "killed", "select run_uuid from runs") == [(run["mlflow_run_id"],)]
 
 
@@ -108,7 +130,8 @@ def newest_step(checkpoints: Path) -> int:
 
 
 @pytest.mark.slow
-def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["noisy_student", *TEACHING])
+def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorithm: str) -> None:
     # A network without BatchNorm, whose statistics are each process's own, and without random noise in the network.
     changes = {
         "model": "test_vit",
@@ -120,7 +143,7 @@ def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path) -> None
     }
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        write_project(folder, digits_corpus, **changes)
+        write_project(folder, digits_corpus, **changes, **of_algorithm(algorithm))
         params = yaml.safe_load((folder / "params.yaml").read_text())
         params["hardware"] |= {"processes": processes, "device": "cpu"}
         write_params(folder, params)

@@ -59,6 +59,22 @@ def test_without_noise_every_view_is_the_clean_image() -> None:
     assert len(set(views)) == 1
 
 
+def test_shifts_move_by_up_to_their_share_and_mirror_the_edge() -> None:
+    image = gradient(32, 32)
+    found = {
+        tuple(np.asarray(transforms.random_shift(image, 0.125, random.Random(seed)))[16, 16]) for seed in range(999)
+    }
+    pixels = np.asarray(image)
+    assert found == {tuple(pixels[16 + down, 16 + across]) for down in range(-4, 5) for across in range(-4, 5)}
+    whole = np.pad(pixels, ((4, 4), (4, 4), (0, 0)), mode="symmetric")
+    whole[3::-1], whole[-4:] = whole[5:9], whole[-6:-10:-1]
+    whole[:, 3::-1], whole[:, -4:] = whole[:, 5:9], whole[:, -6:-10:-1]
+    windows = {whole[top : top + 32, left : left + 32].tobytes() for top in range(9) for left in range(9)}
+    assert {
+        np.asarray(transforms.random_shift(image, 0.125, random.Random(seed))).tobytes() for seed in range(99)
+    } <= windows
+
+
 def test_flips_come_as_often_as_asked() -> None:
     clean = view(gradient(32, 32), "image_clean", 32, 1.0, NoiseConfig(), 0)
     noise = NoiseConfig(flip=0.25, randaugment_ops=0)

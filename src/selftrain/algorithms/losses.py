@@ -19,13 +19,18 @@ class PseudoLabelConfig(Section):
     """Of soft pseudo-labels; Noisy Student's is 1."""
 
 
+def full_precision(logits: Tensor) -> Tensor:
+    """Half precision as float32, in which losses are taken; float32 and float64 as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def soft_cross_entropy(logits: Tensor, target_probs: Tensor) -> Tensor:
     """Cross-entropy of each image against a distribution, in nats: −Σ_c p_c log softmax(logits)_c.
 
     (B, C) logits and (B, C) probabilities → (B,). Its gradient is that of KL(target ‖ student): the two
     differ by the target's entropy, a constant.
     """
-    return -(target_probs * logits.float().log_softmax(dim=1)).sum(dim=1)
+    return -(target_probs * full_precision(logits).log_softmax(dim=1)).sum(dim=1)
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
@@ -35,7 +40,7 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
 
 def with_temperature(log_probs: Tensor, temperature: float) -> Tensor:
     """The distribution of log-probabilities (B, C) at another temperature, as probabilities (B, C)."""
-    return torch.softmax(log_probs.float() / temperature, dim=1)
+    return torch.softmax(full_precision(log_probs) / temperature, dim=1)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -48,3 +53,40 @@ def pseudo_label_targets(log_probs: Tensor, labels: str, temperature: float) -> 
     if labels == "hard":
         return one_hot(log_probs.argmax(dim=1), log_probs.shape[1])
     return with_temperature(log_probs, temperature)
+
+
+def confident_labels(logits: Tensor, threshold: float, known: Tensor) -> tuple[Tensor, Tensor]:
+    """A network's own labels of unlabeled images, and which of them count.
+
+    ``logits`` (B, C); ``known`` (B,) holds the class of images that a person labeled and -1 elsewhere. Returns labels
+    (B,) and a mask (B,), true where the likeliest class has a probability of at least ``threshold`` (0–1), or is known.
+    """
+    confidence, labels = full_precision(logits.detach()).softmax(dim=1).max(dim=1)
+    is_known = known >= 0
+    return torch.where(is_known, known, labels), (confidence >= threshold) | is_known
+
+
+def masked_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of the images that ``mask`` (B,) has, over the number of all; (B, C), (B,), (B,) → scalar."""
+    return (functional.cross_entropy(full_precision(logits), labels, reduction="none") * mask).mean()
+
+
+def consistency_loss(
+    weak_logits: Tensor, strong_logits: Tensor, known: Tensor, temperature: float, threshold: float
+) -> tuple[Tensor, Tensor]:
+    """UDA's loss (Xie et al. 2020, arXiv 1904.12848, Section 2.2 and 3): the strongly noised view has to be seen as the
+    weakly noised one is, which gets no gradient.
+
+    Both logits (B, C). The target is the weak view's distribution at ``temperature``; it counts where its likeliest
+    class has a probability of at least ``threshold`` (0–1) before sharpening. ``known`` as in ``confident_labels``:
+    such images have their class as target. Returns the mean over all images, and the share that counted.
+    """
+    labels, mask = confident_labels(weak_logits, threshold, known)
+    sharpened = with_temperature(weak_logits.detach(), temperature)
+    targets = torch.where((known >= 0)[:, None], one_hot(labels, weak_logits.shape[1]), sharpened)
+    return (soft_cross_entropy(strong_logits, targets) * mask).mean(), mask.float().mean()
+
+
+def ramp(step: int, start: int, end: int) -> float:
+    """0 up to ``start``, 1 from ``end`` on, and linear between."""
+    return 1.0 if step >= end else max(0.0, (step - start) / (end - start))

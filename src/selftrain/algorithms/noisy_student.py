@@ -48,7 +48,7 @@ class NoisyStudent(Algorithm):
     Config = NoisyStudentConfig
     views = {"labeled": ("image", "label"), "unlabeled": ("image", "log_probs")}
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """See ``noisy_student_loss``."""
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         logits = self.student_logits(labeled=labeled["image"], unlabeled=unlabeled["image"])

@@ -20,7 +20,7 @@ class Pretraining(Algorithm):
     Config = PseudoLabelConfig
     views = {"unlabeled": ("image", "log_probs")}
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """See the module's docstring."""
         unlabeled = batch["unlabeled"]
         logits = self.student_logits(unlabeled=unlabeled["image"])["unlabeled"]  # (r·B, C)

@@ -43,6 +43,7 @@ CODE = (
     "training/clean_images.py",
     "training/loading.py",
     "training/models.py",
+    "training/wide_resnet.py",
     "training/workers.py",
 )
 """Code that decides what a prediction is."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from selftrain.algorithms.algorithm import Batch
-from selftrain.counters import mixed_int
+from selftrain.counters import mix, mixed_int
 from selftrain.training.config import TrainConfig
 from selftrain.training.loading import ImageIndex, ImageLoader
 from selftrain.training.order import stream
@@ -17,7 +17,7 @@ from selftrain.training.pseudo_labels import PseudoLabels
 from selftrain.training.views import IMAGE_VIEWS, view
 
 # Separate streams of random numbers, so that what one source draws says nothing of the other.
-LABELED, UNLABELED = 1, 2
+LABELED, UNLABELED, LOTS = 1, 2, 5
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Share:
 
 
 class TrainingBatches(Dataset[Batch]):
-    """The batch of each step, for one process: uint8 images (B, S, S, 3), ``label`` (B,), ``log_probs`` (B, C)."""
+    """The batch of each step, for one process: uint8 images (B, S, S, 3); ``label`` (B,), which of unlabeled images is
+    what a person corrected it to, and -1 elsewhere; ``log_probs`` (B, C); ``lot`` (B,), from 0 to 1.
+    """
 
     def __init__(
         self,
@@ -67,8 +69,10 @@ class TrainingBatches(Dataset[Batch]):
         per_step = self.config.batch_size * self.config.unlabeled_ratio
         places, slots = self._rows(step, per_step, len(self.pseudo_labels.epoch), UNLABELED)
         rows = self.pseudo_labels.epoch[slots].astype(np.int64)
-        log_probs = self.pseudo_labels.log_probs[rows]
-        return self._view_batch("unlabeled", self.unlabeled, places, rows, {"log_probs": log_probs})
+        targets: dict[str, NDArray[np.generic]] = {"label": self.pseudo_labels.known[rows].astype(np.int64)}
+        if "log_probs" in self.views["unlabeled"]:
+            targets["log_probs"] = self.pseudo_labels.log_probs[rows]
+        return self._view_batch("unlabeled", self.unlabeled, places, rows, targets)
 
     def _rows(self, step: int, per_step: int, size: int, source: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(places in the source's endless stream, items of its epoch) of this process in a step."""
@@ -90,6 +94,8 @@ class TrainingBatches(Dataset[Batch]):
         seen = {name: self._as_noised(name, source) for name in names}
         images = {name: np.empty((len(rows), size, size, 3), np.uint8) for name in names}
         stream_seed = mixed_int(self.seed, LABELED if source == "labeled" else UNLABELED)
+        lots = mix(stream_seed, LOTS, places) / 2.0**64
+        targets = targets | {"lot": lots.astype(np.float32)}
         for place, row in enumerate(rows):
             decoded = loader.image(int(row))
             # The place in the endless stream is (epoch, position) in one number.
@@ -100,5 +106,8 @@ class TrainingBatches(Dataset[Batch]):
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _as_noised(self, name: str, source: str) -> str:
-        """The view that a source's ``image`` is: the clean one where augmentation is switched off."""
-        return "image_clean" if name == "image" and "augmentation" not in self.config.noise.on(source) else name
+        """The view that a source's ``image`` is, by the noise that it gets."""
+        noises = self.config.noise.on(source)
+        if name != "image" or "augmentation" in noises:
+            return name
+        return "image_weak" if "weak_augmentation" in noises else "image_clean"

@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from selftrain.algorithms.algorithm import find_algorithm
+from selftrain.algorithms.algorithm import Algorithm, find_algorithm
+from selftrain.config import did_you_mean
 from selftrain.errors import UserError
 from selftrain.training.config import MAIN_PHASE, TrainConfig, phases
 from selftrain.training.models import check_model_name
@@ -17,8 +18,9 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
             algorithm, _ = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
-        if "unlabeled" in algorithm.views and not is_round:
-            raise UserError(f"{place}: {phase.algorithm.name} needs pseudo-labels; put the run under `rounds`")
+        check_fit(phase, algorithm, place)
+        if "unlabeled" in algorithm.views and phase.pool == "selection" and not is_round:
+            raise UserError(f"{place}: {phase.algorithm.name} needs unlabeled images; put the run under `rounds`")
         if phase.init == "teacher" and not is_round:
             raise UserError(f"{place}.train.init: there is no teacher to start from; put the run under `rounds`")
         if phase.algorithm.name not in (config.algorithm.name, "supervised"):
@@ -27,7 +29,22 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
                 "its stage depends on no other's code"
             )
         try:
-            check_model_name(phase.model)
-            create_optimizer(nn.Linear(1, 1), phase)
+            for network in ("student", *algorithm.networks):
+                own = phase.of_network(network)
+                check_model_name(own.model)
+                create_optimizer(nn.Linear(1, 1), own)
         except UserError as error:
             raise UserError(f"{place}.{error}") from None
+
+
+def check_fit(phase: TrainConfig, algorithm: type[Algorithm], where: str) -> None:
+    """Raises UserError for parameters of a training that its algorithm has no use for, or lacks."""
+    name = phase.algorithm.name
+    for network in phase.networks:
+        if network not in algorithm.networks:
+            known = (
+                did_you_mean(network, list(algorithm.networks)) if algorithm.networks else "it has the student alone"
+            )
+            raise UserError(f"{where}: train.networks.{network}: {name} has no such network; {known}")
+    if algorithm.needs_average and phase.ema_decay is None:
+        raise UserError(f"{where}: train.ema_decay: {name} learns from the average of its weights; set it, say 0.999")

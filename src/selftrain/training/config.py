@@ -25,7 +25,7 @@ class AlgorithmChoice(BaseModel):
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Noise = Literal["augmentation", "stochastic_depth", "dropout"]
+Noise = Literal["augmentation", "weak_augmentation", "stochastic_depth", "dropout"]
 ALL_NOISE: tuple[Noise, ...] = ("augmentation", "stochastic_depth", "dropout")
 
 
@@ -33,11 +33,14 @@ class NoiseConfig(Section):
     """``train.noise``: what makes the student's work harder than the teacher's."""
 
     on_labeled: tuple[Noise, ...] = ALL_NOISE
-    """Noises that labeled images get, of those below; ``augmentation`` is crop, flip and RandAugment."""
+    """Noises that labeled images get, of those below; ``augmentation`` is crop, shift, flip and RandAugment,
+    ``weak_augmentation`` is these without RandAugment."""
     on_unlabeled: tuple[Noise, ...] = ALL_NOISE
-    """Noises that pseudo-labeled images get: Table 6 of Noisy Student takes them away one by one."""
+    """Noises that unlabeled images get: Table 6 of Noisy Student takes them away one by one."""
     random_crop: tuple[Share, Share] | None = None
     """Range of the area's share that a random resized crop keeps; null: the image as prediction sees it."""
+    shift: float = Field(default=0.0, ge=0, lt=0.5)
+    """Share of the width and height by which the image is moved at most, its edges mirrored."""
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
     randaugment_ops: int = Field(default=2, ge=0)
@@ -51,8 +54,17 @@ class NoiseConfig(Section):
     """Drop probability of the last block, falling linearly to the first."""
 
     def on(self, source: str) -> tuple[Noise, ...]:
-        """The noises of a batch's source, ``labeled`` or ``unlabeled``."""
-        return self.on_labeled if source == "labeled" else self.on_unlabeled
+        """The noises of a batch's source: ``labeled``, ``unlabeled`` with whatever follows; others have none."""
+        if source == "labeled":
+            return self.on_labeled
+        return self.on_unlabeled if source.startswith("unlabeled") else ()
+
+    @model_validator(mode="after")
+    def _one_augmentation(self) -> "NoiseConfig":
+        for names in (self.on_labeled, self.on_unlabeled):
+            if {"augmentation", "weak_augmentation"} <= set(names):
+                raise ValueError("`augmentation` and `weak_augmentation` exclude each other")
+        return self
 
     @model_validator(mode="after")
     def _crop_in_order(self) -> "NoiseConfig":
@@ -78,6 +90,13 @@ class Resplit(Section):
         return self
 
 
+NETWORK_PARAMETERS = (
+    "model", "pretrained", "optimizer", "optimizer_options", "learning_rate", "learning_rate_batch", "weight_decay",
+    "schedule", "decay_rate", "decay_epochs", "warmup", "clip_grad", "frozen", "noise",
+)  # fmt: skip
+"""What a network beside the student may have of its own."""
+
+
 class TrainConfig(Section):
     """``train``: one training. Runs overlay this section with their own ``train``."""
 
@@ -88,6 +107,12 @@ class TrainConfig(Section):
     """Start from the weights that timm has for the model."""
     init: Literal["scratch", "teacher"] = "scratch"
     """``teacher``: start from the teacher's weights; the model must be the teacher's."""
+    networks: dict[str, dict[str, Any]] = {}
+    """What an algorithm's other networks have otherwise than the student, by name: a ``teacher``'s ``learning_rate``,
+    its ``noise: {dropout: …}``; of ``noise`` only what is inside a network is its own."""
+    pool: Literal["selection", "labeled"] = "selection"
+    """What is trained on as unlabeled: the round's selection, or the labeled images, whose labels are then not seen
+    (Meta Pseudo Labels as a regularizer, its Table 9)."""
     resplit: Resplit | None = None
     """Train on a cut of one's own instead of on ``labeled``, validated on the rest of it."""
     image_size: int = Field(ge=8)
@@ -96,7 +121,7 @@ class TrainConfig(Section):
     batch_size: int = Field(ge=1)
     """Labeled images a step, over all processes."""
     unlabeled_ratio: int = Field(default=0, ge=0)
-    """Pseudo-labeled images a step for each labeled one."""
+    """Unlabeled images a step for each labeled one."""
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
     """Instead of ``steps``: passes over the labeled images, or, where none are trained on, over the selected ones."""
@@ -124,7 +149,9 @@ class TrainConfig(Section):
     """Share of the layers, counted from the input, that are not trained; 1 leaves the classifier alone."""
     noise: NoiseConfig = NoiseConfig()
     validate_every: int = Field(default=50, ge=1)
-    """Steps between validations; the best one's weights are the result."""
+    """Steps between validations."""
+    result: Literal["best", "last"] = "best"
+    """Which weights are exported: the best on validation, or the last, as papers without a validation split do."""
     patience: int | None = Field(default=None, ge=1)
     """Validations in a row without a better one after which training stops; null: never."""
     then: dict[str, dict[str, Any]] = {}
@@ -135,9 +162,16 @@ class TrainConfig(Section):
     def _one_length(self) -> "TrainConfig":
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either `steps` or `epochs`")
+        if self.result == "last" and self.patience is not None:
+            raise ValueError("`patience` waits for a best result; with `result: last` there is none")
         if self.schedule_from and self.schedule != "step":
             raise ValueError("`schedule_from` goes on with a `step` schedule; others end with their phase")
         return self
+
+    def of_network(self, name: str) -> "TrainConfig":
+        """This training as one of its networks is trained: ``networks`` laid over it."""
+        changes = self.networks.get(name, {})
+        return TrainConfig.model_validate(merged(self.model_dump(mode="json"), changes)) if changes else self
 
     @property
     def scaled_learning_rate(self) -> float:
@@ -204,7 +238,8 @@ def train_config(params: dict[str, Any], run: str, params_path: str) -> TrainCon
         # A run that says how long it is says it all.
         defaults = without(dict(defaults), "steps", "epochs")
     config = parse_overlaid(defaults, entry.train, TrainConfig, f"{params_path}: train", f"{where}.train")
-    phases(config, f"{where}.train")
+    for phase, each in phases(config, f"{where}.train").items():
+        check_networks(each, f"{where}.train" if phase == MAIN_PHASE else f"{where}.train.then.{phase}")
     return config
 
 
@@ -222,9 +257,19 @@ def phases(config: TrainConfig, where: str = "train") -> dict[str, TrainConfig]:
         for own_alone in ("then", "init", "pretrained", "model", "resplit"):
             if own_alone in changes:
                 raise UserError(f"{place}.{own_alone}: a later phase goes on with the run's; set it on the run itself")
-        base = own if "algorithm" not in changes else without(own, "algorithm", "unlabeled_ratio")
+        base = own if "algorithm" not in changes else without(own, "algorithm", "unlabeled_ratio", "networks", "pool")
         found[name] = parse_section(merged(base, changes), TrainConfig, place)
     return found
+
+
+def check_networks(config: TrainConfig, where: str) -> None:
+    """Raises UserError for what a network cannot have of its own."""
+    for name, changes in config.networks.items():
+        place = f"{where}.networks.{name}"
+        for key in changes:
+            if key not in NETWORK_PARAMETERS:
+                raise UserError(f"{place}.{key}: not a network's own; {did_you_mean(key, list(NETWORK_PARAMETERS))}")
+        parse_section(merged(config.model_dump(mode="json"), changes), TrainConfig, place)
 
 
 def without(values: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.files import TEMPORARY_PREFIX, write_json
+from selftrain.hardware import peak_memory
 from selftrain.training.config import TrainConfig
 from selftrain.training.loop import Loop
 from selftrain.training.models import export_model
@@ -21,6 +22,7 @@ class EndedPhase:
         self.name = name
         self.steps = loop.step
         self.seconds = loop.seconds
+        self.peak_memory = peak_memory(loop.hardware.device)
         self.validation_accuracy = loop.best_score.accuracy
         self.parameters = sum(parameter.numel() for parameter in loop.algorithm.student.parameters())
         self.about = {
@@ -68,6 +70,7 @@ def export(run: Run, results: Path, phases: list[EndedPhase], data: dict[str, st
         "steps": sum(phase.steps for phase in phases),
         "phases": [phase.about for phase in phases],
         "validation_accuracy": phases[-1].validation_accuracy,
+        "peak_memory_mib": round(max(phase.peak_memory for phase in phases) / 2**20),
         "train_seconds": round(sum(phase.seconds for phase in phases), 1),
     }
     run.out.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.counters import mixed_int
-from selftrain.hardware import Hardware
+from selftrain.hardware import Hardware, peak_memory
 from selftrain.progress import progress_bar
 from selftrain.training.batches import Share, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
@@ -53,18 +53,22 @@ class Loop:
         share: Share,
     ) -> None:
         total_steps = config.total_steps(steps_per_epoch)
-        freeze_shallow(algorithm.student, config.frozen)
+        for name, network in algorithm.trained_networks().items():
+            freeze_shallow(network, config.of_network(name).frozen)
         # What `to_input` gives is channels-last in memory already; convolutions are faster for it.
         algorithm.to(hardware.device).to(memory_format=torch.channels_last)
         self.algorithm = algorithm
         self.algorithm.autocast = hardware.autocast
-        self.algorithm.noised_rows = ModelNoise(algorithm.student, config.noise).noised_rows
+        for name, network in {"student": algorithm.student, **algorithm.validated_networks()}.items():
+            self.algorithm.noised_rows[name] = ModelNoise(network, config.of_network(name).noise).noised_rows
         self.descents = {
-            name: Descent(network, config, total_steps, steps_per_epoch)
+            name: Descent(network, config.of_network(name), total_steps, steps_per_epoch, algorithm.first_step(name))
             for name, network in algorithm.trained_networks().items()
         }
         self.algorithm.minimizers.update(self.descents)
         self.ema = ModelEmaV3(algorithm.student, config.ema_decay, use_warmup=True) if config.ema_decay else None
+        if self.ema is not None:
+            self.algorithm.average = torch.no_grad()(self.ema.module)
         self.config, self.total_steps, self.seed = config, total_steps, seed
         self.hardware, self.share = hardware, share
         self.step = 0
@@ -102,9 +106,8 @@ class Loop:
                     window.leave_out(time.monotonic() - paused)
                 if self.step % LOG_EVERY == 0 or self.ended():
                     self.seconds += window.seconds
-                    figures = window.means() | {
-                        f"{name}_learning_rate": d.learning_rate for name, d in self.descents.items()
-                    }
+                    figures = window.means() | {"peak_memory_mib": peak_memory(self.hardware.device) / 2**20}
+                    figures |= {f"{name}_learning_rate": d.learning_rate for name, d in self.descents.items()}
                     curves.log(self.step, figures)
                     advance(window.steps, loss=f"{figures['loss']:.3f}")
                     window = Window()
@@ -156,6 +159,8 @@ class Loop:
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Take the next step on a batch as the loader makes it; returns the losses."""
         torch.manual_seed(mixed_int(self.seed, MODEL_NOISE, self.step, self.share.rank))
+        for descent in self.descents.values():
+            descent.set_learning_rate(self.step)
         losses = self.algorithm.update(self._on_device(batch), self.step)
         self.step += 1
         if self.ema is not None:
@@ -176,10 +181,13 @@ class Loop:
     def _validate(self, validation: Validation) -> dict[str, float]:
         model = self.evaluated_model()
         score = validation.score(model)
-        if self.best_score is None or score > self.best_score:
+        if self.best_score is None or score > self.best_score or self.config.result == "last":
             self.best_score, self.best_step = score, self.step
             self.best_weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-        return {"validation_accuracy": score.accuracy, "validation_loss": -score.negative_loss}
+        figures = {"validation_accuracy": score.accuracy, "validation_loss": -score.negative_loss}
+        for name, network in self.algorithm.validated_networks().items():
+            figures[f"{name}_validation_accuracy"] = validation.score(network).accuracy
+        return figures
 
     def _save(self, checkpoints: Path) -> None:
         if self.share.rank == 0:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from selftrain.config import did_you_mean
 from selftrain.errors import UserError
 from selftrain.files import read_json
+from selftrain.training import wide_resnet as _registered  # noqa: F401
 
 
 def check_model_name(name: str) -> None:

@@ -1,11 +1,14 @@
 """Optimizer, schedule, clipping and averaging: one step down a loss."""
 
+from collections.abc import Sequence
+
 import torch
 from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
+from selftrain.algorithms.algorithm import Gradient
 from selftrain.config import did_you_mean
 from selftrain.errors import UserError
 from selftrain.training.config import TrainConfig
@@ -13,28 +16,53 @@ from selftrain.training.distributed import average
 
 
 class Descent:
-    """An optimizer and its schedule for one network; the ``Minimizer`` that algorithms call."""
+    """An optimizer and its schedule for one network; the ``Minimizer`` that algorithms call.
 
-    def __init__(self, network: nn.Module, config: TrainConfig, total_steps: int, steps_per_epoch: float) -> None:
+    The schedule begins at ``first_step`` of the training and ends with it.
+    """
+
+    def __init__(
+        self, network: nn.Module, config: TrainConfig, total_steps: int, steps_per_epoch: float, first_step: int = 0
+    ) -> None:
         self.network = network
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.clip_grad = config.clip_grad
         self.optimizer = create_optimizer(network, config)
-        self.steps_before = round(config.schedule_from * steps_per_epoch)
+        self.steps_before = round(config.schedule_from * steps_per_epoch) - first_step
         self.schedule = create_schedule(self.optimizer, config, total_steps + self.steps_before, steps_per_epoch)
 
-    def minimize(self, loss: Tensor, step: int) -> None:
-        """Backward, average over processes, clip, set the step's learning rate, step."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        average(parameter.grad for parameter in self.network.parameters() if parameter.grad is not None)
+    def gradient(self, loss: Tensor, parameters: Sequence[Tensor] | None = None) -> Gradient:
+        """The loss's gradient by the network's parameters, or by others of these shapes, averaged over processes.
+
+        Nothing is clipped, decayed or carried over.
+        """
+        return self.averaged(torch.autograd.grad(loss, parameters or self.parameters, allow_unused=True))
+
+    def averaged(self, tensors: Gradient) -> Gradient:
+        """Their means over processes, in place."""
+        average(tensor for tensor in tensors if tensor is not None)
+        return tensors
+
+    def descend(self, gradient: Gradient) -> None:
+        """Clip and step the optimizer. The gradient's tensors may be overwritten."""
+        for parameter, tensor in zip(self.parameters, gradient, strict=True):
+            parameter.grad = tensor
         if self.clip_grad is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_grad)
-        self.schedule.step_update(self.steps_before + step)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad)
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def minimize(self, loss: Tensor) -> None:
+        """``gradient`` and ``descend``."""
+        self.descend(self.gradient(loss))
+
+    def set_learning_rate(self, step: int) -> None:
+        """Set the rate of a step of the training, counted from its start."""
+        self.schedule.step_update(max(0, self.steps_before + step))
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the last step."""
+        """The rate that was set last."""
         return float(self.optimizer.param_groups[-1]["lr"])
 
 

@@ -14,7 +14,7 @@ from selftrain.training.config import TrainConfig
 from selftrain.training.labeled_images import labeled_and_validation
 from selftrain.training.loop import Curves, Loop
 from selftrain.training.models import create_model
-from selftrain.training.pseudo_labels import PseudoLabels
+from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
 from selftrain.training.run import Run
 from selftrain.training.validation import Validation
 
@@ -41,21 +41,30 @@ def train_phase(
     seed = mixed_int(run.seed, LATER_PHASE, number) if number else run.seed
     algorithm_class, parameters = find_algorithm(config.algorithm.name, config.algorithm.parameters)
     labeled, held_out = labeled_and_validation(run.corpus, config.resplit, run.seed)
+    pool = setting.pseudo_labels
+    if config.pool == "labeled" and "unlabeled" in algorithm_class.views:
+        pool = labeled_as_pool(labeled, len(setting.classes))
     torch.manual_seed(seed)
-    student = create_model(
-        config.model,
-        len(setting.classes),
-        config.image_size,
-        pretrained=config.pretrained,
-        weights=weights,
-        stochastic_depth=config.noise.stochastic_depth,
-    )
+
+    def new_network(name: str, weights: Path | None = None) -> nn.Module:
+        own = config.of_network(name)
+        depth = own.noise.stochastic_depth
+        return create_model(
+            own.model,
+            len(setting.classes),
+            own.image_size,
+            pretrained=own.pretrained,
+            weights=weights,
+            stochastic_depth=depth,
+        )
+
+    student = new_network("student", weights)
     if number == 0 and share.rank == 0:
         _warn_if_smaller(student, run)
-    algorithm = algorithm_class(student, parameters)
-    steps_per_epoch = _steps_per_epoch(config, algorithm_class.views, len(labeled), setting.pseudo_labels)
+    algorithm = algorithm_class(student, parameters, new_network)
+    steps_per_epoch = _steps_per_epoch(config, algorithm_class.views, len(labeled), pool)
     loop = Loop(algorithm, config, steps_per_epoch, seed, machine, share)
-    batches = TrainingBatches(config, algorithm.views, seed, share, labeled, setting.pseudo_labels)
+    batches = TrainingBatches(config, algorithm.views, seed, share, labeled, pool)
     validation = Validation(held_out, config, machine, share)
     title = f"train {run.name}" if number == 0 else f"train {run.name}: {checkpoints.name}"
     loop.run(batches, validation, curves, checkpoints, run.hardware.checkpoint_seconds, title)

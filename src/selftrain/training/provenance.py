@@ -11,6 +11,7 @@ from selftrain.training.config import TrainConfig
 
 CODE = (
     "algorithms/algorithm.py",
+    "algorithms/feedback.py",
     "algorithms/losses.py",
     "corpus/decode.py",
     "corpus/keys.py",

@@ -1,4 +1,4 @@
-"""What a round trains on: the selected images, how often each, and the teacher's opinion of each."""
+"""What is trained on as unlabeled: the selected images, how often each, and the teacher's opinion of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ class PseudoLabels:
 
     index: ImageIndex
     log_probs: NDArray[np.float16]  # (N, C)
+    known: NDArray[np.int32]
+    """(N,) The class of images that a person corrected, -1 elsewhere."""
     epoch: NDArray[np.int32]
     """The balanced epoch: places in ``index``, each as often as its ``copies``."""
 
@@ -35,15 +37,26 @@ def load_pseudo_labels(split_folder: Path, selection: Path, predictions: Path, s
     share it, and it may be larger than memory.
     """
     index = load_index(split_folder)
-    rows = [pq.read_table(part, columns=["key", "copies"]) for part in selection_parts(selection)]
-    keys, copies = (np.concatenate([table[name].to_numpy() for table in rows]) for name in ("key", "copies"))
+    columns = ["key", "copies", "label", "decision"]
+    rows = [pq.read_table(part, columns=columns) for part in selection_parts(selection)]
+    keys, copies, labels = (np.concatenate([table[name].to_numpy() for table in rows]) for name in columns[:3])
+    corrected = np.concatenate([pc.equal(table["decision"], CORRECTED).to_numpy() for table in rows])
     if not np.array_equal(keys, index.keys):
         raise UserError(f"{selection}: was made from other images than {split_folder} holds; run `dvc repro`")
     selected = copies > 0
     chosen = index.take(selected)
     log_probs = _gather_log_probs(predictions, selection, selected, scratch)
+    known = np.where(corrected, labels, -1)[selected].astype(np.int32)
     epoch = np.repeat(np.arange(len(chosen), dtype=np.int32), copies[selected])
-    return PseudoLabels(chosen, log_probs, epoch)
+    return PseudoLabels(chosen, log_probs, known, epoch)
+
+
+def labeled_as_pool(labeled: ImageIndex, num_classes: int) -> PseudoLabels:
+    """The labeled images as a pool of their own, each once an epoch; the opinion of each is its label."""
+    log_probs = np.full((len(labeled), num_classes), IMPOSSIBLE)
+    log_probs[np.arange(len(labeled)), labeled.labels] = 0
+    known = np.full(len(labeled), -1, np.int32)
+    return PseudoLabels(labeled, log_probs, known, np.arange(len(labeled), dtype=np.int32))
 
 
 def _gather_log_probs(

@@ -75,8 +75,8 @@ class Run:
         """
         uses_pool, algorithm = "unlabeled" in sources, phase.algorithm.name
         if uses_pool and phase.unlabeled_ratio == 0:
-            raise UserError(f"train.unlabeled_ratio of '{self.name}' is 0; {algorithm} needs pseudo-labeled images")
-        if uses_pool and (self.selection is None or self.predictions is None):
+            raise UserError(f"train.unlabeled_ratio of '{self.name}' is 0; {algorithm} needs unlabeled images")
+        if uses_pool and phase.pool == "selection" and (self.selection is None or self.predictions is None):
             raise UserError(f"'{self.name}': {algorithm} needs --selection and --predictions")
         if not uses_pool and phase.unlabeled_ratio:
             raise UserError(

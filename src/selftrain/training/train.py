@@ -9,6 +9,7 @@ from selftrain.files import read_json
 from selftrain.hardware import Hardware, processes, resolve
 from selftrain.stage import WORK, end_with_parent
 from selftrain.training.batches import Share
+from selftrain.training.check import check_fit
 from selftrain.training.config import phases
 from selftrain.training.distributed import process_group, rank_and_world, wait_for_all
 from selftrain.training.export import EndedPhase, export, write_weights
@@ -37,14 +38,15 @@ def train(run: Run, restart: list[str]) -> None:
 
 def _train(run: Run, share: Share, machine: Hardware) -> None:
     planned = phases(run.config)
-    sources = set()
+    reads_pool = False
     for phase in planned.values():
-        own = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)[0].views
-        run.check(phase, own, share.world_size)
-        sources |= set(own)
+        algorithm = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)[0]
+        check_fit(phase, algorithm, f"'{run.name}'")
+        run.check(phase, algorithm.views, share.world_size)
+        reads_pool |= "unlabeled" in algorithm.views and phase.pool == "selection"
     classes = read_json(run.corpus / "classes.json", "dvc repro ingest")
     pseudo_labels = None
-    if "unlabeled" in sources:
+    if reads_pool:
         assert run.selection is not None
         assert run.predictions is not None
         pseudo_labels = load_pseudo_labels(run.corpus / "unlabeled", run.selection, run.predictions, WORK / "scratch")

@@ -12,7 +12,7 @@ from selftrain.training.config import NoiseConfig
 from selftrain.training.randaugment import randaugment
 
 IMAGE_VIEWS = ("image", "image_clean", "image_weak")
-"""``image``: all input noise. ``image_weak``: crop and flip only. ``image_clean``: as prediction sees it."""
+"""``image``: all input noise. ``image_weak``: crop, shift and flip only. ``image_clean``: as prediction sees it."""
 
 
 def view(
@@ -27,6 +27,8 @@ def view(
         square = transforms.clean(image, size, crop_fraction)
     else:
         square = transforms.random_resized_crop(image, size, noise.random_crop, rng)
+    if noise.shift:
+        square = transforms.random_shift(square, noise.shift, rng)
     if rng.random() < noise.flip:
         square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if name == "image":

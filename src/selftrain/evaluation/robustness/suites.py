@@ -55,6 +55,7 @@ CODE = (
     "training/config.py",
     "training/loading.py",
     "training/models.py",
+    "training/wide_resnet.py",
     "training/noised_images.py",
     "training/randaugment.py",
     "training/views.py",

@@ -1,0 +1,247 @@
+"""A teacher that learns from what its labels do to a student: Pham, Dai, Xie and Le, "Meta Pseudo Labels", CVPR 2021,
+arXiv 2003.10580, Section 2 and Appendices A and C.3.
+
+With labels ŷ that the teacher T gave to unlabeled images u, the student S at θ takes a step, and the labeled loss
+there says how good the labels were:
+
+    g  = ∇CE(ŷ, S(u; θ))         θ' = θ − η·g         h = η · ∇CE(y, S(x; θ'))ᵀ · g          (Equation 12)
+
+The teacher descends h · CE(ŷ, T(u)). η·g is what a plain SGD step moves, so h is, to first order, by how much the
+labeled loss *falls*: a positive h makes the sampled labels likelier. Momentum, weight decay and clipping of the
+student's optimizer are in none of these. The labeled images pass through the student with neither its dropout nor its
+BatchNorm statistics learning of them: what the student becomes depends on labeled images through the teacher alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from selftrain.algorithms.algorithm import Algorithm, Batch, Gradient, NewNetwork
+from selftrain.algorithms.losses import accuracy, full_precision, one_hot, soft_cross_entropy
+from selftrain.config import Section
+
+
+class FeedbackConfig(Section):
+    """How the teacher labels, and how the student's progress comes back to it."""
+
+    feedback: Literal["cosine", "dot_product", "finite_difference", "exact", "none"] = "cosine"
+    """h. ``dot_product``: Equation 12. ``cosine``: of the two gradients, without η, from -1 to 1 (Appendix C.3: what
+    the paper's results were made with). ``finite_difference``: the labeled loss at θ less that at θ', as the authors'
+    code takes it. ``exact``: no h but the derivative of the labeled loss through the student's step, for ``labels:
+    soft`` (Equation 3). ``none``: the teacher learns nothing from the student, which is parallel pseudo-labeling."""
+    feedback_sign: Literal["paper", "authors_code"] = "paper"
+    """``authors_code`` turns h round: the code takes the new loss less the old, and so makes labels likelier that
+    hurt."""
+    feedback_at: Literal["plain_step", "new_student"] = "plain_step"
+    """θ': after a plain SGD step, as in the derivation, or after the optimizer's own, as in the authors' code, which
+    saves a copy of the weights and lets momentum and weight decay into h."""
+    feedback_factor: float = Field(default=1.0, ge=0)
+    """h is multiplied by it: a learning rate of its own for the feedback."""
+    baseline: bool = True
+    """Subtract h's moving average, which lowers its variance (Appendix C.3); not for ``exact``."""
+    baseline_decay: float = Field(default=0.99, ge=0, lt=1)
+    student_labeled_factor: float = Field(default=0.0, ge=0)
+    """Of the student's own loss on labeled images. 0, as in Section 2: it sees none; 1: as Noisy Student has it."""
+    labels: Literal["hard", "argmax", "soft"] = "hard"
+    """``hard``: drawn from the teacher's distribution, as in the paper. ``argmax``: its likeliest class, as in
+    reimplementations; it explores nothing. ``soft``: the distribution itself; with another feedback than ``exact``, as
+    in the authors' code, ∇CE(T, T) is zero and the teacher gets no feedback at all."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Of every hard label, the student's and the teacher's."""
+    student_wait_steps: int = Field(default=0, ge=0)
+    """Steps in which the teacher learns alone; the student's schedule begins after them."""
+
+    @model_validator(mode="after")
+    def _exact_needs_soft_labels(self) -> "FeedbackConfig":
+        if self.feedback == "exact" and self.labels != "soft":
+            raise ValueError("`feedback: exact` differentiates through the labels: set `labels: soft`")
+        if self.feedback == "exact" and self.feedback_at != "plain_step":
+            raise ValueError("`feedback: exact` is the derivative at `feedback_at: plain_step`")
+        return self
+
+
+def sampled_labels(logits: Tensor, lots: Tensor) -> Tensor:
+    """Labels (B,) drawn from softmax(logits), logits (B, C); each by its own lot (B,), a number from 0 to 1.
+
+    By the inverse of the cumulative distribution: equal lots give equal labels, whoever computes them.
+    """
+    cumulative = logits.detach().double().softmax(dim=1).cumsum(dim=1)[:, :-1]
+    return (lots[:, None] >= cumulative).sum(dim=1)
+
+
+def dot_product(one: Gradient, other: Gradient) -> Tensor:
+    """⟨one, other⟩ over all parameters, a scalar; parameters that a loss does not touch have no part in it."""
+    products = [(a * b).sum() for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    return torch.stack(products).sum()
+
+
+def cosine(one: Gradient, other: Gradient) -> Tensor:
+    """The cosine of the angle between two gradients, a scalar from -1 to 1; 0 if one of them is 0."""
+    norms = (dot_product(one, one) * dot_product(other, other)).sqrt()
+    return dot_product(one, other) / norms.clamp(min=torch.finfo(norms.dtype).tiny)
+
+
+def plain_step(parameters: Mapping[str, Tensor], gradient: Gradient, learning_rate: float) -> dict[str, Tensor]:
+    """θ − η·g as new leaves, by name."""
+    moved = {
+        name: parameter.detach() if slope is None else parameter.detach() - learning_rate * slope.detach()
+        for (name, parameter), slope in zip(parameters.items(), gradient, strict=True)
+    }
+    return {name: value.requires_grad_() for name, value in moved.items()}
+
+
+class TeachingAlgorithm(Algorithm):
+    """A student that learns from its teacher's labels alone, and a teacher that learns from the student's progress.
+
+    A subclass makes ``self.teacher`` and writes ``teacher_step``. Batches need ``image`` and ``label`` of labeled
+    images, and ``image``, ``label`` and ``lot`` of unlabeled ones.
+    """
+
+    networks = ("teacher",)
+    teacher: nn.Module
+    baseline: Tensor
+    """The moving average of h."""
+
+    def __init__(self, student: nn.Module, config: Any, new_network: NewNetwork) -> None:
+        super().__init__(student, config, new_network)
+        self.register_buffer("baseline", torch.zeros(()))
+
+    def teacher_step(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The teacher's opinion of the unlabeled images as logits (r·B, C), and its losses but for the feedback.
+
+        ``teacher_loss`` is the one to descend; the others are logged.
+        """
+        raise NotImplementedError
+
+    def trained_networks(self) -> dict[str, nn.Module]:
+        """Both."""
+        return {"student": self.student, "teacher": self.teacher}
+
+    def first_step(self, network: str) -> int:
+        """The student may wait."""
+        return int(self.config.student_wait_steps) if network == "student" else 0
+
+    def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """One step of both networks; see the module's docstring."""
+        with self.autocast():
+            opinion, losses = self.teacher_step(batch, step)  # (r·B, C)
+        if step < self.first_step("student"):
+            self.minimizers["teacher"].minimize(losses["teacher_loss"])
+            return {name: value.detach() for name, value in losses.items()} | {"loss": losses["teacher_loss"].detach()}
+        labels, targets = self._targets(opinion, batch["unlabeled"])
+        with self.autocast():
+            student_loss, agreement = self._student_loss(batch, labels, targets)
+        gradient, found = self._teach(student_loss, opinion, labels, batch)
+        self.minimizers["teacher"].minimize(losses["teacher_loss"] + found["feedback_loss"])
+        if self.config.feedback_at == "plain_step":
+            self.minimizers["student"].descend(gradient)
+        losses |= found | {"loss": student_loss, "agreement_with_teacher": agreement}
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _student_loss(self, batch: Batch, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's cross-entropy against the teacher's labels, and how often it agrees with them."""
+        unlabeled, factor = batch["unlabeled"]["image"], self.config.student_labeled_factor
+        if not factor:
+            logits = self.student_logits(unlabeled=unlabeled)["unlabeled"]  # (r·B, C)
+            return soft_cross_entropy(logits, targets).mean(), accuracy(logits, labels)
+        both = self.student_logits(labeled=batch["labeled"]["image"], unlabeled=unlabeled)
+        own = functional.cross_entropy(full_precision(both["labeled"]), batch["labeled"]["label"])
+        logits = both["unlabeled"]
+        return soft_cross_entropy(logits, targets).mean() + factor * own, accuracy(logits, labels)
+
+    def _targets(self, opinion: Tensor, unlabeled: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The student's hard labels (r·B,) and target distributions (r·B, C); a person's labels stand as they are."""
+        known, num_classes = unlabeled["label"], opinion.shape[1]
+        drawn = self.config.labels == "hard"
+        labels = sampled_labels(opinion, unlabeled["lot"]) if drawn else opinion.detach().argmax(dim=1)
+        labels = torch.where(known >= 0, known, labels)
+        smoothing = self.config.label_smoothing
+        hard = one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
+        if self.config.labels != "soft":
+            return labels, hard
+        # With `exact` the teacher is reached through them; otherwise nothing differentiates them.
+        soft = full_precision(opinion).softmax(dim=1)
+        soft = soft if self.config.feedback == "exact" else soft.detach()
+        return labels, torch.where((known >= 0)[:, None], hard, soft)
+
+    def _teach(
+        self, student_loss: Tensor, opinion: Tensor, labels: Tensor, batch: Batch
+    ) -> tuple[Gradient, dict[str, Tensor]]:
+        """The student's gradient, and ``feedback_loss``, which is the teacher's, with what it is made of.
+
+        Where h is measured at the new student, the student has taken its step afterwards.
+        """
+        config, student = self.config, self.minimizers["student"]
+        here: dict[str, Tensor] = {
+            name: value for name, value in self.student.named_parameters() if value.requires_grad
+        }
+        exact = config.feedback == "exact"
+        slopes = torch.autograd.grad(student_loss, [*here.values()], create_graph=exact, allow_unused=True)
+        gradient = student.averaged(tuple(None if slope is None else slope.detach().clone() for slope in slopes))
+        rate = student.learning_rate
+        differentiated = config.feedback in ("cosine", "dot_product", "exact")
+        with torch.no_grad():
+            before = self._labeled(here, batch["labeled"])[0] if config.feedback == "finite_difference" else None
+        if config.feedback_at == "new_student":
+            student.descend(tuple(None if slope is None else slope.clone() for slope in gradient))
+            there = here
+        else:
+            there = plain_step(here, gradient, rate)
+        with torch.set_grad_enabled(differentiated):
+            labeled_loss, labeled_accuracy = self._labeled(there, batch["labeled"])
+        found = {"student_labeled_loss": labeled_loss, "student_labeled_accuracy": labeled_accuracy}
+        labeled_gradient = student.gradient(labeled_loss, [*there.values()]) if differentiated else ()
+        if exact:
+            # Minimised as it is: its derivative by the teacher is that of the labeled loss at θ'.
+            feedback = rate * dot_product(labeled_gradient, slopes)
+            found |= {"feedback": feedback, "feedback_loss": -config.feedback_factor * feedback}
+        else:
+            feedback = self._feedback(gradient, labeled_gradient, before, labeled_loss.detach(), rate)
+            found |= {"feedback": feedback, "feedback_baseline": self.baseline.clone()}
+            found["feedback_loss"] = self._feedback_loss(feedback, opinion, labels, batch["unlabeled"]["label"])
+        return gradient, found
+
+    def _feedback(
+        self, gradient: Gradient, labeled_gradient: Gradient, before: Tensor | None, after: Tensor, rate: float
+    ) -> Tensor:
+        """h, a scalar; positive if the labels helped, whichever way it is measured."""
+        if self.config.feedback == "cosine":
+            return cosine(labeled_gradient, gradient)
+        if self.config.feedback == "dot_product":
+            return rate * dot_product(labeled_gradient, gradient)
+        if before is not None:
+            (difference,) = self.minimizers["student"].averaged((before - after,))
+            assert difference is not None
+            return difference
+        return torch.zeros_like(after)
+
+    def _feedback_loss(self, feedback: Tensor, opinion: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+        """The loss h · CE(ŷ, T(u)), h less its moving average so far; what a person labeled is nothing that the teacher
+        chose.
+        """
+        config = self.config
+        advantage = feedback
+        if config.baseline:
+            advantage = feedback - self.baseline
+            self.baseline.lerp_(feedback.to(self.baseline), 1 - config.baseline_decay)
+        if config.feedback_sign == "authors_code":
+            advantage = -advantage
+        if config.labels == "soft":
+            each = soft_cross_entropy(opinion, full_precision(opinion.detach()).softmax(dim=1))
+        else:
+            each = functional.cross_entropy(full_precision(opinion), labels, reduction="none")
+        factor: float = config.feedback_factor
+        return factor * advantage.detach() * (each * (known < 0)).mean()
+
+    def _labeled(self, parameters: Mapping[str, Tensor], labeled: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The student's loss and accuracy on labeled images with these parameters, without noise inside it."""
+        own = dict(self.student.named_parameters()) | dict(parameters)
+        scratch = {name: value.clone() for name, value in self.student.named_buffers()}
+        with self.autocast(), self.noise("student", {"feedback": len(labeled["image"])}):
+            logits = functional_call(self.student, own | scratch, (labeled["image"],))  # (B, C)
+        return functional.cross_entropy(full_precision(logits), labeled["label"]), accuracy(logits, labeled["label"])

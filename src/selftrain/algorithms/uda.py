@@ -1,0 +1,74 @@
+"""UDA: Xie, Dai, Hovy, Luong and Le, "Unsupervised data augmentation for consistency training", NeurIPS 2020,
+arXiv 1904.12848.
+
+A strongly noised image (RandAugment) has to be seen as its weakly noised version (crop and flip) is:
+
+    L = CE(y, f(x)) + λ · 1/B_u · Σ 1[max p ≥ β] · CE(sharpen(p, T), f(strong(u))),    p = softmax f(weak(u))
+
+p gets no gradient. The paper: β = 0.8, T = 0.4 for CIFAR-10 and SVHN; Meta Pseudo Labels' baseline, its Table 7: T =
+0.7, λ = 2.5, as many unlabeled as labeled images a step, 1 M steps. Both leave labeled images out that the network is
+sure of already: UDA's bound rises during training ("training signal annealing"), ``labeled_confidence`` is a fixed
+one. Cross-entropy and the paper's KL differ by the target's entropy, which has no gradient here.
+"""
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from selftrain.algorithms.algorithm import Algorithm, Batch
+from selftrain.algorithms.losses import accuracy, consistency_loss, full_precision, ramp
+from selftrain.config import Section
+
+
+class UDAConfig(Section):
+    """``train.algorithm`` of UDA."""
+
+    factor: float = Field(default=1.0, ge=0)
+    """λ."""
+    temperature: float = Field(default=0.4, gt=0)
+    """Of the weak view's distribution; below 1 it sharpens."""
+    threshold: float = Field(default=0.8, ge=0, le=1)
+    """β: confidence from which an unlabeled image counts."""
+    ramp_steps: int = Field(default=0, ge=0)
+    """Steps in which λ rises from 0 to ``factor``."""
+    labeled_confidence: float = Field(default=1.0, gt=0, le=1)
+    """Labeled images whose own class is likelier than this are left out of the step."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+def annealed_cross_entropy(logits: Tensor, labels: Tensor, bound: float, label_smoothing: float) -> Tensor:
+    """Mean cross-entropy of the images whose class is not likelier than ``bound`` (0–1) yet; 0 if there are none.
+
+    (B, C) and (B,) → scalar; UDA, Section 3 ("training signal annealing"), at one value of the bound.
+    """
+    each = functional.cross_entropy(full_precision(logits), labels, reduction="none", label_smoothing=label_smoothing)
+    own = full_precision(logits.detach()).softmax(dim=1).gather(1, labels[:, None])[:, 0]
+    mask = own <= bound
+    return (each * mask).sum() / mask.sum().clamp(min=1)
+
+
+class UDA(Algorithm):
+    """One network that has to see strongly noised images as it sees weakly noised ones."""
+
+    Config = UDAConfig
+    views = {"labeled": ("image", "label"), "unlabeled": ("image_weak", "image", "label")}
+
+    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """See the module's docstring."""
+        labeled, unlabeled, config = batch["labeled"], batch["unlabeled"], self.config
+        logits = self.student_logits(
+            labeled=labeled["image"], unlabeled_weak=unlabeled["image_weak"], unlabeled=unlabeled["image"]
+        )
+        labeled_loss = annealed_cross_entropy(
+            logits["labeled"], labeled["label"], config.labeled_confidence, config.label_smoothing
+        )
+        unlabeled_loss, share = consistency_loss(
+            logits["unlabeled_weak"], logits["unlabeled"], unlabeled["label"], config.temperature, config.threshold
+        )
+        return {
+            "loss": labeled_loss + config.factor * ramp(step, 0, config.ramp_steps) * unlabeled_loss,
+            "labeled_loss": labeled_loss,
+            "unlabeled_loss": unlabeled_loss,
+            "confident_share": share,
+            "labeled_accuracy": accuracy(logits["labeled"], labeled["label"]),
+        }

@@ -1,0 +1,304 @@
+"""What a student's feedback is, against the mathematics of it: enumerated, differentiated, or by hand, in float64."""
+
+import copy
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from selftrain.algorithms.algorithm import Batch, Gradient
+from selftrain.algorithms.feedback import cosine, dot_product, sampled_labels
+from selftrain.algorithms.meta_pseudo_labels import MetaPseudoLabels, MetaPseudoLabelsConfig
+from selftrain.errors import UserError
+from selftrain.training.config import TrainConfig
+from selftrain.training.optimization import Descent
+from tests.training.conftest import TINY
+
+CLASSES, PIXELS, UNLABELED, LABELED = 3, 12, 3, 5
+PLAIN = {"optimizer": "sgd", "optimizer_options": {"nesterov": False}, "warmup": 0, "schedule": "constant"}
+
+
+@pytest.fixture(autouse=True)
+def _in_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 4), nn.Tanh(), nn.Linear(4, CLASSES))
+
+
+class Recorded(Descent):
+    """A teacher's minimizer that keeps the gradients it is given, and takes no step."""
+
+    def descend(self, gradient: Gradient) -> None:
+        self.taken = gradient
+
+
+class Setting:
+    """A teacher, a student and a batch; the teacher stands still and the student takes plain SGD steps."""
+
+    def __init__(self, learning_rate: float = 0.1, optimizer: dict[str, Any] | None = None, **config: Any) -> None:
+        plain = {"feedback": "dot_product", "baseline": False, "teacher_loss": "supervised"}
+        self.teacher, self.student = network(1), network(2)
+        own = MetaPseudoLabelsConfig.model_validate(plain | config)
+        self.algorithm = MetaPseudoLabels(self.student, own, lambda _: self.teacher)
+        options = {"optimizer_options": {"momentum": 0, "nesterov": False}, "weight_decay": 0} | (optimizer or {})
+        train = TrainConfig.model_validate(TINY | PLAIN | {"learning_rate": learning_rate} | options)
+        self.descent = Descent(self.student, train, 10, 1)
+        self.recorded = Recorded(self.teacher, train, 10, 1)
+        self.algorithm.minimizers.update({"student": self.descent, "teacher": self.recorded})
+        generator = torch.Generator().manual_seed(0)
+        unlabeled = torch.randn(UNLABELED, 3, 2, 2, generator=generator)
+        self.batch: Batch = {
+            "labeled": {
+                "image": torch.randn(LABELED, 3, 2, 2, generator=generator),
+                "label": torch.arange(LABELED) % CLASSES,
+                "lot": torch.zeros(LABELED),
+            },
+            "unlabeled": {
+                "image": unlabeled,
+                "image_weak": unlabeled,
+                "label": torch.full((UNLABELED,), -1),
+                "lot": torch.full((UNLABELED,), 0.5),
+            },
+        }
+
+    def update(self, labels: tuple[int, ...] | None = None) -> dict[str, Tensor]:
+        """One step, in which the teacher draws just these labels."""
+        if labels is not None:
+            probs = self.teacher(self.batch["unlabeled"]["image"]).softmax(dim=1)
+            upper = probs.cumsum(dim=1)[torch.arange(UNLABELED), torch.tensor(labels)]
+            own = probs[torch.arange(UNLABELED), torch.tensor(labels)]
+            self.batch["unlabeled"]["lot"] = (upper - own / 2).detach()
+        return self.algorithm.update(self.batch, 0)
+
+    def feedback_gradient(self) -> Tensor:
+        """The teacher's last gradient less that of its supervised loss, flat."""
+        labeled = self.batch["labeled"]
+        loss = functional.cross_entropy(self.teacher(labeled["image"]), labeled["label"])
+        supervised = torch.autograd.grad(loss, [*self.teacher.parameters()])
+        return flat(self.recorded.taken) - flat(supervised)
+
+
+def flat(gradient: Gradient) -> Tensor:
+    return torch.cat([part.reshape(-1) for part in gradient if part is not None])
+
+
+def labeled_loss(student: nn.Module, parameters: dict[str, Tensor], batch: Batch) -> Tensor:
+    logits = functional_call(student, parameters, (batch["labeled"]["image"],))
+    return functional.cross_entropy(logits, batch["labeled"]["label"])
+
+
+def true_gradient(setting: Setting, learning_rate: float) -> Tensor:
+    """∂/∂θ_T of the labeled loss after the student's expected step, differentiated through that step (Equation 4)."""
+    images = setting.batch["unlabeled"]["image"]
+    # The expectation over hard labels of a loss that is linear in them is the loss at the distribution.
+    probs = setting.teacher(images).softmax(dim=1)
+    loss = -(probs * setting.student(images).log_softmax(dim=1)).sum(dim=1).mean()
+    named = dict(setting.student.named_parameters())
+    slopes = torch.autograd.grad(loss, [*named.values()], create_graph=True)
+    stepped = {name: value - learning_rate * slope for (name, value), slope in zip(named.items(), slopes, strict=True)}
+    return flat(
+        torch.autograd.grad(labeled_loss(setting.student, stepped, setting.batch), [*setting.teacher.parameters()])
+    )
+
+
+def expected_gradient(learning_rate: float, **config: Any) -> Tensor:
+    """The expectation of the teacher's feedback gradient over every hard labeling of the batch.
+
+    The losses are means over the batch and the likelihood of a labeling is a product over it: hence the number of images.
+    """
+    total = torch.zeros(())
+    for labels in itertools.product(range(CLASSES), repeat=UNLABELED):
+        setting = Setting(learning_rate, **config)
+        probs = setting.teacher(setting.batch["unlabeled"]["image"]).softmax(dim=1).detach()
+        likelihood = probs[torch.arange(UNLABELED), torch.tensor(labels)].prod()
+        setting.update(labels)
+        total = total + likelihood * setting.feedback_gradient() * UNLABELED
+    return total
+
+
+@pytest.mark.parametrize("feedback", ["dot_product", "finite_difference"])
+def test_the_expected_update_is_the_labeled_losss_gradient_through_the_students_step(feedback: str) -> None:
+    errors = []
+    for learning_rate in (0.1, 0.01, 0.001):
+        expected = expected_gradient(learning_rate, feedback=feedback)
+        true = true_gradient(Setting(), learning_rate)
+        errors.append(((expected - true).norm() / true.norm()).item())
+        if learning_rate < 0.1:
+            assert functional.cosine_similarity(expected, true, dim=0) > 0.999
+    # A tenth of the learning rate, a tenth of the error.
+    assert errors[0] / errors[1] == pytest.approx(10, rel=0.2)
+    assert errors[1] / errors[2] == pytest.approx(10, rel=0.05)
+
+
+def test_the_authors_sign_ascends_what_the_paper_descends() -> None:
+    paper, code = (expected_gradient(0.001, feedback_sign=sign) for sign in ("paper", "authors_code"))
+    torch.testing.assert_close(code, -paper)
+    assert functional.cosine_similarity(code, true_gradient(Setting(), 0.001), dim=0) < -0.999
+
+
+def test_exact_feedback_is_the_gradient_through_the_students_step() -> None:
+    setting = Setting(0.1, feedback="exact", labels="soft")
+    true = true_gradient(setting, 0.1)
+    setting.update()
+    torch.testing.assert_close(setting.feedback_gradient(), true)
+
+
+@pytest.mark.parametrize("feedback", ["cosine", "dot_product", "finite_difference"])
+def test_soft_labels_without_exact_feedback_teach_the_teacher_nothing(feedback: str) -> None:
+    setting = Setting(0.1, feedback=feedback, labels="soft")
+    found = setting.update()
+    assert found["feedback"] != 0
+    torch.testing.assert_close(setting.feedback_gradient(), torch.zeros_like(setting.feedback_gradient()))
+
+
+def by_hand(setting: Setting, labels: tuple[int, ...], learning_rate: float, feedback: str) -> float:
+    """The definition of h, from the student and batch as they are."""
+    logits = setting.student(setting.batch["unlabeled"]["image"])
+    slopes = torch.autograd.grad(
+        functional.cross_entropy(logits, torch.tensor(labels)), [*setting.student.parameters()]
+    )
+    old = {name: value.detach() for name, value in setting.student.named_parameters()}
+    new = {
+        name: (value - learning_rate * slope).requires_grad_()
+        for (name, value), slope in zip(old.items(), slopes, strict=True)
+    }
+    loss = labeled_loss(setting.student, new, setting.batch)
+    labeled = flat(torch.autograd.grad(loss, [*new.values()], retain_graph=True))
+    if feedback == "dot_product":
+        return (learning_rate * labeled @ flat(slopes)).item()
+    if feedback == "cosine":
+        return functional.cosine_similarity(labeled, flat(slopes), dim=0).item()
+    return (labeled_loss(setting.student, old, setting.batch) - loss).item()
+
+
+@pytest.mark.parametrize("feedback", ["cosine", "dot_product", "finite_difference"])
+@pytest.mark.parametrize(
+    "optimizer", [{}, {"optimizer_options": {"momentum": 0.9}, "weight_decay": 0.3, "clip_grad": 0.01}]
+)
+def test_feedback_is_its_definition_whatever_the_students_optimizer_carries(
+    feedback: str, optimizer: dict[str, Any]
+) -> None:
+    setting = Setting(0.2, optimizer, feedback=feedback)
+    for labels in [(0, 1, 2), (1, 1, 0), (2, 0, 0)]:
+        expected = by_hand(setting, labels, 0.2, feedback)
+        before = copy.deepcopy(setting.student.state_dict())
+        assert setting.update(labels)["feedback"].item() == pytest.approx(expected, rel=1e-9)
+        assert not torch.equal(before["1.weight"], setting.student.state_dict()["1.weight"])
+
+
+def test_at_the_new_student_momentum_and_decay_get_into_the_difference() -> None:
+    optimizer = {"optimizer_options": {"momentum": 0.9}, "weight_decay": 0.3}
+    setting = Setting(0.2, optimizer, feedback="finite_difference", feedback_at="new_student")
+    setting.update((0, 1, 2))
+    old = labeled_loss(setting.student, dict(setting.student.named_parameters()), setting.batch).item()
+    plain = by_hand(setting, (1, 1, 0), 0.2, "finite_difference")
+    found = setting.update((1, 1, 0))["feedback"].item()
+    new = labeled_loss(setting.student, dict(setting.student.named_parameters()), setting.batch).item()
+    assert found == pytest.approx(old - new, rel=1e-9)
+    assert found != pytest.approx(plain, rel=1e-2)
+
+
+@pytest.mark.parametrize("feedback", ["cosine", "dot_product", "finite_difference"])
+@pytest.mark.parametrize("feedback_at", ["plain_step", "new_student"])
+@pytest.mark.parametrize("right", [True, False])
+def test_labels_that_help_the_student_get_likelier_and_labels_that_hurt_less_likely(
+    feedback: str, feedback_at: str, right: bool
+) -> None:
+    setting = Setting(0.1, feedback=feedback, feedback_at=feedback_at)
+    # The unlabeled images are labeled ones whose labels the teacher does not see: right labels help, wrong ones hurt.
+    labeled = setting.batch["labeled"]
+    images = labeled["image"][:UNLABELED]
+    setting.batch["unlabeled"] |= {"image": images, "image_weak": images}
+    labels = labeled["label"][:UNLABELED] if right else (labeled["label"][:UNLABELED] + 1) % CLASSES
+    before = functional.cross_entropy(setting.teacher(images), labels)
+    found = setting.update(tuple(labels.tolist()))
+    assert (found["feedback"] > 0) == right
+    parameters = dict(setting.teacher.named_parameters())
+    sizes = [value.numel() for value in parameters.values()]
+    moved = {
+        name: value - 1e-3 * part.view_as(value)
+        for (name, value), part in zip(parameters.items(), setting.feedback_gradient().split(sizes), strict=True)
+    }
+    after = functional.cross_entropy(functional_call(setting.teacher, moved, (images,)), labels)
+    assert (after < before) == right
+
+
+def test_the_baseline_is_the_moving_average_of_what_came_before() -> None:
+    setting = Setting(0.2, baseline=True, baseline_decay=0.9)
+    average = 0.0
+    for labels in [(0, 1, 2), (1, 1, 0), (2, 0, 0)]:
+        found = setting.update(labels)
+        ratio = found["feedback_loss"] / functional.cross_entropy(
+            setting.teacher(setting.batch["unlabeled"]["image"]), torch.tensor(labels)
+        )
+        assert ratio.item() == pytest.approx(found["feedback"].item() - average, rel=1e-6)
+        average += 0.1 * (found["feedback"].item() - average)
+
+
+def test_a_students_step_depends_on_labeled_images_through_its_teacher_alone() -> None:
+    weights = []
+    for factor in (1.0, -3.0):
+        setting = Setting(0.1)
+        torch.manual_seed(3)
+        setting.student.insert(2, nn.BatchNorm1d(4))
+        setting.descent = Descent(setting.student, TrainConfig.model_validate(TINY | PLAIN), 10, 1)
+        setting.algorithm.minimizers["student"] = setting.descent
+        setting.batch["labeled"]["image"] *= factor
+        setting.update((0, 1, 2))
+        weights.append(copy.deepcopy(setting.student.state_dict()))
+    assert all(torch.equal(one, other) for one, other in zip(weights[0].values(), weights[1].values(), strict=True))
+
+
+def test_waiting_students_stand_still() -> None:
+    setting = Setting(0.1, student_wait_steps=1)
+    before = copy.deepcopy(setting.student.state_dict())
+    found = setting.update((0, 1, 2))
+    assert all(torch.equal(before[name], value) for name, value in setting.student.state_dict().items())
+    assert "feedback" not in found
+    assert setting.algorithm.first_step("student") == 1
+
+
+def test_a_persons_labels_stand_and_are_not_the_teachers_to_answer_for() -> None:
+    setting = Setting(0.1)
+    setting.batch["unlabeled"]["label"] = torch.tensor([2, 2, 2])
+    setting.update((0, 1, 0))
+    assert setting.feedback_gradient().norm() < 1e-12
+    expected = Setting(0.1)
+    expected.update((2, 2, 2))
+    for one, other in zip(setting.student.parameters(), expected.student.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_sampled_labels_follow_the_distribution() -> None:
+    logits = torch.tensor([[0.3, -1.0, 2.0], [5.0, 0.0, 0.0]])
+    lots = torch.linspace(0, 1, 10_001)[:-1]
+    for row in logits:
+        labels = sampled_labels(row.expand(len(lots), -1), lots)
+        shares = torch.bincount(labels, minlength=3) / len(lots)
+        torch.testing.assert_close(shares, row.softmax(dim=0), atol=2e-4, rtol=0)
+    assert sampled_labels(logits, torch.tensor([0.0, 0.9999999])).tolist() == [0, 2]
+
+
+def test_products_of_gradients_skip_what_a_loss_does_not_touch() -> None:
+    one = (torch.tensor([1.0, 2.0]), None, torch.tensor([[3.0]]))
+    other = (torch.tensor([4.0, 5.0]), torch.tensor([7.0]), torch.tensor([[6.0]]))
+    assert dot_product(one, other) == 32
+    assert cosine(one, one) == pytest.approx(1)
+    assert cosine((torch.zeros(2),), (torch.ones(2),)) == 0
+
+
+def test_exact_feedback_needs_soft_labels() -> None:
+    from selftrain.algorithms.algorithm import find_algorithm
+
+    with pytest.raises(UserError, match="labels: soft"):
+        find_algorithm("meta_pseudo_labels", {"feedback": "exact"})

@@ -1,0 +1,165 @@
+"""Losses of the methods that label their own images, against references written out image by image."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from selftrain.algorithms.algorithm import Algorithm, Batch, find_algorithm
+from selftrain.algorithms.losses import confident_labels, consistency_loss, ramp
+from selftrain.algorithms.mean_teacher import sigmoid_ramp, squared_difference
+from selftrain.algorithms.meta_pseudo_labels import mixup, mixup_loss
+from selftrain.algorithms.uda import annealed_cross_entropy
+
+WEAK = torch.tensor([[4.0, 0.0, 0.0], [0.2, 0.1, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0]])
+STRONG = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [2.0, 0.0, 1.0], [0.5, 0.5, 0.5]])
+NOBODYS = torch.full((4,), -1)
+
+
+def softmax(row: Tensor, temperature: float = 1.0) -> list[float]:
+    weights = [math.exp(value / temperature) for value in row.tolist()]
+    return [weight / sum(weights) for weight in weights]
+
+
+class Given(nn.Module):
+    """A network whose logits are its inputs."""
+
+    num_classes = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * images
+
+
+def algorithm(name: str, **parameters: Any) -> Algorithm:
+    found, config = find_algorithm(name, parameters)
+    return found(Given(), config, lambda _: Given())
+
+
+def batch(known: Tensor = NOBODYS) -> Batch:
+    labeled = {"image": torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 2.0]]), "label": torch.tensor([0, 1])}
+    return {"labeled": labeled, "unlabeled": {"image_weak": WEAK, "image": STRONG, "label": known}}
+
+
+def labeled_loss() -> float:
+    return (
+        -(math.log(softmax(torch.tensor([1.0, 0.0, 0.0]))[0]) + math.log(softmax(torch.tensor([0.0, 0.0, 2.0]))[1])) / 2
+    )
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.8, 0.95])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("known", [[-1, -1, -1, -1], [-1, 2, -1, 0]])
+def test_udas_loss(threshold: float, temperature: float, known: list[int]) -> None:
+    total, counted = 0.0, 0
+    for weak, strong, label in zip(WEAK, STRONG, known, strict=True):
+        if label < 0 and max(softmax(weak)) < threshold:
+            continue
+        target = softmax(weak, temperature) if label < 0 else [float(place == label) for place in range(3)]
+        total -= sum(p * math.log(q) for p, q in zip(target, softmax(strong), strict=True))
+        counted += 1
+    loss, share = consistency_loss(WEAK, STRONG, torch.tensor(known), temperature, threshold)
+    assert (loss.item(), share.item()) == pytest.approx((total / 4, counted / 4))
+    uda = algorithm("uda", threshold=threshold, temperature=temperature, factor=2.5)
+    found = uda.loss(batch(torch.tensor(known)), 0)
+    assert found["loss"].item() == pytest.approx(labeled_loss() + 2.5 * total / 4, rel=1e-5)
+
+
+def test_udas_targets_get_no_gradient() -> None:
+    weak = WEAK.clone().requires_grad_()
+    strong = STRONG.clone().requires_grad_()
+    consistency_loss(weak, strong, NOBODYS, 0.5, 0.0)[0].backward()
+    assert weak.grad is None
+    assert strong.grad is not None
+
+
+def test_uda_leaves_out_labeled_images_that_it_is_sure_of() -> None:
+    logits = torch.tensor([[5.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+    labels = torch.tensor([0, 1])
+    expected = -math.log(softmax(logits[1])[1])
+    assert annealed_cross_entropy(logits, labels, 0.9, 0.0).item() == pytest.approx(expected, rel=1e-5)
+    assert annealed_cross_entropy(logits[:1], labels[:1], 0.9, 0.0) == 0
+    both = (expected - math.log(softmax(logits[0])[0])) / 2
+    assert annealed_cross_entropy(logits, labels, 1.0, 0.0).item() == pytest.approx(both, rel=1e-5)
+
+
+@pytest.mark.parametrize("known", [[-1, -1, -1, -1], [-1, 2, -1, 0]])
+def test_fixmatchs_loss(known: list[int]) -> None:
+    total = 0.0
+    for weak, strong, label in zip(WEAK, STRONG, known, strict=True):
+        own = softmax(weak)
+        if label >= 0 or max(own) >= 0.9:
+            total -= math.log(softmax(strong)[label if label >= 0 else own.index(max(own))])
+    found = algorithm("fixmatch", threshold=0.9, factor=0.5).loss(batch(torch.tensor(known)), 0)
+    assert found["loss"].item() == pytest.approx(labeled_loss() + 0.5 * total / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (10, 0.0), (15, 1.5), (20, 3.0), (99, 3.0)])
+def test_lees_loss_and_its_ramp(step: int, factor: float) -> None:
+    total = 0.0
+    for strong in STRONG:
+        own = softmax(strong)
+        if max(own) >= 0.5:
+            total -= math.log(max(own))
+    found = algorithm("pseudo_label", threshold=0.5, factor=3, ramp_start=10, ramp_end=20).loss(batch(), step)
+    assert found["loss"].item() == pytest.approx(labeled_loss() + factor * total / 4, rel=1e-5)
+
+
+def test_mean_teachers_loss() -> None:
+    method = algorithm("mean_teacher", factor=10, ramp_steps=4)
+    method.average = lambda images: 2 * images
+    total = 0.0
+    for weak, strong in zip(WEAK, STRONG, strict=True):
+        total += sum((p - q) ** 2 for p, q in zip(softmax(strong), softmax(2 * weak), strict=True))
+    found = method.loss(batch(), 2)
+    assert found["loss"].item() == pytest.approx(labeled_loss() + 10 * math.exp(-1.25) * total / 12, rel=1e-5)
+    assert [sigmoid_ramp(step, 4) for step in (4, 9)] == [1, 1]
+    assert squared_difference(WEAK, WEAK) == 0
+
+
+def test_the_mean_teacher_is_the_average_that_is_exported() -> None:
+    from tests.algorithms.test_contract import new_loop, random_batch
+
+    loop = new_loop("mean_teacher")
+    batch = random_batch(loop.algorithm, 0)
+    loop.algorithm.train()
+    for _ in range(3):
+        loop.one_step(batch)
+    images = torch.randn(2, 3, 16, 16)
+    assert loop.algorithm.average is not None
+    assert torch.equal(loop.algorithm.average(images), loop.evaluated_model()(images))
+    assert not loop.algorithm.average(images).requires_grad
+    assert not torch.equal(loop.algorithm.average(images), loop.algorithm.student.eval()(images))
+
+
+def test_confident_labels() -> None:
+    labels, mask = confident_labels(WEAK, 0.9, torch.tensor([-1, 1, -1, -1]))
+    assert labels.tolist() == [0, 1, 1, 2]
+    assert mask.tolist() == [True, True, True, False]
+
+
+def test_ramp() -> None:
+    assert [ramp(step, 2, 4) for step in range(6)] == [0, 0, 0, 0.5, 1, 1]
+    assert ramp(0, 0, 0) == 1
+
+
+def test_mixups_loss_is_that_of_both_images() -> None:
+    images, lots = torch.rand(3, 3, 2, 2), torch.tensor([1.0, 0.25, 0.0])
+    mixed = mixup(images, lots)
+    torch.testing.assert_close(mixed[0], images[0])
+    torch.testing.assert_close(mixed[1], 0.25 * images[1] + 0.75 * images[0])
+    torch.testing.assert_close(mixed[2], images[1])
+    logits, labels = torch.randn(3, 4), torch.tensor([0, 3, 2])
+    each = [functional.cross_entropy(logits[i], labels[i]) for i in range(3)]
+    crossed = [functional.cross_entropy(logits[i], labels[i - 1]) for i in range(3)]
+    expected = sum(lots[i] * each[i] + (1 - lots[i]) * crossed[i] for i in range(3)) / 3
+    torch.testing.assert_close(mixup_loss(logits, labels, lots, 0.0), expected)
+    torch.testing.assert_close(
+        mixup_loss(logits, labels, torch.ones(3), 0.1), functional.cross_entropy(logits, labels, label_smoothing=0.1)
+    )

@@ -1,0 +1,33 @@
+from typing import Any
+
+import pytest
+
+from selftrain.errors import UserError
+from selftrain.training.check import check_run
+from selftrain.training.config import TrainConfig
+from tests.training.conftest import TINY
+
+
+def config(algorithm: str, **changes: Any) -> TrainConfig:
+    return TrainConfig.model_validate(TINY | {"algorithm": {"name": algorithm}, "unlabeled_ratio": 1} | changes)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (config("supervised", networks={"teacher": {}}), "supervised has no such network; it has the student alone"),
+        (config("meta_pseudo_labels", networks={"techer": {}}), "did you mean 'teacher'"),
+        (config("meta_pseudo_labels", networks={"teacher": {"model": "resnet19"}}), "timm knows no model 'resnet19'"),
+        (config("meta_pseudo_labels", networks={"teacher": {"optimizer": "sdg"}}), "timm knows no optimizer 'sdg'"),
+        (config("mean_teacher"), "train.ema_decay: mean_teacher learns from the average"),
+    ],
+)
+def test_what_does_not_fit_an_algorithm_is_told_before_anything_is_trained(made: TrainConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_run(made, True, "p")
+
+
+def test_the_labeled_images_as_pool_need_no_round() -> None:
+    check_run(config("meta_pseudo_labels", pool="labeled"), False, "p")
+    with pytest.raises(UserError, match="needs unlabeled images; put the run under `rounds`"):
+        check_run(config("meta_pseudo_labels"), False, "p")
