@@ -31,14 +31,19 @@ default_cfgs = generate_default_cfgs(
 )
 
 
+def _norm(channels: int) -> nn.BatchNorm2d:
+    # The statistics' decay is 0.99 in Meta Pseudo Labels' tables.
+    return nn.BatchNorm2d(channels, momentum=0.01)
+
+
 class Block(nn.Module):
     """Two 3×3 convolutions, each after norm and activation, beside a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activate_shortcut: bool) -> None:
         super().__init__()
-        self.norm1 = nn.BatchNorm2d(inputs)
+        self.norm1 = _norm(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
+        self.norm2 = _norm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else nn.Identity()
         self.activate_shortcut = activate_shortcut
@@ -68,7 +73,7 @@ class WideResNet(nn.Module):
             blocks = [Block(widths[place], widths[place + 1], 1 if place == 0 else 2, activate_shortcut=place == 0)]
             blocks += [Block(widths[place + 1], widths[place + 1], 1, False) for _ in range((depth - 4) // 6 - 1)]
             self.groups.append(nn.Sequential(*blocks))
-        self.norm = nn.BatchNorm2d(widths[3])
+        self.norm = _norm(widths[3])
         self.classifier = nn.Linear(widths[3], num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -1,0 +1,86 @@
+"""CIFAR-10 with 4,000 labels: every method on the same network, and the same network with all labels.
+
+    python benchmarks/cifar10.py /path/to/cifar10                      # short.yaml: 400 steps, about an hour on 2 cores
+    python benchmarks/cifar10.py /path/to/cifar10 --preset paper       # a million steps: days of a GPU
+
+The folder holds ``train/<class>/`` and ``test/<class>/``. Each preset runs as the main job of a clone in
+.selftrain/cifar10, made of what is committed; the ceiling, with every label, in a second one. What is done is not run
+again.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+CLONES = Path(".selftrain/cifar10").resolve()
+PRESETS = Path("pipelines/cifar10_4k")
+ALL_LABELS = {"splits": ["labeled", "validation"], "validation": 0.0002}
+
+
+def clone(name: str, preset: str, images: Path, seed: int, all_labels: bool) -> Path:
+    """A project with the preset as its main job; with ``all_labels``, its supervised run alone, on all but 20
+    images.
+    """
+    folder = CLONES / f"{name}-{seed}"
+    if folder.exists():
+        return folder
+    subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "data" / "cifar10").symlink_to(images)
+    yaml = YAML()
+    params = yaml.load(PRESETS / f"{preset}.yaml")
+    params["seed"] = seed
+    if all_labels:
+        # Neither the pool nor validation may be empty: an image a class is left to each.
+        params["ingest"]["unlabeled"]["share"] = ALL_LABELS["validation"]
+        params["supervised"] = {"supervised_all": params["supervised"]["supervised"]}
+        params["supervised"]["supervised_all"]["train"]["resplit"] = ALL_LABELS
+        params["rounds"] = {}
+    yaml.dump(params, folder / "params.yaml")
+    return folder
+
+
+def figures(folder: Path) -> dict[str, dict[str, float]]:
+    """Each run's test accuracy, steps, images a second and peak memory."""
+    found = {}
+    for path in (folder / "evaluation" / "noisy_student").glob("*/metrics.json"):
+        run = json.loads((folder / "models" / path.parent.name / "run.json").read_text())
+        metrics = json.loads(path.read_text())
+        found[path.parent.name] = {
+            "accuracy": metrics["test_accuracy"],
+            "steps": run["steps"],
+            "seconds": run["train_seconds"],
+            "memory": run["peak_memory_mib"],
+        }
+    return found
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--preset", choices=("short", "paper"), default="short")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    found: dict[str, dict[str, float]] = {}
+    for all_labels in (False, True):
+        name = f"{arguments.preset}{'-all' if all_labels else ''}"
+        folder = clone(name, arguments.preset, arguments.images.resolve(), arguments.seed, all_labels)
+        environment = os.environ | {"PYTHONPATH": str(folder / "src")}
+        for stages in (["evaluate_supervised"], [] if all_labels else ["evaluate"]):
+            if stages:
+                subprocess.run(["dvc", "repro", "--quiet", *stages], cwd=folder, env=environment, check=True)
+        found |= figures(folder)
+    print("| run | test accuracy, % | steps | training, s | peak memory, MiB |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for run, own in sorted(found.items(), key=lambda item: item[1]["accuracy"]):
+        row = f"{100 * own['accuracy']:.1f} | {own['steps']:,} | {own['seconds']:,.0f} | {own['memory']:,}"
+        print(f"| {run} | {row} |")
+
+
+if __name__ == "__main__":
+    main()
