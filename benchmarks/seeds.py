@@ -1,7 +1,8 @@
-"""The main job over five seeds, and the README's table of it; and other pipelines beside it.
+"""A pipeline over five seeds, and its table: the main job, which is the README's, or those that are named.
 
     make seeds
-    make seeds PIPELINES="self_training noisy_student_lite robustness"
+    make seeds PIPELINES="meta_pseudo_labels reduced_meta_pseudo_labels"
+    make seeds PIPELINES="noisy_student self_training robustness"
 
 Every seed draws its own labeled images and out-of-domain crops; validation and test stay the same. Each runs in a clone
 of its own in .selftrain/seeds, made of what is committed, so that neither the workspace nor what was ingested before
@@ -70,22 +71,30 @@ def print_table(found: list[dict[str, float]]) -> None:
         print(f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} | {mean_and_interval(values)} |")
 
 
+def gains(found: list[dict[str, float]], others: list[dict[str, float]], name: str, other: str) -> None:
+    """Print by how much one run beats another, paired by seed."""
+    paired = [one[name] - those[other] for one, those in zip(found, others, strict=True)]
+    print(f"\n{name} over {other}: {mean_and_interval(paired)} points")
+
+
 def main() -> None:
-    """Run what is missing, then print the tables and the gains, paired by seed."""
-    found = [figures(run_seed(seed, MAIN)) for seed in SEEDS]
-    print_table(found)
-    last = list(found[0])[-1]
-    for other in ("teacher", "labeled_only"):
-        print(f"\n{last} over {other}: {mean_and_interval([one[last] - one[other] for one in found])} points")
-    for pipeline in sys.argv[1:]:
-        others = [figures(run_seed(seed, pipeline)) for seed in SEEDS]
+    """Run what is missing, then print each pipeline's table and its gains, paired by seed."""
+    found = {name: [figures(run_seed(seed, name)) for seed in SEEDS] for name in sys.argv[1:] or [MAIN]}
+    for pipeline, own in found.items():
         print(f"\n{pipeline}\n")
-        print_table(others)
-        # Robustness has the main job's runs in its own table.
-        mains = others if pipeline == "robustness" else found
-        for name in others[0]:
-            gains = [main[last] - other[name] for main, other in zip(mains, others, strict=True)]
-            print(f"\n{last} of the main job over {name}: {mean_and_interval(gains)} points")
+        print_table(own)
+        for name in own[0]:
+            if "teacher" in own[0] and name != "teacher" and pipeline != "robustness":
+                gains(own, own, name, "teacher")
+        if pipeline == "robustness":
+            for name in own[0]:
+                gains(own, own, "student3", name)
+        elif MAIN in found and pipeline != MAIN:
+            print("\nof the main job:")
+            for name in own[0]:
+                gains(found[MAIN], own, "student3", name)
+    if MAIN in found:
+        gains(found[MAIN], found[MAIN], "student3", "labeled_only")
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def test_nothing_is_left_to_be_filled_in(page: str) -> None:
 def test_commands_that_pages_name_are_there(page: str) -> None:
     import typer
 
-    from selftrain import cli, cli_results  # noqa: F401, it adds its commands
+    from selftrain import cli, cli_results, cli_studies  # noqa: F401, they add their commands
 
     commands = typer.main.get_command(cli.app)
     text = (ROOT / page).read_text()

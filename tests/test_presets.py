@@ -97,13 +97,17 @@ def test_the_replications_preset_is_the_reports() -> None:
 def test_studies_are_valid_and_change_what_they_say() -> None:
     from selftrain.config import merged
     from selftrain.predictions.predict_config import PredictConfig
-    from selftrain.studies.config import STUDIES, load_study
+    from selftrain.studies.config import MAIN, all_studies, load_study
+    from selftrain.studies.config import PIPELINES as FOLDER
 
-    params = load_params(ROOT / "params.yaml")
-    names = load_params(ROOT / "pipelines" / "noisy_student" / "studies.yaml")
-    assert len(names) == 10, "Tables 6 and 7 and findings #1 to #8"
-    for name in names:
-        study = load_study(name, ROOT / STUDIES)
+    found = all_studies(ROOT / FOLDER)
+    assert list(found.values()).count(MAIN) == 10, "Tables 6 and 7 and findings #1 to #8 of Noisy Student"
+    assert list(found.values()).count("meta_pseudo_labels") == 3, (
+        "Tables 9 and 10 of Meta Pseudo Labels, and the feedback"
+    )
+    for name in found:
+        study, pipeline = load_study(name, ROOT / FOLDER)
+        params = load_params(ROOT / "params.yaml" if pipeline == MAIN else ROOT / FOLDER / pipeline / "params.yaml")
         for arm in study.arms:
             changed = merged(params, merged(study.set, study.arms[arm].set))
             assert changed.keys() == params.keys()

@@ -227,7 +227,7 @@ def check(params: Params = PARAMS) -> None:
 
 def main() -> None:
     """Run the command line. Errors that the user can mend are one line; ``--debug`` shows where they come from."""
-    from selftrain import cli_results  # noqa: F401, it adds its commands to the app
+    from selftrain import cli_results, cli_studies  # noqa: F401, they add their commands to the app
 
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]

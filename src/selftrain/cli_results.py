@@ -277,22 +277,3 @@ def lineage(
 
     if not print_lineage(trace(model, deep)):
         raise typer.Exit(1)
-
-
-@app.command()
-def study(
-    name: Annotated[str, typer.Argument(help="Name of a study in pipelines/noisy_student/studies.yaml.")],
-    show: Annotated[bool, typer.Option("--show", help="Only print what MLflow has of it.")] = False,
-    params: Params = PARAMS,
-) -> None:
-    """Run a study, a grid of `dvc exp` experiments, and print its table."""
-    from selftrain.config import load_params
-    from selftrain.studies.config import load_study
-    from selftrain.studies.results import print_study
-    from selftrain.studies.run import run_study
-
-    wanted = load_study(name)
-    if not show:
-        run_study(name, wanted, set(load_params(params)["rounds"]))
-    print_study(name, wanted.arms)
-    print(f"{wanted.question}\n{wanted.source}: {wanted.expected}")

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from selftrain.errors import UserError
-from selftrain.studies.config import experiment_name, load_study
+from selftrain.studies.config import all_studies, experiment_name, load_study, of_pipeline
 
 
 @pytest.fixture
@@ -27,7 +27,10 @@ def pipelines(tmp_path: Path) -> Path:
 
 
 def test_arms_become_overrides_of_dvc(pipelines: Path) -> None:
-    study = load_study("noise", pipelines / "one" / "studies.yaml")
+    study, pipeline = load_study("noise", pipelines)
+    assert pipeline == "one"
+    assert of_pipeline("noisy_student", ["++a=1"], 3) == ["++a=1"]
+    assert of_pipeline("one", ["++a=1"], 3) == ["pipelines/one/params.yaml:++a=1", "++seed=3"]
     assert study.overrides("as it is", 3) == ["++rounds.student1.train.steps=9", "++seed=3"]
     assert study.overrides("otherwise, 2", 3) == [
         "++rounds.student1.train.steps=9", "++predict.noise=[dropout]", "++a.b=null", "++a.c=true", "++seed=3",
@@ -39,8 +42,18 @@ def test_arms_become_overrides_of_dvc(pipelines: Path) -> None:
 
 def test_mistakes_are_named(pipelines: Path) -> None:
     with pytest.raises(UserError, match="there is no study 'noize'; did you mean 'noise'"):
-        load_study("noize", pipelines / "one" / "studies.yaml")
+        load_study("noize", pipelines)
     path = pipelines / "one" / "studies.yaml"
     path.write_text(path.read_text().replace("question", "qestion"))
     with pytest.raises(UserError, match=r"studies.yaml: noise.qestion: unknown parameter; did you mean 'question'"):
-        load_study("noise", pipelines / "one" / "studies.yaml")
+        load_study("noise", pipelines)
+
+
+def test_a_study_belongs_to_one_pipeline(pipelines: Path) -> None:
+    (pipelines / "two").mkdir()
+    text = (pipelines / "one" / "studies.yaml").read_text()
+    (pipelines / "two" / "studies.yaml").write_text(text.replace("noise:", "size:", 1))
+    assert all_studies(pipelines) == {"noise": "one", "size": "two"}
+    (pipelines / "two" / "studies.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"two/studies.yaml: noise: .*one has a study of this name"):
+        load_study("noise", pipelines)

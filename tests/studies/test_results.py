@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 
 from selftrain.errors import UserError
 from selftrain.studies import results
-from selftrain.studies.config import STUDIES, load_study
+from selftrain.studies.config import PIPELINES, load_study
 from selftrain.tracking import connect
 from tests.conftest import ROOT
 
@@ -71,7 +71,7 @@ def test_summaries_by_hand(recorded: Path) -> None:
 @pytest.mark.slow
 def test_the_notebook_runs_and_shows_what_there_is(recorded: Path) -> None:
     notebook = nbformat.read(ROOT / "notebooks" / "04_studies.ipynb", as_version=4)
-    study = load_study("noise", ROOT / STUDIES)
+    study, _ = load_study("noise", ROOT / PIPELINES)
     arms = dict(zip(VALUES, list(study.arms)[:2], strict=True))
     client, experiment = connect(results.EXPERIMENT)
     for run in client.search_runs([experiment], "tags.study = 'noise'"):

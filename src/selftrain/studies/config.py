@@ -1,4 +1,4 @@
-"""The file that writes a pipeline's studies down."""
+"""The files that write the pipelines' studies down."""
 
 import re
 from collections.abc import Iterator
@@ -45,16 +45,36 @@ class Study(Section):
         return [f"++{path}={_as_hydra(value)}" for path, value in _leaves(values)]
 
 
-STUDIES = Path("pipelines/noisy_student/studies.yaml")
-"""Those of the main job."""
+PIPELINES = Path("pipelines")
+MAIN = "noisy_student"
+"""The main job, whose parameters and stages lie at the project's root."""
 
 
-def load_study(name: str, path: Path = STUDIES) -> Study:
-    """A study by name. Raises UserError naming those there are."""
-    studies = load_params(path)
+def all_studies(pipelines: Path = PIPELINES) -> dict[str, str]:
+    """The names of all studies, and the pipeline of each. Raises UserError for a name that is there twice."""
+    found: dict[str, str] = {}
+    for path in sorted(pipelines.glob("*/studies.yaml")):
+        for name in load_params(path):
+            if name in found:
+                raise UserError(f"{path}: {name}: {pipelines / found[name]} has a study of this name; rename one")
+            found[name] = path.parent.name
+    return found
+
+
+def load_study(name: str, pipelines: Path = PIPELINES) -> tuple[Study, str]:
+    """A study by name, and its pipeline. Raises UserError naming those there are."""
+    studies = all_studies(pipelines)
     if name not in studies:
-        raise UserError(f"{path}: there is no study '{name}'; {did_you_mean(name, list(studies))}")
-    return parse_section(studies[name], Study, f"{path}: {name}")
+        raise UserError(f"{pipelines}/*/studies.yaml: there is no study '{name}'; {did_you_mean(name, list(studies))}")
+    path = pipelines / studies[name] / "studies.yaml"
+    return parse_section(load_params(path)[name], Study, f"{path}: {name}"), studies[name]
+
+
+def of_pipeline(pipeline: str, overrides: list[str], seed: int) -> list[str]:
+    """Overrides of a pipeline's own parameters; the seed of the main job draws the labeled images of all of them."""
+    if pipeline == MAIN:
+        return overrides
+    return [*(f"{PIPELINES}/{pipeline}/params.yaml:{override}" for override in overrides), f"++seed={seed}"]
 
 
 def experiment_name(study: str, arm: str, seed: int) -> str:

@@ -10,23 +10,22 @@ from typing import Any
 
 from selftrain.errors import UserError
 from selftrain.progress import progress_bar
-from selftrain.studies.config import Study, experiment_name
+from selftrain.studies.config import MAIN, Study, experiment_name, of_pipeline
 from selftrain.studies.results import EXPERIMENT, recorded
 from selftrain.tracking import connect, tracking_uri
 
 TRAININGS = f"{EXPERIMENT} trainings"
 """The MLflow experiment of the trainings inside the studies: their curves."""
-EVALUATION = "evaluation/noisy_student"
 VERSIONED = ("src", "params.yaml", "dvc.yaml")
 
 
-def run_study(name: str, study: Study, rounds: set[str]) -> None:
-    """Run what is not in MLflow yet of a study; ``rounds`` are the names under ``rounds`` in params.yaml.
+def run_study(name: str, study: Study, pipeline: str, rounds: set[str]) -> None:
+    """Run what is not in MLflow yet of a pipeline's study; ``rounds`` are the names under ``rounds`` in its parameters.
 
     Every arm is a DVC experiment in a workspace of its own, made from the newest commit: this one is not touched, and
     what arms have in common is taken from DVC's cache. Raises UserError if an experiment fails.
     """
-    version = code_version()
+    version = code_version(pipeline)
     if _git("status", "--porcelain", "--untracked-files=no"):
         raise UserError("studies run what is committed, and tracked files differ from the commit; commit them first")
     done = recorded(name, version)
@@ -35,20 +34,23 @@ def run_study(name: str, study: Study, rounds: set[str]) -> None:
     with progress_bar(f"study {name}", total=len(todo)) as advance:
         for arm, seed in todo:
             experiment = experiment_name(name, arm, seed)
-            _run_experiment(experiment, study.overrides(arm, seed), _targets(study.measured(arm), rounds))
+            overrides = of_pipeline(pipeline, study.overrides(arm, seed), seed)
+            _run_experiment(experiment, overrides, _targets(study.measured(arm), pipeline, rounds))
             for run in study.measured(arm):
-                _record(name, arm, seed, run, version, experiment, study.overrides(arm, seed))
+                _record(name, arm, seed, run, version, experiment, pipeline, overrides)
             advance()
             print(f"{experiment}: done", flush=True)
 
 
-def code_version() -> str:
+def code_version(pipeline: str = MAIN) -> str:
     """What results depend on, of the newest commit: its source, parameters and stages. Other commits change nothing."""
-    return hashlib.sha256(_git("rev-parse", *(f"HEAD:{path}" for path in VERSIONED)).encode()).hexdigest()[:16]
+    own = () if pipeline == MAIN else (f"pipelines/{pipeline}/params.yaml", f"pipelines/{pipeline}/dvc.yaml")
+    return hashlib.sha256(_git("rev-parse", *(f"HEAD:{path}" for path in VERSIONED + own)).encode()).hexdigest()[:16]
 
 
-def _targets(runs: list[str], rounds: set[str]) -> list[str]:
-    return [f"{'evaluate' if run in rounds else 'evaluate_supervised'}@{run}" for run in runs]
+def _targets(runs: list[str], pipeline: str, rounds: set[str]) -> list[str]:
+    place = "" if pipeline == MAIN else f"pipelines/{pipeline}/dvc.yaml:"
+    return [f"{place}{'evaluate' if run in rounds else 'evaluate_supervised'}@{run}" for run in runs]
 
 
 def _run_experiment(experiment: str, overrides: list[str], targets: list[str]) -> None:
@@ -74,15 +76,18 @@ def _run_experiment(experiment: str, overrides: list[str], targets: list[str]) -
         raise UserError(f"experiment {experiment} failed: {reason}")
 
 
-def _record(study: str, arm: str, seed: int, run: str, version: str, experiment: str, overrides: list[str]) -> None:
+def _record(
+    study: str, arm: str, seed: int, run: str, version: str, experiment: str, pipeline: str, overrides: list[str]
+) -> None:
     """One run's figures, read from the experiment's own revision."""
     import time
 
     from dvc.api import DVCFileSystem
     from mlflow.entities import Metric, Param, RunTag
 
-    figures = json.loads(DVCFileSystem(rev=experiment).read_text(f"/{EVALUATION}/{run}/metrics.json"))
+    figures = json.loads(DVCFileSystem(rev=experiment).read_text(f"/evaluation/{pipeline}/{run}/metrics.json"))
     client, experiment_id = connect(EXPERIMENT)
+    changed = dict(override.rpartition("++")[2].split("=", 1) for override in overrides)
     values: dict[str, Any] = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
     tags = {"study": study, "arm": arm, "seed": str(seed), "run": run, "version": version, "dvc_experiment": experiment}
     made = client.create_run(experiment_id, run_name=f"{study}: {arm} ({run}, seed {seed})", tags=tags)
@@ -90,7 +95,7 @@ def _record(study: str, arm: str, seed: int, run: str, version: str, experiment:
     client.log_batch(
         made.info.run_id,
         metrics=[Metric(key, float(value), now, 0) for key, value in values.items()],
-        params=[Param(*override.removeprefix("++").split("=", 1)) for override in overrides],
+        params=[Param(key, value) for key, value in changed.items()],
         tags=[RunTag("mlflow.source.git.commit", _git("rev-parse", "HEAD"))],
     )
     client.set_terminated(made.info.run_id)
