@@ -22,6 +22,9 @@ class HardwareConfig(Section):
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 autocast on CUDA, fp32 on CPU."""
+    compile: bool = False
+    """Compile the networks (``torch.compile``): minutes before the first step, and then a faster one. Not for Meta Pseudo
+    Labels with ``feedback: exact``, whose derivatives of derivatives PyTorch does not compile."""
     processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Training processes; ``auto``: one a GPU, one without."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
@@ -40,6 +43,7 @@ class Hardware:
     bf16: bool
     workers: int
     threads: int
+    compile: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision that forward passes run in."""
@@ -69,7 +73,7 @@ def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 
     threads = config.threads if config.threads != "auto" else max(1, cores - int(workers))
     torch.set_num_threads(int(threads))
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
-    return Hardware(device, bf16, int(workers), int(threads))
+    return Hardware(device, bf16, int(workers), int(threads), config.compile)
 
 
 def peak_memory(device: "torch.device") -> int:

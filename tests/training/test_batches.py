@@ -7,6 +7,7 @@ import torch
 
 from selftrain.algorithms.algorithm import Batch
 from selftrain.training.batches import Share, TrainingBatches
+from selftrain.training.device_noise import noised
 from selftrain.training.loading import load_index
 from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
 from selftrain.training.workers import in_order
@@ -129,3 +130,14 @@ def test_labeled_images_as_a_pool_hide_their_labels(photo_corpus: Path) -> None:
     assert np.array_equal(np.exp(pool.log_probs.astype(float)).sum(axis=1), np.ones(12))
     assert set(pool.known) == {-1}
     assert pool.epoch.tolist() == list(range(12))
+
+
+def test_noise_on_the_device_is_the_loaders(photo_corpus: Path, tiny: Any) -> None:
+    noise = {"randaugment_magnitude": 9, "shift": 0.1, "random_crop": [0.5, 1.0]}
+    by_loader = batches(photo_corpus, tiny(unlabeled_ratio=2, noise=noise))[1]
+    by_device = batches(photo_corpus, tiny(unlabeled_ratio=2, noise=noise | {"on_device": True}))[1]
+    for source, name in (("labeled", "image"), ("unlabeled", "image"), ("unlabeled", "image_weak")):
+        made = noised(by_device[source][name], by_device[source][f"{name}/plan"])
+        differ = (made - by_loader[source][name].float()).abs().amax(dim=3) > 8
+        assert differ.float().mean() < 0.1
+        assert not torch.equal(by_device[source][name], by_loader[source][name])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selftrain.training.randaugment import OPERATIONS, POLICIES, randaugment
+from selftrain.training.randaugment import OPERATIONS, POLICIES, drawn, randaugment
 
 
 def image(seed: int = 0, size: int = 16) -> Image.Image:
@@ -61,10 +61,12 @@ def test_translation_is_by_a_share_of_the_side() -> None:
 
 
 def test_the_noise_is_a_function_of_the_generator_alone() -> None:
-    first, again, other = (np.asarray(randaugment(image(), 2, 9, "full", random.Random(seed))) for seed in (1, 1, 2))
+    first, again, other = (
+        np.asarray(randaugment(image(), drawn(2, 9, "full", random.Random(seed)))) for seed in (1, 1, 2)
+    )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert np.array_equal(np.asarray(randaugment(image(), 0, 9, "full", random.Random(1))), np.asarray(image()))
+    assert np.array_equal(np.asarray(randaugment(image(), drawn(0, 9, "full", random.Random(1)))), np.asarray(image()))
 
 
 def test_half_of_the_drawn_operations_are_applied_and_all_are_drawn() -> None:
@@ -77,7 +79,8 @@ def test_half_of_the_drawn_operations_are_applied_and_all_are_drawn() -> None:
 
     rng = Counting(0)
     unchanged = sum(
-        np.array_equal(np.asarray(randaugment(image(), 1, 9, "full", rng)), np.asarray(image())) for _ in range(1000)
+        np.array_equal(np.asarray(randaugment(image(), drawn(1, 9, "full", rng))), np.asarray(image()))
+        for _ in range(1000)
     )
     assert 440 < unchanged < 620, "half, and the few that happen to change nothing"
     assert set(rng.drawn) == set(range(len(OPERATIONS)))

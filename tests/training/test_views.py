@@ -6,7 +6,7 @@ from PIL import Image
 
 from selftrain.corpus import transforms
 from selftrain.training.config import NoiseConfig
-from selftrain.training.views import view
+from selftrain.training.views import planned, view
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -59,20 +59,19 @@ def test_without_noise_every_view_is_the_clean_image() -> None:
     assert len(set(views)) == 1
 
 
-def test_shifts_move_by_up_to_their_share_and_mirror_the_edge() -> None:
-    image = gradient(32, 32)
-    found = {
-        tuple(np.asarray(transforms.random_shift(image, 0.125, random.Random(seed)))[16, 16]) for seed in range(999)
-    }
-    pixels = np.asarray(image)
-    assert found == {tuple(pixels[16 + down, 16 + across]) for down in range(-4, 5) for across in range(-4, 5)}
-    whole = np.pad(pixels, ((4, 4), (4, 4), (0, 0)), mode="symmetric")
-    whole[3::-1], whole[-4:] = whole[5:9], whole[-6:-10:-1]
-    whole[:, 3::-1], whole[:, -4:] = whole[:, 5:9], whole[:, -6:-10:-1]
-    windows = {whole[top : top + 32, left : left + 32].tobytes() for top in range(9) for left in range(9)}
-    assert {
-        np.asarray(transforms.random_shift(image, 0.125, random.Random(seed))).tobytes() for seed in range(99)
-    } <= windows
+def test_shifts_mirror_the_edge() -> None:
+    pixels = np.asarray(gradient(32, 32))
+    for left, top in ((0, 0), (4, 0), (0, -4), (-3, 2)):
+        moved = np.asarray(transforms.shift(gradient(32, 32), left, top))
+        for y, x in ((16, 16), (0, 0), (31, 31), (0, 31)):
+            row, column = (31 - abs(31 - abs(place)) for place in (y + top, x + left))
+            assert np.array_equal(moved[y, x], pixels[row, column])
+
+
+def test_shifts_reach_every_place_and_no_further() -> None:
+    noise = NoiseConfig(shift=0.125, flip=0, randaugment_ops=0)
+    found = {planned(gradient(40, 40), "image_weak", 32, 1.0, noise, seed)[1].shift for seed in range(2000)}
+    assert found == {(left, top) for left in range(-4, 5) for top in range(-4, 5)}
 
 
 def test_flips_come_as_often_as_asked() -> None:

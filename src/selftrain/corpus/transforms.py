@@ -35,14 +35,13 @@ def random_resized_crop(image: Image.Image, size: int, scale: tuple[float, float
     return clean(image, size)
 
 
-def random_shift(image: Image.Image, share: float, rng: random.Random) -> Image.Image:
-    """The image moved by up to ``share`` of its width and height either way, its edge mirrored into the gap.
-
-    With 0.125 this is the usual crop of a 32×32 image padded by four.
-    """
-    across, down = round(share * image.width), round(share * image.height)
-    left, top = rng.randint(0, 2 * across), rng.randint(0, 2 * down)
-    padded = np.pad(np.asarray(image), ((down, down), (across, across), (0, 0)), mode="reflect")
+def shift(image: Image.Image, left: int, top: int) -> Image.Image:
+    """The image moved so that (left, top) comes to its corner, its edges mirrored into the gap."""
+    if not left and not top:
+        return image
+    padding = ((abs(top), abs(top)), (abs(left), abs(left)), (0, 0))
+    padded = np.pad(np.asarray(image), padding, mode="reflect")
+    top, left = top + abs(top), left + abs(left)
     return Image.fromarray(np.ascontiguousarray(padded[top : top + image.height, left : left + image.width]))
 
 

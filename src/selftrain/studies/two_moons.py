@@ -35,7 +35,7 @@ class Setting(Section):
     learning_rate: float = Field(default=0.1, gt=0)
     initial_weights: float = Field(default=0.1, gt=0)
     """They are uniform between minus and plus this."""
-    steps: int = Field(default=20000, ge=1)
+    steps: int = Field(default=10000, ge=1)
     """Of every network; the paper does not say."""
     batch_size: int = Field(default=128, ge=1)
     """Unlabeled points a step; all 6 labeled ones are in each."""
@@ -49,8 +49,8 @@ class Setting(Section):
 
 SETTINGS: dict[str, Setting] = {
     "as the paper states it": Setting(),
-    "wide initial weights": Setting(initial_weights=3, learning_rate=0.5, steps=10000),
-    "wide initial weights, UDA": Setting(initial_weights=3, learning_rate=0.5, steps=10000, uda_factor=3),
+    "larger initial weights and rate": Setting(initial_weights=3, learning_rate=1, steps=5000),
+    "the same, with UDA": Setting(initial_weights=3, learning_rate=1, steps=5000, uda_factor=3),
 }
 
 

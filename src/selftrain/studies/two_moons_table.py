@@ -26,6 +26,7 @@ NAMES = {
     "meta_pseudo_labels": "Meta Pseudo Labels",
     "teacher": "its teacher",
 }
+UDA_NAMES = NAMES | {"supervised": "UDA", "pseudo_label": "Pseudo Labels of UDA"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Outcome:
     """What one setting gave: accuracies by method, each (D,), and the first draws' decisions on a grid."""
 
     setting: str
+    names: dict[str, str]
+    """What each method is called under this setting."""
     accuracy: dict[str, NDArray[np.float64]]
     maps: dict[str, NDArray[np.int64]]  # (shown, GRID, GRID)
 
@@ -57,6 +60,7 @@ def run_setting(name: str, setting: Setting, draws: int, seed: int, shown: int =
     }
     return Outcome(
         name,
+        UDA_NAMES if setting.uda_factor else NAMES,
         {method: accuracies(own, made) for method, own in weights.items()},
         {method: values.reshape(shown, GRID, GRID) for method, values in maps.items()},
     )
@@ -76,7 +80,7 @@ def table(outcomes: Sequence[Outcome]) -> "pl.DataFrame":
     import polars as pl
 
     rows = [
-        (outcome.setting, method, *success_rate(values), float(values.mean()), len(values))
+        (outcome.setting, outcome.names[method], *success_rate(values), float(values.mean()), len(values))
         for outcome in outcomes
         for method, values in outcome.accuracy.items()
     ]
@@ -100,7 +104,7 @@ def figure_svg(outcome: Outcome, draws: Draws, draw: int = 0) -> str:
         axes.scatter(
             *points[labeled].T, s=60, c=colours[moons[labeled]], marker="*", edgecolors="black", linewidths=0.7
         )
-        axes.set_title(f"{NAMES[method]}: {outcome.accuracy[method][draw]:.1%}", fontsize=10)
+        axes.set_title(f"{outcome.names[method]}: {outcome.accuracy[method][draw]:.1%}", fontsize=10)
         axes.set(xticks=[], yticks=[])
     text = io.StringIO()
     figure.savefig(text, format="svg", dpi=100, metadata={"Date": None})
@@ -125,6 +129,6 @@ def run_all(draws: int, steps: int | None, seed: int, out: Path) -> None:
     for heading in ("setting", "method", "success", "95% interval", "mean accuracy"):
         shown.add_column(heading, justify="left" if heading in ("setting", "method") else "right", no_wrap=True)
     for setting, method, success, low, high, mean, _ in found.iter_rows():
-        shown.add_row(setting, NAMES[method], f"{success:.0%}", f"{low:.0%} – {high:.0%}", f"{mean:.1%}")
+        shown.add_row(setting, method, f"{success:.0%}", f"{low:.0%} – {high:.0%}", f"{mean:.1%}")
     Console(width=110).print(shown)
     print(f"figures: {out}")

@@ -11,13 +11,17 @@ from torch.utils.data import Dataset
 from selftrain.algorithms.algorithm import Batch
 from selftrain.counters import mix, mixed_int
 from selftrain.training.config import TrainConfig
+from selftrain.training.device_noise import as_row
 from selftrain.training.loading import ImageIndex, ImageLoader
 from selftrain.training.order import stream
 from selftrain.training.pseudo_labels import PseudoLabels
-from selftrain.training.views import IMAGE_VIEWS, view
+from selftrain.training.views import IMAGE_VIEWS, planned, view
 
 # Separate streams of random numbers, so that what one source draws says nothing of the other.
 LABELED, UNLABELED, LOTS = 1, 2, 5
+
+PLAN = "/plan"
+"""After a view's name: the noise that the device has yet to apply to it, as ``device_noise.as_row`` writes it."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class TrainingBatches(Dataset[Batch]):
         names = [name for name in self.views[source] if name in IMAGE_VIEWS]
         seen = {name: self._as_noised(name, source) for name in names}
         images = {name: np.empty((len(rows), size, size, 3), np.uint8) for name in names}
+        plans: dict[str, list[NDArray[np.float32]]] = {f"{name}{PLAN}": [] for name in names if config.noise.on_device}
         stream_seed = mixed_int(self.seed, LABELED if source == "labeled" else UNLABELED)
         lots = mix(stream_seed, LOTS, places) / 2.0**64
         targets = targets | {"lot": lots.astype(np.float32)}
@@ -101,8 +106,15 @@ class TrainingBatches(Dataset[Batch]):
             # The place in the endless stream is (epoch, position) in one number.
             noise_seed = mixed_int(stream_seed, int(places[place]))
             for name in names:
-                images[name][place] = view(decoded, seen[name], size, config.crop_fraction, config.noise, noise_seed)
+                how = (decoded, seen[name], size, config.crop_fraction, config.noise, noise_seed)
+                if config.noise.on_device:
+                    square, plan = planned(*how)
+                    images[name][place] = np.asarray(square)
+                    plans[f"{name}{PLAN}"].append(as_row(plan, config.noise.randaugment_ops))
+                else:
+                    images[name][place] = view(*how)
         arrays = {**images, **{name: targets[name] for name in self.views[source] if name in targets}}
+        arrays |= {name: np.stack(own) for name, own in plans.items()}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _as_noised(self, name: str, source: str) -> str:

@@ -37,6 +37,9 @@ class NoiseConfig(Section):
     ``weak_augmentation`` is these without RandAugment."""
     on_unlabeled: tuple[Noise, ...] = ALL_NOISE
     """Noises that unlabeled images get: Table 6 of Noisy Student takes them away one by one."""
+    on_device: bool = False
+    """Whether shift, flip and RandAugment are done by the GPU, a batch at a time, instead of by the loader's workers;
+    the pixels differ by rounding."""
     random_crop: tuple[Share, Share] | None = None
     """Range of the area's share that a random resized crop keeps; null: the image as prediction sees it."""
     shift: float = Field(default=0.0, ge=0, lt=0.5)

@@ -15,9 +15,10 @@ from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.counters import mixed_int
 from selftrain.hardware import Hardware, peak_memory
 from selftrain.progress import progress_bar
-from selftrain.training.batches import Share, TrainingBatches
+from selftrain.training.batches import PLAN, Share, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
 from selftrain.training.config import TrainConfig
+from selftrain.training.device_noise import noised
 from selftrain.training.freezing import freeze_shallow, train_mode
 from selftrain.training.model_noise import ModelNoise
 from selftrain.training.models import normalization, to_input
@@ -67,6 +68,9 @@ class Loop:
         }
         self.algorithm.minimizers.update(self.descents)
         self.ema = ModelEmaV3(algorithm.student, config.ema_decay, use_warmup=True) if config.ema_decay else None
+        if hardware.compile:
+            for network in {"student": algorithm.student, **algorithm.validated_networks()}.values():
+                network.compile()
         if self.ema is not None:
             self.algorithm.average = torch.no_grad()(self.ema.module)
         self.config, self.total_steps, self.seed = config, total_steps, seed
@@ -168,15 +172,19 @@ class Loop:
         return losses
 
     def _on_device(self, batch: Batch) -> Batch:
+        return {source: self._views_on_device(views) for source, views in batch.items()}
+
+    def _views_on_device(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         mean, std = normalization(self.algorithm.student)
-        device = self.hardware.device
-        return {
-            source: {
-                name: to_input(value, mean, std, device) if value.dtype == torch.uint8 else value.to(device)
-                for name, value in views.items()
-            }
-            for source, views in batch.items()
-        }
+        device, found = self.hardware.device, {}
+        for name, value in views.items():
+            if value.dtype == torch.uint8:
+                plans = views.get(f"{name}{PLAN}")
+                value = value.to(device, non_blocking=True)
+                found[name] = to_input(value if plans is None else noised(value, plans), mean, std, device)
+            elif not name.endswith(PLAN):
+                found[name] = value.to(device)
+        return found
 
     def _validate(self, validation: Validation) -> dict[str, float]:
         model = self.evaluated_model()

@@ -110,7 +110,7 @@ def normalization(model: nn.Module) -> tuple[list[float], list[float]]:
 
 
 def to_input(images: Tensor, mean: list[float], std: list[float], device: torch.device) -> Tensor:
-    """(B, H, W, 3) uint8 → (B, 3, H, W) float32 on ``device``, normalised."""
+    """(B, H, W, 3) of values 0–255 → (B, 3, H, W) float32 on ``device``, normalised, in channels-last memory."""
     images = images.to(device, non_blocking=True)
     offset = torch.tensor(mean, device=device).mul_(255)
     scale = torch.tensor(std, device=device).mul_(255)

@@ -26,11 +26,16 @@ CODE = (
 """Code that decides what the weights become, beside the algorithm's own file: what dvc.yaml has for ``train``."""
 
 
-def fingerprint(config: dict[str, Any], phases: list[TrainConfig], seed: int, data: dict[str, str], bf16: bool) -> str:
-    """Equal when a training would end with the same weights: a checkpoint is only resumed under the same one."""
+def fingerprint(
+    config: dict[str, Any], phases: list[TrainConfig], seed: int, data: dict[str, str], arithmetic: list[bool]
+) -> str:
+    """Equal when a training would end with the same weights: a checkpoint is only resumed under the same one.
+
+    ``arithmetic``: whether it is in bf16, whether it is compiled.
+    """
     algorithms = sorted({f"algorithms/{phase.algorithm.name}.py" for phase in phases})
     libraries = [version("torch"), version("timm"), version("pillow")]
-    made_of = [config, seed, data, bf16, code_digest([*CODE, *algorithms]), libraries]
+    made_of = [config, seed, data, arithmetic, code_digest([*CODE, *algorithms]), libraries]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 

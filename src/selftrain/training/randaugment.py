@@ -18,16 +18,24 @@ PROBABILITY = 0.5
 """Of each drawn operation to be applied."""
 
 
-def randaugment(image: Image.Image, operations: int, magnitude: float, policy: str, rng: random.Random) -> Image.Image:
-    """Apply ``operations`` random operations of a policy, each with probability one half.
+def drawn(operations: int, magnitude: float, policy: str, rng: random.Random) -> tuple[tuple[str, float], ...]:
+    """(name, level) of random operations of a policy, each of the ``operations`` with probability one half.
 
-    ``image`` is RGB and keeps its size; ``magnitude`` is 0–30; ``policy`` is a key of ``POLICIES``.
+    ``magnitude`` is 0–30; ``policy`` is a key of ``POLICIES``.
     """
+    found = []
     for _ in range(operations):
         operation = POLICIES[policy][rng.randrange(len(POLICIES[policy]))]
         sign = 1 if rng.random() < 0.5 else -1
         if rng.random() < PROBABILITY:
-            image = OPERATIONS[operation](image, sign * magnitude / 10)
+            found.append((operation, sign * magnitude / 10))
+    return tuple(found)
+
+
+def randaugment(image: Image.Image, operations: tuple[tuple[str, float], ...]) -> Image.Image:
+    """Apply drawn operations to an RGB image, which keeps its size."""
+    for name, level in operations:
+        image = OPERATIONS[name](image, level)
     return image
 
 

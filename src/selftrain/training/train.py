@@ -53,7 +53,9 @@ def _train(run: Run, share: Share, machine: Hardware) -> None:
 
     setting = Setting(run, classes, pseudo_labels, share, machine)
     data = run.data_digests()
-    version = fingerprint(run.config.model_dump(mode="json"), list(planned.values()), run.seed, data, machine.bf16)
+    version = fingerprint(
+        run.config.model_dump(mode="json"), list(planned.values()), run.seed, data, [machine.bf16, machine.compile]
+    )
     checkpoints = WORK / "checkpoints" / run.pipeline / run.name / version
     with tracked(run, data, checkpoints, share.rank) as curves:
         weights = run.teacher if run.config.init == "teacher" else None

@@ -1,0 +1,34 @@
+import shutil
+
+import pytest
+import torch
+
+from selftrain.algorithms.algorithm import find_algorithm
+from selftrain.hardware import Hardware
+from selftrain.training.batches import Share
+from selftrain.training.loop import Loop
+from selftrain.training.models import create_model
+from tests.algorithms.test_contract import NUM_CLASSES, config, random_batch
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for the CPU with g++")
+def test_compiled_networks_train_as_others_do() -> None:
+    plain, names = [], []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        algorithm_class, parameters = find_algorithm("supervised", {})
+        changes = {"image_size": 32, "unlabeled_ratio": 0}
+        own = config("supervised").model_copy(update=changes)
+        own = own.model_copy(update={"noise": own.noise.model_copy(update={"dropout": 0.0})})
+        hardware = Hardware(torch.device("cpu"), bf16=False, workers=0, threads=1, compile=compiled)
+        algorithm = algorithm_class(
+            create_model("test_resnet", NUM_CLASSES, 32), parameters, lambda _: torch.nn.Module()
+        )
+        loop = Loop(algorithm, own, 1.0, seed=0, hardware=hardware, share=Share())
+        algorithm.train()
+        batch = random_batch(algorithm, 0)
+        plain.append([loop.one_step(batch)["loss"].item() for _ in range(3)])
+        names.append(list(algorithm.student.state_dict()))
+    assert plain[0] == pytest.approx(plain[1], rel=1e-2)
+    assert names[0] == names[1], "weights keep their names"
