@@ -118,3 +118,62 @@ def test_studies_are_valid_and_change_what_they_say() -> None:
                 phases(train_config(changed, run, f"{name}: {arm}"))
                 if run in changed["rounds"]:
                     select_config(changed, run, f"{name}: {arm}")
+
+
+# Tables 6, 7 and 8 of Meta Pseudo Labels: weight decay, label smoothing, rate, steps, warm-up steps, batch, dropout; then
+# Pseudo-Label's threshold, UDA's factor and temperature, and of Table 8 the teacher's rate, dropout, UDA factor and temperature.
+TABLES = {
+    "cifar10": {
+        "supervised": (0.0005, 0, 0.4, 50_000, 2_500, 1024, 0.4),
+        "pseudo_label": (0.0005, 0, 0.4, 50_000, 2_500, 1024, 0.4, 0.95),
+        "uda": (0.0005, 0, 0.3, 1_000_000, 5_000, 128, 0.5, 2.5, 0.7),
+        "meta_pseudo_labels": (0.0005, 0.1, 0.3, 1_000_000, 2_000, 128, 0.35, 0.125, 0.5, 1.0, 0.8),
+    },
+    "svhn": {
+        "supervised": (0.001, 0, 0.05, 50_000, 0, 128, 0.5),
+        "pseudo_label": (0.001, 0, 0.05, 50_000, 0, 128, 0.5, 0.975),
+        "uda": (0.0005, 0, 0.4, 1_000_000, 5_000, 128, 0.6, 1, 0.8),
+        "meta_pseudo_labels": (0.0005, 0.1, 0.15, 1_000_000, 2_000, 128, 0.45, 0.05, 0.65, 2.5, 1.25),
+    },
+    "imagenet": {
+        "supervised": (0.0002, 0.1, 1.28, 40_000, 2_000, 2048, 0.2),
+        "pseudo_label": (0.0002, 0.1, 1.28, 40_000, 2_000, 2048, 0.2, 0.7),
+        "uda": (0.0002, 0.1, 1.28, 500_000, 5_000, 2048, 0.25, 20, 0.7),
+        "meta_pseudo_labels": (0.0002, 0.1, 0.8, 500_000, 1_000, 2048, 0.1, 0.5, 0.1, 16.0, 0.75),
+    },
+}
+PLACES = {
+    "cifar10": "cifar10_4k/paper.yaml",
+    "svhn": "meta_pseudo_labels/svhn.yaml",
+    "imagenet": "meta_pseudo_labels/paper.yaml",
+}
+
+
+@pytest.mark.parametrize("data", list(TABLES))
+@pytest.mark.parametrize("method", ["supervised", "pseudo_label", "uda", "meta_pseudo_labels"])
+def test_meta_pseudo_labels_tables(data: str, method: str) -> None:
+    params = load_params(ROOT / "pipelines" / PLACES[data])
+    run = "teacher" if method == "supervised" and data != "cifar10" else method
+    config = train_config(params, run, "p")
+    own = config.algorithm.parameters
+    assert config.algorithm.name == method
+    assert (config.model, config.optimizer, config.schedule) == (
+        "resnet50" if data == "imagenet" else "wide_resnet28_2", "sgd", "cosine",
+    )  # fmt: skip
+    assert config.steps is not None
+    found = [config.weight_decay, own.get("label_smoothing", 0), config.learning_rate, config.steps]
+    found += [round(config.warmup * config.steps), config.batch_size, config.noise.dropout]
+    if method == "pseudo_label":
+        found += [own["threshold"]]
+    if method == "uda":
+        found += [own["factor"], own["temperature"]]
+    if method == "meta_pseudo_labels":
+        teacher = config.of_network("teacher")
+        found += [teacher.learning_rate, teacher.noise.dropout, own["unlabeled_factor"], own["temperature"]]
+        assert own["feedback"] == "cosine"
+        finetune = phases(config)["finetune"]
+        assert (finetune.learning_rate, finetune.schedule, finetune.batch_size) == (1e-5, "constant", 512)
+        assert finetune.steps == (2000 if data == "imagenet" else 1000)
+    assert tuple(found) == TABLES[data][method]
+    assert (config.noise.randaugment_policy == "svhn") == (data == "svhn")
+    assert config.unlabeled_ratio == (0 if method == "supervised" else 1)

@@ -3,9 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from nbclient import NotebookClient
 from torch import Tensor, nn
 
 from selftrain.algorithms.meta_pseudo_labels import MetaPseudoLabels, MetaPseudoLabelsConfig
@@ -13,6 +15,7 @@ from selftrain.studies.two_moons import SETTINGS, Draws, Setting, forward, teach
 from selftrain.studies.two_moons_table import success_rate
 from selftrain.training.config import TrainConfig
 from selftrain.training.optimization import Descent
+from tests.conftest import ROOT
 from tests.training.conftest import TINY
 
 
@@ -117,3 +120,14 @@ def test_the_command_prints_and_draws(tmp_path: Path) -> None:
     for place, name in enumerate(SETTINGS):
         assert name[:20] in printed
         assert "<svg" in (tmp_path / "found" / f"two_moons_{place}.svg").read_text()
+
+
+@pytest.mark.slow
+def test_the_notebook_draws_the_papers_figure() -> None:
+    notebook = nbformat.read(ROOT / "notebooks" / "05_two_moons.ipynb", as_version=4)
+    (settings,) = [cell for cell in notebook.cells if "DRAWS, STEPS = 20, None" in cell.source]
+    settings.source = settings.source.replace("DRAWS, STEPS = 20, None", "DRAWS, STEPS = 3, 20")
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    pictures = [output.data["image/svg+xml"] for output in notebook.cells[-1].outputs if "data" in output]
+    assert len(pictures) == 3 * len(SETTINGS)
+    assert "Meta Pseudo Labels" in str(notebook.cells[3].outputs)
