@@ -136,6 +136,7 @@ def test_other_networks_are_the_student_with_changes() -> None:
     assert config.of_network("student") is config
     teacher = config.of_network("teacher")
     assert (teacher.learning_rate, teacher.model, teacher.noise) == (0.5, config.model, config.noise)
+    assert train_config(params, "r", "p").model_copy(update={"frozen": 0.5}).of_network("teacher").frozen == 0
     config = config.model_copy(update={"networks": {"teacher": {"noise": {"dropout": 0.4}}}})
     assert config.of_network("teacher").noise == config.noise.model_copy(update={"dropout": 0.4})
 

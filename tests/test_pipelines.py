@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.conftest import ROOT
 from tests.test_pipeline import Project, copy_of_repository
 
 LITE = "noisy_student_lite"
+META = "meta_pseudo_labels"
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         entry["train"]["then"]["labeled"]["epochs"] = 1
     params["hardware"] = {"threads": 1, "workers": 0}
     lite.write_text(yaml.safe_dump(params, sort_keys=False))
+    meta = folder / "pipelines" / META / "params.yaml"
+    params = yaml.safe_load(meta.read_text())
+    params["runs"].remove("noisy_student")
+    del params["rounds"]["noisy_student"]
+    params["train"]["validate_every"] = 10
+    params["supervised"]["teacher"]["train"]["steps"] = 40
+    own = params["rounds"][META]["train"]
+    own["steps"], own["then"]["finetune"]["steps"], own["algorithm"]["student_wait_steps"] = 20, 5, 8
+    params["hardware"] = {"threads": 1, "workers": 0}
+    meta.write_text(yaml.safe_dump(params, sort_keys=False))
     made.run("git", "init", "-q")
     made.run("dvc", "init", "-q")
     return made
@@ -86,3 +98,24 @@ def test_paths_of_pipelines_are_of_their_own() -> None:
     for path in sorted((ROOT / "pipelines").glob("*/dvc.yaml")):
         for out in re.findall(r"--out (\S+)", path.read_text()):
             assert outs.setdefault(out, path) == path
+
+
+@pytest.mark.slow
+def test_meta_pseudo_labels_is_a_round_like_any_other(project: Project) -> None:
+    project.run("dvc", "repro", f"pipelines/{META}/dvc.yaml")
+    folder = project.folder
+    about = json.loads((folder / "models" / META / META / "run.json").read_text())
+    assert [phase["name"] for phase in about["phases"]] == ["main", "finetune"]
+    assert (about["algorithm"], about["teacher"], about["learns_from_table"]) == (META, "teacher", False)
+    assert (folder / "predictions" / META / META / "unlabeled").is_dir()
+    page = (folder / "reports" / META / "index.html").read_text()
+    assert "labels its images while it is trained" in page
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        query = "select key, count(*) from metrics where run_uuid = ? group by key"
+        curves = dict(connection.execute(query, [about["mlflow_run_id"]]).fetchall())
+    # Of 20 steps logged every 10, the student stands still in the first 8: h is there from the first window's end.
+    assert curves["feedback"] == 2
+    assert {"teacher_validation_accuracy", "teacher_labeled_loss", "student_labeled_loss", "peak_memory_mib"} <= set(
+        curves
+    )
+    assert "dvc repro" not in project.run("dvc", "status", f"pipelines/{META}/dvc.yaml")

@@ -23,8 +23,8 @@ class HardwareConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 autocast on CUDA, fp32 on CPU."""
     compile: bool = False
-    """Compile the networks (``torch.compile``): minutes before the first step, and then a faster one. Not for Meta Pseudo
-    Labels with ``feedback: exact``, whose derivatives of derivatives PyTorch does not compile."""
+    """Compile the networks (``torch.compile``): minutes before the first step, and then a faster one. Not for Meta
+    Pseudo Labels with ``feedback: exact``, whose derivatives of derivatives PyTorch does not compile."""
     processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Training processes; ``auto``: one a GPU, one without."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"

@@ -103,7 +103,16 @@ def test_the_student_is_sure_of_a_corrected_label(digits_corpus: Path, digits_ro
     assert (made.epoch == place).sum() >= 1
     others = np.arange(len(made.index)) != place
     assert (targets[others].max(dim=1).values < 1).all()
+    assert made.log_probs is not None
     assert np.isfinite(made.log_probs).all()
+    # Algorithms that label the images themselves are told, and read no table.
+    assert made.known[place] == 7
+    assert set(made.known[others]) == {-1}
+    without = load_pseudo_labels(
+        digits_corpus / "unlabeled", tmp_path / "s", predictions, tmp_path, with_log_probs=False
+    )
+    assert without.log_probs is None
+    assert np.array_equal(without.known, made.known)
 
 
 def test_stale_rows_are_counted_and_pruned(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_command_prints_and_draws(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "selftrain", "two-moons", "--draws", "3", "--steps", "20", "--out", "found"]
     printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     rows = list(csv.DictReader((tmp_path / "found" / "two_moons.csv").open()))
-    assert len(rows) == 4 * len(SETTINGS)
+    assert len(rows) == 5 * len(SETTINGS)
     assert all(float(row["low"]) <= float(row["success"]) <= float(row["high"]) for row in rows)
     for place, name in enumerate(SETTINGS):
         assert name[:20] in printed

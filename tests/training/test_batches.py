@@ -126,6 +126,7 @@ def test_unlabeled_images_have_no_label_but_a_persons(photo_corpus: Path, tiny: 
 def test_labeled_images_as_a_pool_hide_their_labels(photo_corpus: Path) -> None:
     index = load_index(photo_corpus / "labeled")
     pool = labeled_as_pool(index, 3)
+    assert pool.log_probs is not None
     assert np.array_equal(pool.log_probs.argmax(axis=1), index.labels)
     assert np.array_equal(np.exp(pool.log_probs.astype(float)).sum(axis=1), np.ones(12))
     assert set(pool.known) == {-1}

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from selftrain.errors import UserError
 from selftrain.training.freezing import evaluating, freeze_shallow, train_mode
 from selftrain.training.models import create_model
 
@@ -39,3 +40,9 @@ def test_frozen_layers_stay_as_they_are_through_training_and_validation() -> Non
         optimizer.step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_other_networks_have_no_layers_to_freeze() -> None:
+    with pytest.raises(UserError, match="a Linear has no layers to freeze"):
+        freeze_shallow(torch.nn.Linear(2, 2), 0.5)
+    freeze_shallow(torch.nn.Linear(2, 2), 0.0)

@@ -39,6 +39,11 @@ class EvaluatedRun:
         """Whether it was trained on pseudo-labels."""
         return "coverage" in self.metrics
 
+    @property
+    def labels_itself(self) -> bool:
+        """Whether its labels are made while it is trained, and the table only chose the images."""
+        return self.is_round and not self.about.get("learns_from_table", True)
+
 
 def load_runs(evaluation: Path, names: Collection[str] | None = None) -> list[EvaluatedRun]:
     """The evaluated runs under a folder, of those named. Raises UserError if there is none.

@@ -133,7 +133,8 @@ def train(setting: Setting, draws: Draws, seed: int) -> dict[str, Any]:
     """The weights of every method, by name, each a network a draw.
 
     ``supervised`` has the 6 labels (and UDA's loss, where the setting has it); ``pseudo_label`` learns what it says
-    of the pool; ``meta_pseudo_labels`` is the student. Their teacher is ``teacher``.
+    of the pool; ``meta_pseudo_labels`` is the student, ``teacher`` its teacher; ``all_labels`` knows
+    every point's moon, and tells what these networks and steps can reach at all.
     """
     import torch
     from torch.func import grad, vmap
@@ -142,7 +143,8 @@ def train(setting: Setting, draws: Draws, seed: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     points = torch.from_numpy(draws.points)
     labeled = gathered(points, torch.from_numpy(draws.labeled))
-    labels = torch.from_numpy(draws.moons).gather(1, torch.from_numpy(draws.labeled))
+    moons = torch.from_numpy(draws.moons)
+    labels = moons.gather(1, torch.from_numpy(draws.labeled))
     count = len(points)
 
     def new_weights() -> "Weights":
@@ -169,14 +171,25 @@ def train(setting: Setting, draws: Draws, seed: int) -> dict[str, Any]:
         supervised = descended(supervised, alone(supervised, given), setting.learning_rate)
     said = vmap(forward)(supervised, points).argmax(dim=2)
     taught = vmap(grad(lambda own, given, target: cross_entropy(forward(own, given), target)))
-    for _ in range(setting.steps):
-        given = batch()
-        slopes = taught(pseudo_label, given["unlabeled"], said.gather(1, given["rows"]))
-        pseudo_label = descended(pseudo_label, slopes, setting.learning_rate)
+
+    def from_labels(own: "Weights", each: "Tensor") -> "Weights":
+        for _ in range(setting.steps):
+            given = batch()
+            slopes = taught(own, given["unlabeled"], each.gather(1, given["rows"]))
+            own = descended(own, slopes, setting.learning_rate)
+        return own
+
+    pseudo_label = from_labels(pseudo_label, said)
     step = vmap(lambda one, other, average, given: teach(one, other, average, given, setting))
     for _ in range(setting.steps):
         teacher, student, baseline = step(teacher, student, baseline, batch())
-    return {"supervised": supervised, "pseudo_label": pseudo_label, "meta_pseudo_labels": student, "teacher": teacher}
+    return {
+        "supervised": supervised,
+        "pseudo_label": pseudo_label,
+        "meta_pseudo_labels": student,
+        "teacher": teacher,
+        "all_labels": from_labels(new_weights(), moons),
+    }
 
 
 def gathered(points: "Tensor", rows: "Tensor") -> "Tensor":

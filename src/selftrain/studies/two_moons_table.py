@@ -25,6 +25,7 @@ NAMES = {
     "pseudo_label": "Pseudo Labels",
     "meta_pseudo_labels": "Meta Pseudo Labels",
     "teacher": "its teacher",
+    "all_labels": "with every label",
 }
 UDA_NAMES = NAMES | {"supervised": "UDA", "pseudo_label": "Pseudo Labels of UDA"}
 
@@ -100,7 +101,7 @@ def figure_svg(outcome: Outcome, draws: Draws, draw: int = 0) -> str:
     methods = list(NAMES)[:3]
     for axes, method in zip(figure.subplots(1, 3), methods, strict=True):
         axes.pcolormesh(*grid(points), outcome.maps[method][draw], cmap=regions, vmin=0, vmax=1, rasterized=True)
-        axes.scatter(*points[::4].T, s=2, c=colours[moons[::4]], linewidths=0, alpha=0.5, rasterized=True)
+        axes.scatter(*points[::4].T, s=4, c=colours[moons[::4]], linewidths=0, alpha=0.7, rasterized=True)
         axes.scatter(
             *points[labeled].T, s=60, c=colours[moons[labeled]], marker="*", edgecolors="black", linewidths=0.7
         )

@@ -75,6 +75,7 @@ class TrainingBatches(Dataset[Batch]):
         rows = self.pseudo_labels.epoch[slots].astype(np.int64)
         targets: dict[str, NDArray[np.generic]] = {"label": self.pseudo_labels.known[rows].astype(np.int64)}
         if "log_probs" in self.views["unlabeled"]:
+            assert self.pseudo_labels.log_probs is not None
             targets["log_probs"] = self.pseudo_labels.log_probs[rows]
         return self._view_batch("unlabeled", self.unlabeled, places, rows, targets)
 

@@ -172,9 +172,13 @@ class TrainConfig(Section):
         return self
 
     def of_network(self, name: str) -> "TrainConfig":
-        """This training as one of its networks is trained: ``networks`` laid over it."""
-        changes = self.networks.get(name, {})
-        return TrainConfig.model_validate(merged(self.model_dump(mode="json"), changes)) if changes else self
+        """This training as one of its networks is trained: ``networks`` laid over it. Only the student is ``frozen`` by
+        the run's own word.
+        """
+        if name == "student":
+            return self
+        changes = {"frozen": 0.0} | self.networks.get(name, {})
+        return TrainConfig.model_validate(merged(self.model_dump(mode="json"), changes))
 
     @property
     def scaled_learning_rate(self) -> float:

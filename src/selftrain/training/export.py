@@ -23,6 +23,7 @@ class EndedPhase:
         self.steps = loop.step
         self.seconds = loop.seconds
         self.peak_memory = peak_memory(loop.hardware.device)
+        self.learns_from_table = "log_probs" in loop.algorithm.views.get("unlabeled", ())
         self.validation_accuracy = loop.best_score.accuracy
         self.parameters = sum(parameter.numel() for parameter in loop.algorithm.student.parameters())
         self.about = {
@@ -70,6 +71,7 @@ def export(run: Run, results: Path, phases: list[EndedPhase], data: dict[str, st
         "steps": sum(phase.steps for phase in phases),
         "phases": [phase.about for phase in phases],
         "validation_accuracy": phases[-1].validation_accuracy,
+        "learns_from_table": any(phase.learns_from_table for phase in phases),
         "peak_memory_mib": round(max(phase.peak_memory for phase in phases) / 2**20),
         "train_seconds": round(sum(phase.seconds for phase in phases), 1),
     }

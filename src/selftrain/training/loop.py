@@ -72,7 +72,7 @@ class Loop:
             for network in {"student": algorithm.student, **algorithm.validated_networks()}.values():
                 network.compile()
         if self.ema is not None:
-            self.algorithm.average = torch.no_grad()(self.ema.module)
+            self.algorithm.average = self._averaged_logits
         self.config, self.total_steps, self.seed = config, total_steps, seed
         self.hardware, self.share = hardware, share
         self.step = 0
@@ -174,6 +174,12 @@ class Loop:
     def _on_device(self, batch: Batch) -> Batch:
         return {source: self._views_on_device(views) for source, views in batch.items()}
 
+    @torch.no_grad()
+    def _averaged_logits(self, images: Tensor) -> Tensor:
+        assert self.ema is not None
+        logits: Tensor = self.ema.module(images)
+        return logits
+
     def _views_on_device(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         mean, std = normalization(self.algorithm.student)
         device, found = self.hardware.device, {}
@@ -223,8 +229,12 @@ class Window:
         return time.monotonic() - self.started
 
     def means(self) -> dict[str, float]:
-        """Each loss's mean over the steps, and the images a second."""
-        means = {name: float(torch.stack([losses[name] for losses in self.losses]).mean()) for name in self.losses[0]}
+        """Each loss's mean over the steps that have it, and the images a second."""
+        found: dict[str, list[Tensor]] = {}
+        for losses in self.losses:
+            for name, value in losses.items():
+                found.setdefault(name, []).append(value)
+        means = {name: float(torch.stack(values).mean()) for name, values in found.items()}
         return means | {"images_per_second": self.images / self.seconds}
 
 

@@ -22,16 +22,19 @@ class PseudoLabels:
     """The selected images of the unlabeled split, N of them, and the epoch that repeats them."""
 
     index: ImageIndex
-    log_probs: NDArray[np.float16]  # (N, C)
+    log_probs: NDArray[np.float16] | None  # (N, C)
+    """None where nothing reads them."""
     known: NDArray[np.int32]
     """(N,) The class of images that a person corrected, -1 elsewhere."""
     epoch: NDArray[np.int32]
     """The balanced epoch: places in ``index``, each as often as its ``copies``."""
 
 
-def load_pseudo_labels(split_folder: Path, selection: Path, predictions: Path, scratch: Path) -> PseudoLabels:
-    """Gather the images with copies from a selection, and their teacher's log-probabilities; a corrected image's are
-    those of the person who corrected it, who is sure.
+def load_pseudo_labels(
+    split_folder: Path, selection: Path, predictions: Path, scratch: Path, *, with_log_probs: bool = True
+) -> PseudoLabels:
+    """Gather the images with copies from a selection, and their teacher's log-probabilities, if they are wanted; a
+    corrected image's are those of the person who corrected it, who is sure.
 
     The log-probabilities go to a file in ``scratch`` that is mapped, not read: processes and loader workers
     share it, and it may be larger than memory.
@@ -45,7 +48,7 @@ def load_pseudo_labels(split_folder: Path, selection: Path, predictions: Path, s
         raise UserError(f"{selection}: was made from other images than {split_folder} holds; run `dvc repro`")
     selected = copies > 0
     chosen = index.take(selected)
-    log_probs = _gather_log_probs(predictions, selection, selected, scratch)
+    log_probs = _gather_log_probs(predictions, selection, selected, scratch) if with_log_probs else None
     known = np.where(corrected, labels, -1)[selected].astype(np.int32)
     epoch = np.repeat(np.arange(len(chosen), dtype=np.int32), copies[selected])
     return PseudoLabels(chosen, log_probs, known, epoch)

@@ -38,18 +38,23 @@ def train(run: Run, restart: list[str]) -> None:
 
 def _train(run: Run, share: Share, machine: Hardware) -> None:
     planned = phases(run.config)
-    reads_pool = False
+    reads_pool = reads_table = False
     for phase in planned.values():
         algorithm = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)[0]
         check_fit(phase, algorithm, f"'{run.name}'")
         run.check(phase, algorithm.views, share.world_size)
-        reads_pool |= "unlabeled" in algorithm.views and phase.pool == "selection"
+        if phase.pool == "selection":
+            reads_pool |= "unlabeled" in algorithm.views
+            reads_table |= "log_probs" in algorithm.views.get("unlabeled", ())
     classes = read_json(run.corpus / "classes.json", "dvc repro ingest")
     pseudo_labels = None
     if reads_pool:
         assert run.selection is not None
         assert run.predictions is not None
-        pseudo_labels = load_pseudo_labels(run.corpus / "unlabeled", run.selection, run.predictions, WORK / "scratch")
+        # A row of log-probabilities for each image can be larger than the images; only what reads them gets them.
+        pseudo_labels = load_pseudo_labels(
+            run.corpus / "unlabeled", run.selection, run.predictions, WORK / "scratch", with_log_probs=reads_table
+        )
 
     setting = Setting(run, classes, pseudo_labels, share, machine)
     data = run.data_digests()
