@@ -161,13 +161,20 @@ def test_soft_labels_without_exact_feedback_teach_the_teacher_nothing(feedback: 
     torch.testing.assert_close(setting.feedback_gradient(), torch.zeros_like(setting.feedback_gradient()))
 
 
-def by_hand(setting: Setting, labels: tuple[int, ...], learning_rate: float, feedback: str) -> float:
-    """The definition of h, from the student and batch as they are."""
+def by_hand(
+    setting: Setting, labels: tuple[int, ...], learning_rate: float, feedback: str, labeled_factor: float = 0.0
+) -> float:
+    """The definition of h, from the student and batch as they are; its own labeled loss moves the student before."""
     logits = setting.student(setting.batch["unlabeled"]["image"])
     slopes = torch.autograd.grad(
         functional.cross_entropy(logits, torch.tensor(labels)), [*setting.student.parameters()]
     )
     old = {name: value.detach() for name, value in setting.student.named_parameters()}
+    if labeled_factor:
+        loss = labeled_loss(setting.student, dict(setting.student.named_parameters()), setting.batch)
+        own = torch.autograd.grad(loss, [*setting.student.parameters()])
+        rate = learning_rate * labeled_factor
+        old = {name: value - rate * slope for (name, value), slope in zip(old.items(), own, strict=True)}
     new = {
         name: (value - learning_rate * slope).requires_grad_()
         for (name, value), slope in zip(old.items(), slopes, strict=True)
@@ -185,12 +192,13 @@ def by_hand(setting: Setting, labels: tuple[int, ...], learning_rate: float, fee
 @pytest.mark.parametrize(
     "optimizer", [{}, {"optimizer_options": {"momentum": 0.9}, "weight_decay": 0.3, "clip_grad": 0.01}]
 )
+@pytest.mark.parametrize("labeled_factor", [0.0, 1.0])
 def test_feedback_is_its_definition_whatever_the_students_optimizer_carries(
-    feedback: str, optimizer: dict[str, Any]
+    feedback: str, optimizer: dict[str, Any], labeled_factor: float
 ) -> None:
-    setting = Setting(0.2, optimizer, feedback=feedback)
+    setting = Setting(0.2, optimizer, feedback=feedback, student_labeled_factor=labeled_factor)
     for labels in [(0, 1, 2), (1, 1, 0), (2, 0, 0)]:
-        expected = by_hand(setting, labels, 0.2, feedback)
+        expected = by_hand(setting, labels, 0.2, feedback, labeled_factor)
         before = copy.deepcopy(setting.student.state_dict())
         assert setting.update(labels)["feedback"].item() == pytest.approx(expected, rel=1e-9)
         assert not torch.equal(before["1.weight"], setting.student.state_dict()["1.weight"])
@@ -295,6 +303,8 @@ def test_products_of_gradients_skip_what_a_loss_does_not_touch() -> None:
     assert dot_product(one, other) == 32
     assert cosine(one, one) == pytest.approx(1)
     assert cosine((torch.zeros(2),), (torch.ones(2),)) == 0
+    tiny = (torch.full((10,), 1e-14, dtype=torch.float32),)
+    assert cosine(tiny, tiny).item() == pytest.approx(1, rel=1e-4)
 
 
 def test_exact_feedback_needs_soft_labels() -> None:

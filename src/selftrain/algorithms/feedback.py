@@ -13,6 +13,7 @@ BatchNorm statistics learning of them: what the student becomes depends on label
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -31,9 +32,9 @@ class FeedbackConfig(Section):
 
     feedback: Literal["cosine", "dot_product", "finite_difference", "exact", "none"] = "cosine"
     """h. ``dot_product``: Equation 12. ``cosine``: of the two gradients, without η, from -1 to 1 (Appendix C.3: what
-    the paper's results were made with). ``finite_difference``: the labeled loss at θ less that at θ', as the authors'
-    code takes it. ``exact``: no h but the derivative of the labeled loss through the student's step, for ``labels:
-    soft`` (Equation 3). ``none``: the teacher learns nothing from the student, which is parallel pseudo-labeling."""
+    the paper says it used). ``finite_difference``: the labeled loss at θ less that at θ', as the authors' code takes
+    it. ``exact``: no h but the derivative of the labeled loss through the student's step, for ``labels: soft``
+    (Equation 3). ``none``: the teacher learns nothing from the student, which is parallel pseudo-labeling."""
     feedback_sign: Literal["paper", "authors_code"] = "paper"
     """``authors_code`` turns h round: the code takes the new loss less the old, and so makes labels likelier that
     hurt."""
@@ -52,7 +53,7 @@ class FeedbackConfig(Section):
     reimplementations; it explores nothing. ``soft``: the distribution itself; with another feedback than ``exact``, as
     in the authors' code, ∇CE(T, T) is zero and the teacher gets no feedback at all."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Of every hard label, the student's and the teacher's."""
+    """Of every label, the student's and the teacher's."""
     student_wait_steps: int = Field(default=0, ge=0)
     """Steps in which the teacher learns alone; the student's schedule begins after them."""
 
@@ -60,8 +61,8 @@ class FeedbackConfig(Section):
     def _exact_needs_soft_labels(self) -> "FeedbackConfig":
         if self.feedback == "exact" and self.labels != "soft":
             raise ValueError("`feedback: exact` differentiates through the labels: set `labels: soft`")
-        if self.feedback == "exact" and self.feedback_at != "plain_step":
-            raise ValueError("`feedback: exact` is the derivative at `feedback_at: plain_step`")
+        if self.feedback == "exact" and (self.feedback_at, self.feedback_sign) != ("plain_step", "paper"):
+            raise ValueError("`feedback: exact` is the derivative at `feedback_at: plain_step`, and has no other sign")
         return self
 
 
@@ -82,8 +83,20 @@ def dot_product(one: Gradient, other: Gradient) -> Tensor:
 
 def cosine(one: Gradient, other: Gradient) -> Tensor:
     """The cosine of the angle between two gradients, a scalar from -1 to 1; 0 if one of them is 0."""
-    norms = (dot_product(one, one) * dot_product(other, other)).sqrt()
-    return dot_product(one, other) / norms.clamp(min=torch.finfo(norms.dtype).tiny)
+    # Each by itself: the product of two squares is zero in float32 long before a gradient is.
+    norms = [dot_product(own, own).sqrt() for own in (one, other)]
+    least = torch.finfo(norms[0].dtype).tiny
+    return dot_product(
+        *(_scaled(own, 1 / norm.clamp(min=least)) for own, norm in zip((one, other), norms, strict=True))
+    )
+
+
+def _scaled(gradient: Gradient, factor: Tensor) -> Gradient:
+    return tuple(None if slope is None else slope * factor for slope in gradient)
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return one if other is None else other if one is None else one + other
 
 
 def plain_step(parameters: Mapping[str, Tensor], gradient: Gradient, learning_rate: float) -> dict[str, Tensor]:
@@ -135,24 +148,28 @@ class TeachingAlgorithm(Algorithm):
             return {name: value.detach() for name, value in losses.items()} | {"loss": losses["teacher_loss"].detach()}
         labels, targets = self._targets(opinion, batch["unlabeled"])
         with self.autocast():
-            student_loss, agreement = self._student_loss(batch, labels, targets)
-        gradient, found = self._teach(student_loss, opinion, labels, batch)
+            student_loss, own_loss, agreement = self._student_losses(batch, labels, targets)
+        gradient, found = self._teach(student_loss, own_loss, opinion, labels, batch)
         self.minimizers["teacher"].minimize(losses["teacher_loss"] + found["feedback_loss"])
         if self.config.feedback_at == "plain_step":
             self.minimizers["student"].descend(gradient)
-        losses |= found | {"loss": student_loss, "agreement_with_teacher": agreement}
+        losses |= found | {"loss": student_loss + own_loss, "agreement_with_teacher": agreement}
         return {name: value.detach() for name, value in losses.items()}
 
-    def _student_loss(self, batch: Batch, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The student's cross-entropy against the teacher's labels, and how often it agrees with them."""
+    def _student_losses(self, batch: Batch, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The student's cross-entropy against the teacher's labels, its own on labeled images times its factor, and how
+        often it agrees with the teacher.
+        """
         unlabeled, factor = batch["unlabeled"]["image"], self.config.student_labeled_factor
         if not factor:
             logits = self.student_logits(unlabeled=unlabeled)["unlabeled"]  # (r·B, C)
-            return soft_cross_entropy(logits, targets).mean(), accuracy(logits, labels)
+            return soft_cross_entropy(logits, targets).mean(), logits.new_zeros(()), accuracy(logits, labels)
         both = self.student_logits(labeled=batch["labeled"]["image"], unlabeled=unlabeled)
-        own = functional.cross_entropy(full_precision(both["labeled"]), batch["labeled"]["label"])
+        own = functional.cross_entropy(
+            full_precision(both["labeled"]), batch["labeled"]["label"], label_smoothing=self.config.label_smoothing
+        )
         logits = both["unlabeled"]
-        return soft_cross_entropy(logits, targets).mean() + factor * own, accuracy(logits, labels)
+        return soft_cross_entropy(logits, targets).mean(), factor * own, accuracy(logits, labels)
 
     def _targets(self, opinion: Tensor, unlabeled: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The student's hard labels (r·B,) and target distributions (r·B, C); a person's labels stand as they are."""
@@ -167,31 +184,40 @@ class TeachingAlgorithm(Algorithm):
         # With `exact` the teacher is reached through them; otherwise nothing differentiates them.
         soft = full_precision(opinion).softmax(dim=1)
         soft = soft if self.config.feedback == "exact" else soft.detach()
+        soft = soft * (1 - smoothing) + smoothing / num_classes
         return labels, torch.where((known >= 0)[:, None], hard, soft)
 
     def _teach(
-        self, student_loss: Tensor, opinion: Tensor, labels: Tensor, batch: Batch
+        self, student_loss: Tensor, own_loss: Tensor, opinion: Tensor, labels: Tensor, batch: Batch
     ) -> tuple[Gradient, dict[str, Tensor]]:
         """The student's gradient, and ``feedback_loss``, which is the teacher's, with what it is made of.
 
-        Where h is measured at the new student, the student has taken its step afterwards.
+        h is about the teacher's labels alone: what the student learns of labeled images is part of its step before
+        them. Where h is measured at the new student, the student has taken its step afterwards.
         """
         config, student = self.config, self.minimizers["student"]
         here: dict[str, Tensor] = {
             name: value for name, value in self.student.named_parameters() if value.requires_grad
         }
         exact = config.feedback == "exact"
-        slopes = torch.autograd.grad(student_loss, [*here.values()], create_graph=exact, allow_unused=True)
-        gradient = student.averaged(tuple(None if slope is None else slope.detach().clone() for slope in slopes))
-        rate = student.learning_rate
         differentiated = config.feedback in ("cosine", "dot_product", "exact")
+        slopes = torch.autograd.grad(
+            student_loss, [*here.values()], create_graph=exact, retain_graph=exact or config.student_labeled_factor > 0, allow_unused=True
+        )
+        gradient = student.averaged(tuple(None if slope is None else slope.detach().clone() for slope in slopes))
+        whole, start = gradient, here
+        if config.student_labeled_factor:
+            own = student.gradient(own_loss)
+            whole = tuple(_sum(one, other) for one, other in zip(gradient, own, strict=True))
+            start = plain_step(here, own, student.learning_rate)
+        rate = student.learning_rate
         with torch.no_grad():
-            before = self._labeled(here, batch["labeled"])[0] if config.feedback == "finite_difference" else None
+            before = self._labeled(start, batch["labeled"])[0] if config.feedback == "finite_difference" else None
         if config.feedback_at == "new_student":
-            student.descend(tuple(None if slope is None else slope.clone() for slope in gradient))
+            student.descend(tuple(None if slope is None else slope.clone() for slope in whole))
             there = here
         else:
-            there = plain_step(here, gradient, rate)
+            there = plain_step(start, gradient, rate)
         with torch.set_grad_enabled(differentiated):
             labeled_loss, labeled_accuracy = self._labeled(there, batch["labeled"])
         found = {"student_labeled_loss": labeled_loss, "student_labeled_accuracy": labeled_accuracy}
@@ -204,7 +230,7 @@ class TeachingAlgorithm(Algorithm):
             feedback = self._feedback(gradient, labeled_gradient, before, labeled_loss.detach(), rate)
             found |= {"feedback": feedback, "feedback_baseline": self.baseline.clone()}
             found["feedback_loss"] = self._feedback_loss(feedback, opinion, labels, batch["unlabeled"]["label"])
-        return gradient, found
+        return whole, found
 
     def _feedback(
         self, gradient: Gradient, labeled_gradient: Gradient, before: Tensor | None, after: Tensor, rate: float
@@ -242,6 +268,8 @@ class TeachingAlgorithm(Algorithm):
         """The student's loss and accuracy on labeled images with these parameters, without noise inside it."""
         own = dict(self.student.named_parameters()) | dict(parameters)
         scratch = {name: value.clone() for name, value in self.student.named_buffers()}
-        with self.autocast(), self.noise("student", {"feedback": len(labeled["image"])}):
+        # A difference of two losses in half precision would be rounding and nothing else.
+        precision = nullcontext() if self.config.feedback == "finite_difference" else self.autocast()
+        with precision, self.noise("student", {"feedback": len(labeled["image"])}):
             logits = functional_call(self.student, own | scratch, (labeled["image"],))  # (B, C)
         return functional.cross_entropy(full_precision(logits), labeled["label"]), accuracy(logits, labeled["label"])
