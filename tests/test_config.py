@@ -148,6 +148,7 @@ def test_other_networks_are_the_student_with_changes() -> None:
             {"teacher": {"learning_rat": 1}},
             "networks.teacher.learning_rat: not a network's own; did you mean 'learning",
         ),
+        ({"teacher": {"noise": {"randaugment_ops": 0}}}, "networks.teacher.noise.randaugment_ops: not a network's own"),
         ({"teacher": {"batch_size": 4}}, "networks.teacher.batch_size: not a network's own"),
         ({"teacher": {"learning_rate": -1}}, r"networks.teacher.learning_rate: .*greater than 0"),
     ],

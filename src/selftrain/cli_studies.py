@@ -31,10 +31,11 @@ def study(
 def two_moons(
     draws: Annotated[int, typer.Option(help="Random draws of points, labels and networks.", min=2)] = 100,
     steps: Annotated[int | None, typer.Option(help="Of every network, instead of each setting's own.", min=1)] = None,
+    setting: Annotated[str, typer.Option(help="Only settings with these words in their names.")] = "",
     seed: Annotated[int, typer.Option(help="Of networks and batches.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the figures and `two_moons.csv`.")] = Path("two_moons"),
 ) -> None:
     """Run Meta Pseudo Labels' two-moons experiment: success rates, and its Figure 2. About four minutes on 2 cores."""
     from selftrain.studies.two_moons_table import run_all
 
-    run_all(draws, steps, seed, out)
+    run_all(draws, steps, setting, seed, out)

@@ -72,6 +72,8 @@ def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 
     workers = config.workers if config.workers != "auto" else (min(8, cores) if device.type == "cuda" else cores // 2)
     threads = config.threads if config.threads != "auto" else max(1, cores - int(workers))
     torch.set_num_threads(int(threads))
+    # The fastest convolutions of cuDNN differ from run to run.
+    torch.backends.cudnn.deterministic = True
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
     return Hardware(device, bf16, int(workers), int(threads), config.compile)
 

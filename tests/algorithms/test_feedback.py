@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -312,3 +313,28 @@ def test_exact_feedback_needs_soft_labels() -> None:
 
     with pytest.raises(UserError, match="labels: soft"):
         find_algorithm("meta_pseudo_labels", {"feedback": "exact"})
+
+
+@pytest.mark.parametrize("labels", ["hard", "argmax", "soft"])
+def test_what_the_student_is_given_to_learn(labels: str) -> None:
+    setting = Setting(0.1, labels=labels, label_smoothing=0.3, feedback="none")
+    images = setting.batch["unlabeled"]["image"]
+    probs = setting.teacher(images).softmax(dim=1).detach()
+    setting.batch["unlabeled"]["label"] = torch.tensor([-1, -1, 2])
+    student_logits = setting.student(images)
+    drawn = {"hard": [0, 1], "argmax": probs[:2].argmax(dim=1).tolist()}
+    targets = probs.clone() if labels == "soft" else functional.one_hot(torch.tensor([*drawn[labels], 2]), 3).double()
+    targets[2] = torch.tensor([0.0, 0.0, 1.0])
+    expected = -((targets * 0.7 + 0.1) * student_logits.log_softmax(dim=1)).sum(dim=1).mean()
+    assert setting.update((0, 1, 0))["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_feedback_pass_has_no_noise_in_the_student() -> None:
+    setting = Setting(0.1)
+    seen: list[dict[str, int]] = []
+    setting.algorithm.noised_rows["student"] = lambda counts: seen.append(counts) or nullcontext()
+    setting.update((0, 1, 2))
+    assert seen == [{"unlabeled": UNLABELED}, {"feedback": LABELED}]
+    from selftrain.training.config import NoiseConfig
+
+    assert NoiseConfig().on("feedback") == ()

@@ -13,6 +13,7 @@ from selftrain.algorithms.losses import confident_labels, consistency_loss, ramp
 from selftrain.algorithms.mean_teacher import sigmoid_ramp, squared_difference
 from selftrain.algorithms.meta_pseudo_labels import mixup, mixup_loss
 from selftrain.algorithms.uda import annealed_cross_entropy
+from selftrain.errors import UserError
 
 WEAK = torch.tensor([[4.0, 0.0, 0.0], [0.2, 0.1, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0]])
 STRONG = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [2.0, 0.0, 1.0], [0.5, 0.5, 0.5]])
@@ -147,6 +148,7 @@ def test_confident_labels() -> None:
 def test_ramp() -> None:
     assert [ramp(step, 2, 4) for step in range(6)] == [0, 0, 0, 0.5, 1, 1]
     assert ramp(0, 0, 0) == 1
+    assert [ramp(step, 10, 10) for step in (0, 9, 10)] == [0, 0, 1]
 
 
 def test_mixups_loss_is_that_of_both_images() -> None:
@@ -163,3 +165,72 @@ def test_mixups_loss_is_that_of_both_images() -> None:
     torch.testing.assert_close(
         mixup_loss(logits, labels, torch.ones(3), 0.1), functional.cross_entropy(logits, labels, label_smoothing=0.1)
     )
+
+
+class Colour(nn.Module):
+    """A network that is linear in its inputs, so that mixed images have mixed logits."""
+
+    num_classes = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * images[:, :, 0, 0]
+
+
+def cross_entropy(row: Tensor, label: int, smoothing: float) -> float:
+    probs = softmax(row)
+    return -sum(((place == label) * (1 - smoothing) + smoothing / 3) * math.log(p) for place, p in enumerate(probs))
+
+
+@pytest.mark.parametrize("teacher_loss", ["uda", "pseudo_label", "supervised"])
+@pytest.mark.parametrize("labels_from", ["image", "image_weak"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_meta_pseudo_labels_teacher(teacher_loss: str, labels_from: str, mixed: bool) -> None:
+    found, config = find_algorithm(
+        "meta_pseudo_labels",
+        {
+            "teacher_loss": teacher_loss, "labels_from": labels_from, "teacher_mixup": mixed, "label_smoothing": 0.1,
+            "unlabeled_factor": 3, "unlabeled_ramp_steps": 4, "temperature": 0.5, "threshold": 0.6,
+        },
+    )  # fmt: skip
+    method = found(Colour(), config, lambda _: Colour())
+    images = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+    labels, lots = [0, 1], [0.3, 0.8]
+    labeled = {"image": images[:, :, None, None], "label": torch.tensor(labels), "lot": torch.tensor(lots)}
+    unlabeled = {"image_weak": WEAK[:, :, None, None], "image": STRONG[:, :, None, None], "label": NOBODYS}
+    opinion, losses = method.teacher_step({"labeled": labeled, "unlabeled": unlabeled}, 2)  # type: ignore[operator]
+    torch.testing.assert_close(opinion, STRONG if labels_from == "image" else WEAK)
+    supervised = 0.0
+    for place, lot in enumerate(lots):
+        lot = lot if mixed else 1.0
+        row = lot * images[place] + (1 - lot) * images[place - 1]
+        supervised += lot * cross_entropy(row, labels[place], 0.1) / 2
+        supervised += (1 - lot) * cross_entropy(row, labels[place - 1], 0.1) / 2
+    own = 0.0
+    for weak, strong in zip(WEAK, STRONG, strict=True):
+        if teacher_loss == "uda" and max(softmax(weak)) >= 0.6:
+            own -= sum(p * math.log(q) for p, q in zip(softmax(weak, 0.5), softmax(strong), strict=True)) / 4
+        if teacher_loss == "pseudo_label" and max(softmax(strong)) >= 0.6:
+            own -= math.log(max(softmax(strong))) / 4
+    assert losses["teacher_labeled_loss"].item() == pytest.approx(supervised, rel=1e-5)
+    assert losses["teacher_loss"].item() == pytest.approx(supervised + 3 * 0.5 * own, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("pseudo_label", {"ramp_start": 10}, "`ramp_end` comes before `ramp_start`"),
+        ("reduced_meta_pseudo_labels", {"residual": False}, "give `identity_factor`"),
+        (
+            "meta_pseudo_labels",
+            {"feedback": "exact", "labels": "soft", "feedback_sign": "authors_code"},
+            "no other sign",
+        ),
+    ],
+)
+def test_parameters_that_contradict_each_other(name: str, parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        find_algorithm(name, parameters)

@@ -54,15 +54,20 @@ class Network(nn.Module):
 
 
 @pytest.mark.parametrize("feedback", ["cosine", "dot_product"])
-def test_a_step_is_that_of_the_algorithm(feedback: str) -> None:
-    setting = Setting.model_validate({"feedback": feedback, "feedback_factor": 3, "learning_rate": 0.2})
+@pytest.mark.parametrize("uda_factor", [0.0, 3.0])
+def test_a_step_is_that_of_the_algorithm(feedback: str, uda_factor: float) -> None:
+    setting = Setting.model_validate(
+        {"feedback": feedback, "feedback_factor": 3, "learning_rate": 0.2, "uda_factor": uda_factor}
+    )
     generator = torch.Generator().manual_seed(0)
     points, labels = torch.randn(30, 2, generator=generator), torch.tensor([0, 0, 0, 1, 1, 1])
     lots = torch.rand(24, generator=generator)
-    batch = {"unlabeled": points[6:], "moved": points[6:], "lots": lots, "labeled": points[:6], "labels": labels}
+    moved = points[6:] + 0.2 * torch.randn(24, 2, generator=generator)
+    batch = {"unlabeled": points[6:], "moved": moved, "lots": lots, "labeled": points[:6], "labels": labels}
     teacher, student, baseline = teach(weights(1), weights(2), torch.tensor(0.01), batch, setting)
 
-    config = {"feedback": feedback, "feedback_factor": 3, "teacher_loss": "supervised"}
+    config = {"feedback": feedback, "feedback_factor": 3, "labels_from": "image_weak", "temperature": 0.3}
+    config |= {"teacher_loss": "uda" if uda_factor else "supervised", "unlabeled_factor": uda_factor}
     networks = [Network(weights(1)), Network(weights(2))]
     algorithm = MetaPseudoLabels(networks[1], MetaPseudoLabelsConfig.model_validate(config), lambda _: networks[0])
     algorithm.baseline.fill_(0.01)
@@ -72,7 +77,9 @@ def test_a_step_is_that_of_the_algorithm(feedback: str) -> None:
     for name, network in algorithm.trained_networks().items():
         algorithm.minimizers[name] = Descent(network, own, 10, 1)
     nobodys = torch.full((24,), -1)
-    unlabeled = {"image": points[6:], "image_weak": points[6:], "label": nobodys, "lot": lots}
+    # The student learns from the points as they are; the moved ones are the teacher's alone.
+    algorithm.student_logits = lambda unlabeled: {"unlabeled": networks[1](points[6:])}  # type: ignore[method-assign]
+    unlabeled = {"image": moved, "image_weak": points[6:], "label": nobodys, "lot": lots}
     algorithm.update({"labeled": {"image": points[:6], "label": labels, "lot": lots[:6]}, "unlabeled": unlabeled}, 0)
     for network, expected in zip(networks, (teacher, student), strict=True):
         for name, value in expected.items():

@@ -19,6 +19,10 @@ def config(algorithm: str, **changes: Any) -> TrainConfig:
         (config("meta_pseudo_labels", networks={"techer": {}}), "did you mean 'teacher'"),
         (config("meta_pseudo_labels", networks={"teacher": {"model": "resnet19"}}), "timm knows no model 'resnet19'"),
         (config("meta_pseudo_labels", networks={"teacher": {"optimizer": "sdg"}}), "timm knows no optimizer 'sdg'"),
+        (
+            config("meta_pseudo_labels", then={"more": {"steps": 2}}),
+            "a later phase has the student's weights alone, and meta_pseudo_labels needs its teacher too",
+        ),
         (config("mean_teacher"), "train.ema_decay: mean_teacher learns from the average"),
     ],
 )

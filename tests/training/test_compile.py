@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.hardware import Hardware
@@ -15,6 +16,7 @@ from tests.algorithms.test_contract import NUM_CLASSES, config, random_batch
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for the CPU with g++")
 def test_compiled_networks_train_as_others_do() -> None:
     plain, names = [], []
+    counters.clear()
     for compiled in (False, True):
         torch.manual_seed(0)
         algorithm_class, parameters = find_algorithm("supervised", {})
@@ -30,5 +32,6 @@ def test_compiled_networks_train_as_others_do() -> None:
         batch = random_batch(algorithm, 0)
         plain.append([loop.one_step(batch)["loss"].item() for _ in range(3)])
         names.append(list(algorithm.student.state_dict()))
+    assert counters["stats"]["unique_graphs"] >= 1, "compiled at all"
     assert plain[0] == pytest.approx(plain[1], rel=1e-2)
     assert names[0] == names[1], "weights keep their names"

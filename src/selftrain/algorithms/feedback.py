@@ -202,7 +202,11 @@ class TeachingAlgorithm(Algorithm):
         exact = config.feedback == "exact"
         differentiated = config.feedback in ("cosine", "dot_product", "exact")
         slopes = torch.autograd.grad(
-            student_loss, [*here.values()], create_graph=exact, retain_graph=exact or config.student_labeled_factor > 0, allow_unused=True
+            student_loss,
+            [*here.values()],
+            create_graph=exact,
+            retain_graph=exact or config.student_labeled_factor > 0,
+            allow_unused=True,
         )
         gradient = student.averaged(tuple(None if slope is None else slope.detach().clone() for slope in slopes))
         whole, start = gradient, here

@@ -88,5 +88,7 @@ def consistency_loss(
 
 
 def ramp(step: int, start: int, end: int) -> float:
-    """0 up to ``start``, 1 from ``end`` on, and linear between."""
-    return 1.0 if step >= end else max(0.0, (step - start) / (end - start))
+    """0 before ``start``, 1 from ``end`` on, and linear between; ``end`` is not before ``start``."""
+    if step < start:
+        return 0.0
+    return 1.0 if step >= end else (step - start) / (end - start)

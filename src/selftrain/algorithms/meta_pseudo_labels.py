@@ -82,12 +82,15 @@ class MetaPseudoLabels(TeachingAlgorithm):
         return {"teacher": self.teacher}
 
     def teacher_step(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """All views in one pass."""
+        """All views that are needed, in one pass."""
         config, labeled, unlabeled = self.config, batch["labeled"], batch["unlabeled"]
         images = mixup(labeled["image"], labeled["lot"]) if config.teacher_mixup else labeled["image"]
-        logits = self.logits(
-            "teacher", labeled=images, unlabeled_weak=unlabeled["image_weak"], unlabeled=unlabeled["image"]
-        )
+        seen = {"labeled": images}
+        if config.teacher_loss == "uda" or config.labels_from == "image_weak":
+            seen["unlabeled_weak"] = unlabeled["image_weak"]
+        if config.teacher_loss != "supervised" or config.labels_from == "image":
+            seen["unlabeled"] = unlabeled["image"]
+        logits = self.logits("teacher", **seen)
         lots = labeled["lot"] if config.teacher_mixup else torch.ones_like(labeled["lot"])
         losses = {
             "teacher_labeled_loss": mixup_loss(logits["labeled"], labeled["label"], lots, config.label_smoothing),
@@ -103,8 +106,8 @@ class MetaPseudoLabels(TeachingAlgorithm):
 
     def _unlabeled_loss(self, logits: dict[str, Tensor], known: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's loss on unlabeled images, and the share of them that counted."""
-        weak, strong, config = logits["unlabeled_weak"], logits["unlabeled"], self.config
+        strong, config = logits["unlabeled"], self.config
         if config.teacher_loss == "uda":
-            return consistency_loss(weak, strong, known, config.temperature, config.threshold)
+            return consistency_loss(logits["unlabeled_weak"], strong, known, config.temperature, config.threshold)
         labels, mask = confident_labels(strong, config.threshold, known)
         return masked_cross_entropy(strong, labels, mask), mask.float().mean()

@@ -10,7 +10,7 @@ is not Lee's, who takes every label (0): Meta Pseudo Labels has it in its Table 
 Labels and loss come from the same pass over the same noised image, as in the paper's dropout networks.
 """
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,6 +31,12 @@ class PseudoLabelMethodConfig(Section):
     ramp_end: int = Field(default=0, ge=0)
     """Step from which α is ``factor``."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _ramp_in_order(self) -> "PseudoLabelMethodConfig":
+        if self.ramp_end < self.ramp_start:
+            raise ValueError("`ramp_end` comes before `ramp_start`")
+        return self
 
 
 class PseudoLabel(Algorithm):

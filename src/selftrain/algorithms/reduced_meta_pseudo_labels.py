@@ -17,7 +17,7 @@ is the second.
 
 from itertools import pairwise
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from selftrain.algorithms.algorithm import Batch, NewNetwork
@@ -35,7 +35,13 @@ class ReducedMetaPseudoLabelsConfig(FeedbackConfig):
     residual: bool = True
     """Whether T' is log p plus the perceptron, which is zero at first; otherwise it is the perceptron alone."""
     identity_factor: float = Field(default=0.0, ge=0)
-    """κ. Without ``residual`` it needs to be positive, with ``student_wait_steps`` to learn the identity in."""
+    """κ. Without ``residual`` it has to be positive, with ``student_wait_steps`` to learn the identity in."""
+
+    @model_validator(mode="after")
+    def _near_the_identity(self) -> "ReducedMetaPseudoLabelsConfig":
+        if not self.residual and self.identity_factor == 0:
+            raise ValueError("`residual: false` starts from noise: give `identity_factor`, say 1")
+        return self
 
 
 class ReducedTeacher(nn.Module):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from selftrain.errors import UserError
 from selftrain.studies.two_moons import SETTINGS, Draws, Setting, accuracies, decisions, train
 
 if TYPE_CHECKING:
@@ -112,12 +113,17 @@ def figure_svg(outcome: Outcome, draws: Draws, draw: int = 0) -> str:
     return text.getvalue()
 
 
-def run_all(draws: int, steps: int | None, seed: int, out: Path) -> None:
-    """Every setting over the draws, two at a time; the table is printed and, with the figures, written to ``out``."""
+def run_all(draws: int, steps: int | None, words: str, seed: int, out: Path) -> None:
+    """Every setting with these words over the draws, two at a time; the table is printed and, with the figures, written
+    to ``out``. Raises UserError if no setting has them.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    settings = {name: own.model_copy(update={"steps": steps or own.steps}) for name, own in SETTINGS.items()}
+    chosen = {name: own for name, own in SETTINGS.items() if words in name}
+    if not chosen:
+        raise UserError(f"--setting: no setting is called '{words}'; there are: {', '.join(SETTINGS)}")
+    settings = {name: own.model_copy(update={"steps": steps or own.steps}) for name, own in chosen.items()}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         waiting = [pool.submit(run_setting, name, setting, draws, seed) for name, setting in settings.items()]
         outcomes = [one.result() for one in waiting]

@@ -101,7 +101,9 @@ class TrainingBatches(Dataset[Batch]):
         plans: dict[str, list[NDArray[np.float32]]] = {f"{name}{PLAN}": [] for name in names if config.noise.on_device}
         stream_seed = mixed_int(self.seed, LABELED if source == "labeled" else UNLABELED)
         lots = mix(stream_seed, LOTS, places) / 2.0**64
-        targets = targets | {"lot": lots.astype(np.float32)}
+        # Rounded to float32 the last few would be 1, which no distribution reaches.
+        below_one = np.nextafter(np.float32(1), np.float32(0))
+        targets = targets | {"lot": np.minimum(lots.astype(np.float32), below_one)}
         for place, row in enumerate(rows):
             decoded = loader.image(int(row))
             # The place in the endless stream is (epoch, position) in one number.

@@ -28,6 +28,11 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
                 f"{place}: a later phase is trained by the run's own algorithm or by `supervised`: "
                 "its stage depends on no other's code"
             )
+        if name != MAIN_PHASE and algorithm.networks:
+            raise UserError(
+                f"{place}: a later phase has the student's weights alone, and {phase.algorithm.name} needs its "
+                f"{algorithm.networks[0]} too; fine-tune with `supervised`"
+            )
         try:
             for network in ("student", *algorithm.networks):
                 own = phase.of_network(network)

@@ -98,6 +98,7 @@ NETWORK_PARAMETERS = (
     "schedule", "decay_rate", "decay_epochs", "warmup", "clip_grad", "frozen", "noise",
 )  # fmt: skip
 """What a network beside the student may have of its own."""
+NETWORK_NOISE = ("noise.dropout", "noise.stochastic_depth", "noise.on_labeled", "noise.on_unlabeled")
 
 
 class TrainConfig(Section):
@@ -114,8 +115,8 @@ class TrainConfig(Section):
     """What an algorithm's other networks have otherwise than the student, by name: a ``teacher``'s ``learning_rate``,
     its ``noise: {dropout: …}``; of ``noise`` only what is inside a network is its own."""
     pool: Literal["selection", "labeled"] = "selection"
-    """What is trained on as unlabeled: the round's selection, or the labeled images, whose labels are then not seen
-    (Meta Pseudo Labels as a regularizer, its Table 9)."""
+    """What is trained on as unlabeled: the round's selection, or the labeled images (Meta Pseudo Labels as a
+    regularizer, its Table 9), where algorithms that read a teacher's opinion find their labels."""
     resplit: Resplit | None = None
     """Train on a cut of one's own instead of on ``labeled``, validated on the rest of it."""
     image_size: int = Field(ge=8)
@@ -273,9 +274,13 @@ def check_networks(config: TrainConfig, where: str) -> None:
     """Raises UserError for what a network cannot have of its own."""
     for name, changes in config.networks.items():
         place = f"{where}.networks.{name}"
-        for key in changes:
-            if key not in NETWORK_PARAMETERS:
-                raise UserError(f"{place}.{key}: not a network's own; {did_you_mean(key, list(NETWORK_PARAMETERS))}")
+        noise = changes.get("noise")
+        for key, known in [
+            *((key, NETWORK_PARAMETERS) for key in changes),
+            *((f"noise.{key}", NETWORK_NOISE) for key in (noise if isinstance(noise, Mapping) else ())),
+        ]:
+            if key not in known:
+                raise UserError(f"{place}.{key}: not a network's own; {did_you_mean(key, list(known))}")
         parse_section(merged(config.model_dump(mode="json"), changes), TrainConfig, place)
 
 

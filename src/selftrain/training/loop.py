@@ -19,6 +19,7 @@ from selftrain.training.batches import PLAN, Share, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
 from selftrain.training.config import TrainConfig
 from selftrain.training.device_noise import noised
+from selftrain.training.distributed import share_buffers
 from selftrain.training.freezing import freeze_shallow, train_mode
 from selftrain.training.model_noise import ModelNoise
 from selftrain.training.models import normalization, to_input
@@ -128,7 +129,8 @@ class Loop:
     def ended(self) -> bool:
         """Whether every step is taken, or the best validation is ``patience`` validations ago."""
         patience = self.config.patience
-        lost_patience = patience is not None and self.step - self.best_step >= patience * self.config.validate_every
+        waiting_since = max(self.best_step, self.algorithm.first_step("student"))
+        lost_patience = patience is not None and self.step - waiting_since >= patience * self.config.validate_every
         return self.step >= self.total_steps or (lost_patience and self.best_score is not None)
 
     def evaluated_model(self) -> nn.Module:
@@ -177,6 +179,8 @@ class Loop:
     @torch.no_grad()
     def _averaged_logits(self, images: Tensor) -> Tensor:
         assert self.ema is not None
+        # Each process averages its own images' BatchNorm statistics.
+        share_buffers(self.ema.module)
         logits: Tensor = self.ema.module(images)
         return logits
 

@@ -8,12 +8,13 @@ from torch import nn
 
 from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.counters import mixed_int
+from selftrain.errors import UserError
 from selftrain.hardware import Hardware
 from selftrain.training.batches import Share, TrainingBatches
 from selftrain.training.config import TrainConfig
 from selftrain.training.labeled_images import labeled_and_validation
 from selftrain.training.loop import Curves, Loop
-from selftrain.training.models import create_model
+from selftrain.training.models import create_model, normalization
 from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
 from selftrain.training.run import Run
 from selftrain.training.validation import Validation
@@ -58,11 +59,26 @@ def train_phase(
             stochastic_depth=depth,
         )
 
+    def beside(name: str) -> nn.Module:
+        network = new_network(name)
+        if normalization(network) != normalization(student):
+            raise UserError(
+                f"train.networks.{name}.model: '{config.of_network(name).model}' takes images with another mean and "
+                f"deviation than the student's '{config.model}'; take models that share them"
+            )
+        return network
+
     student = new_network("student", weights)
     if number == 0 and share.rank == 0:
         _warn_if_smaller(student, run)
-    algorithm = algorithm_class(student, parameters, new_network)
+    algorithm = algorithm_class(student, parameters, beside)
     steps_per_epoch = _steps_per_epoch(config, algorithm_class.views, len(labeled), pool)
+    if config.total_steps(steps_per_epoch) <= algorithm.first_step("student"):
+        raise UserError(
+            f"train.algorithm.student_wait_steps of '{run.name}': the training ends before the student begins"
+        )
+    if machine.compile and getattr(parameters, "feedback", None) == "exact":
+        raise UserError("hardware.compile: PyTorch compiles no derivatives of derivatives; not with `feedback: exact`")
     loop = Loop(algorithm, config, steps_per_epoch, seed, machine, share)
     batches = TrainingBatches(config, algorithm.views, seed, share, labeled, pool)
     validation = Validation(held_out, config, machine, share)
