@@ -123,7 +123,7 @@ def test_unlabeled_images_have_no_label_but_a_persons(photo_corpus: Path, tiny: 
     assert torch.equal(found["label"], (found["log_probs"][:, 0] / 3).long() % 5 - 1)
 
 
-def test_labeled_images_as_a_pool_hide_their_labels(photo_corpus: Path) -> None:
+def test_labeled_images_as_a_pool_are_their_own_opinion(photo_corpus: Path) -> None:
     index = load_index(photo_corpus / "labeled")
     pool = labeled_as_pool(index, 3)
     assert pool.log_probs is not None
