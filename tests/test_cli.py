@@ -90,7 +90,7 @@ def test_the_commands_that_there_are() -> None:
         ((1,), {}, "params.yaml: 1 is no section's name"),
         (("rounds", "student1", "teacher"), "student3", "student1 ← student3 ← student2 ← student1 goes in a circle"),
         (("supervised", "teacher", "train", "algorithm", "name"), "supervisd", "there is no algorithm 'supervisd'; did you mean 'supervised'?"),
-        (("supervised", "teacher", "train", "algorithm", "name"), "noisy_student", "supervised.teacher: noisy_student needs pseudo-labels; put the run under `rounds`"),
+        (("supervised", "teacher", "train", "algorithm", "name"), "noisy_student", "supervised.teacher: noisy_student needs unlabeled images; put the run under `rounds`"),
         (("rounds", "student2", "train", "algorithm"), {"name": "noisy_student", "lables": "soft"}, "rounds.student2: train.algorithm (noisy_student).lables: unknown parameter; did you mean 'labels'?"),
         (("rounds", "student3", "train", "model"), "resnet1O1", "rounds.student3.train.model: timm knows no model 'resnet1O1'; did you mean 'resnet101'?"),
         (("train", "optimizer"), "adamww", "train.optimizer: timm knows no optimizer 'adamww'; did you mean 'adamw"),
