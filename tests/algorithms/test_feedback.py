@@ -12,16 +12,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Batch, Gradient
+from selftrain.algorithms.algorithm import Batch
 from selftrain.algorithms.feedback import cosine, dot_product, sampled_labels
-from selftrain.algorithms.meta_pseudo_labels import MetaPseudoLabels, MetaPseudoLabelsConfig
 from selftrain.errors import UserError
 from selftrain.training.config import TrainConfig
 from selftrain.training.optimization import Descent
+from tests.algorithms.teaching import CLASSES, LABELED, PLAIN, UNLABELED, Setting, flat
 from tests.training.conftest import TINY
-
-CLASSES, PIXELS, UNLABELED, LABELED = 3, 12, 3, 5
-PLAIN = {"optimizer": "sgd", "optimizer_options": {"nesterov": False}, "warmup": 0, "schedule": "constant"}
 
 
 @pytest.fixture(autouse=True)
@@ -29,68 +26,6 @@ def _in_float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def network(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 4), nn.Tanh(), nn.Linear(4, CLASSES))
-
-
-class Recorded(Descent):
-    """A teacher's minimizer that keeps the gradients it is given, and takes no step."""
-
-    def descend(self, gradient: Gradient) -> None:
-        self.taken = gradient
-
-
-class Setting:
-    """A teacher, a student and a batch; the teacher stands still and the student takes plain SGD steps."""
-
-    def __init__(self, learning_rate: float = 0.1, optimizer: dict[str, Any] | None = None, **config: Any) -> None:
-        plain = {"feedback": "dot_product", "baseline": False, "teacher_loss": "supervised"}
-        self.teacher, self.student = network(1), network(2)
-        own = MetaPseudoLabelsConfig.model_validate(plain | config)
-        self.algorithm = MetaPseudoLabels(self.student, own, lambda _: self.teacher)
-        options = {"optimizer_options": {"momentum": 0, "nesterov": False}, "weight_decay": 0} | (optimizer or {})
-        train = TrainConfig.model_validate(TINY | PLAIN | {"learning_rate": learning_rate} | options)
-        self.descent = Descent(self.student, train, 10, 1)
-        self.recorded = Recorded(self.teacher, train, 10, 1)
-        self.algorithm.minimizers.update({"student": self.descent, "teacher": self.recorded})
-        generator = torch.Generator().manual_seed(0)
-        unlabeled = torch.randn(UNLABELED, 3, 2, 2, generator=generator)
-        self.batch: Batch = {
-            "labeled": {
-                "image": torch.randn(LABELED, 3, 2, 2, generator=generator),
-                "label": torch.arange(LABELED) % CLASSES,
-                "lot": torch.zeros(LABELED),
-            },
-            "unlabeled": {
-                "image": unlabeled,
-                "image_weak": unlabeled,
-                "label": torch.full((UNLABELED,), -1),
-                "lot": torch.full((UNLABELED,), 0.5),
-            },
-        }
-
-    def update(self, labels: tuple[int, ...] | None = None) -> dict[str, Tensor]:
-        """One step, in which the teacher draws just these labels."""
-        if labels is not None:
-            probs = self.teacher(self.batch["unlabeled"]["image"]).softmax(dim=1)
-            upper = probs.cumsum(dim=1)[torch.arange(UNLABELED), torch.tensor(labels)]
-            own = probs[torch.arange(UNLABELED), torch.tensor(labels)]
-            self.batch["unlabeled"]["lot"] = (upper - own / 2).detach()
-        return self.algorithm.update(self.batch, 0)
-
-    def feedback_gradient(self) -> Tensor:
-        """The teacher's last gradient less that of its supervised loss, flat."""
-        labeled = self.batch["labeled"]
-        loss = functional.cross_entropy(self.teacher(labeled["image"]), labeled["label"])
-        supervised = torch.autograd.grad(loss, [*self.teacher.parameters()])
-        return flat(self.recorded.taken) - flat(supervised)
-
-
-def flat(gradient: Gradient) -> Tensor:
-    return torch.cat([part.reshape(-1) for part in gradient if part is not None])
 
 
 def labeled_loss(student: nn.Module, parameters: dict[str, Tensor], batch: Batch) -> Tensor:
