@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftrain.errors import UserError
+from selftrain.evaluation.metrics import proportion_interval
 from selftrain.studies.two_moons import SETTINGS, Draws, Setting, accuracies, decisions, train
 
 if TYPE_CHECKING:
@@ -70,11 +71,8 @@ def run_setting(name: str, setting: Setting, draws: int, seed: int, shown: int =
 
 def success_rate(accuracy: NDArray[np.float64]) -> tuple[float, float, float]:
     """Share of draws (D,) with the right classifier, and its 95% interval (Wilson's), each 0–1."""
-    from scipy.stats import binomtest
-
     found = int((accuracy >= SUCCESS).sum())
-    interval = binomtest(found, len(accuracy)).proportion_ci(method="wilson")
-    return found / len(accuracy), float(interval.low), float(interval.high)
+    return found / len(accuracy), *proportion_interval(found, len(accuracy))
 
 
 def table(outcomes: Sequence[Outcome]) -> "pl.DataFrame":
