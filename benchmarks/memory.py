@@ -20,14 +20,12 @@ ALGORITHMS = ("supervised", "noisy_student", "uda", "reduced_meta_pseudo_labels"
 
 def train(name: str, model: str, batch_size: int, image_size: int) -> dict[str, float]:
     """Take a few steps and return the process's peak memory in MiB; ``nothing`` takes none."""
-    import torch
-
     from selftrain.algorithms.algorithm import find_algorithm
     from selftrain.hardware import HardwareConfig, peak_memory, resolve
     from selftrain.training.batches import Share
     from selftrain.training.config import TrainConfig
     from selftrain.training.loop import Loop
-    from selftrain.training.models import create_model
+    from selftrain.training.networks import RunNetworks
 
     hardware = resolve(HardwareConfig.model_validate({"workers": 0}))
     if name != "nothing":
@@ -44,14 +42,13 @@ def train(name: str, model: str, batch_size: int, image_size: int) -> dict[str, 
             }
         )
 
-        def network(role: str) -> torch.nn.Module:
-            return create_model(model, CLASSES, image_size)
-
-        algorithm = algorithm_class(network("student"), parameters, network)
+        classes = [str(number) for number in range(CLASSES)]
+        networks = RunNetworks(None, classes, config, hardware.device)
+        algorithm = algorithm_class(networks.student(None), parameters, networks)
         loop = Loop(algorithm, config, 1.0, 0, hardware, Share())
         algorithm.train()
         for _ in range(STEPS):
-            loop.one_step(batch(algorithm_class.views, batch_size, image_size))
+            loop.one_step(batch(algorithm_class.needs(parameters).views, batch_size, image_size))
     return {"mib": peak_memory(hardware.device) / 2**20}
 
 

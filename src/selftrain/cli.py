@@ -96,6 +96,28 @@ def train(
 
 
 @app.command()
+def adopt(
+    run: Annotated[str, typer.Argument(help="Name under `teachers`, `ensembles` or `pretrained` in the parameters.")],
+    out: Out,
+    corpus: Corpus = CORPUS,
+    pipeline: Annotated[str, typer.Option(help="MLflow tag.")] = "noisy_student",
+    params: Params = PARAMS,
+) -> None:
+    """Take a model from elsewhere, or several averaged, as a run of the pipeline."""
+    from selftrain.config import load_params, load_seed
+    from selftrain.files import read_json
+    from selftrain.stage import sole_writer
+    from selftrain.training.adopt import adopt as run_adopt
+    from selftrain.training.adopted_config import adopted_config
+
+    values = load_params(params)
+    config = adopted_config(values, run, str(params))
+    classes = read_json(corpus / "classes.json", "dvc repro ingest")
+    with sole_writer(out):
+        run_adopt(run, config, pipeline, classes, load_seed(values, params), out)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Option(help="The run's model folder.")],
     out: Out,
@@ -113,7 +135,7 @@ def predict(
     values = load_params(params)
     config = parse_section(values.get("predict"), PredictConfig, f"{params}: predict")
     hardware = parse_section(values.get("hardware"), HardwareConfig, f"{params}: hardware")
-    splits = split or ["unlabeled", "validation", "test"]
+    splits = split or ["labeled", "unlabeled", "validation", "test"]
     with sole_writer(out):
         run_predict(model, corpus, splits, out, config, load_seed(values, params), hardware)
 

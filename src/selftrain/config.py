@@ -104,10 +104,17 @@ def merged(defaults: Any, overrides: Any) -> dict[str, Any]:
     return result
 
 
+READABLE = 40
+"""Names that a hint lists at most."""
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
-    """A hint for a mistyped name: the closest known one, or else all of them."""
+    """A hint for a mistyped name: the closest known one, or else all of them, if they can be read."""
     close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
+    if close:
+        return f"did you mean '{close[0]}'?"
+    more = f" and {len(known) - READABLE} more" if len(known) > READABLE else ""
+    return f"known: {', '.join(sorted(known)[:READABLE])}{more}"
 
 
 def _explain(item: Any, model: type[Section], where: Callable[[list[str]], str]) -> str:

@@ -12,7 +12,8 @@ from selftrain.hardware import HardwareConfig
 from selftrain.inspection.config import BrowseConfig
 from selftrain.predictions.config import SelectConfig, select_config
 from selftrain.predictions.predict_config import PredictConfig
-from selftrain.training.config import RUN_SECTIONS, TrainConfig, all_runs, run_entry, train_config
+from selftrain.training.adopted_config import adopted_config
+from selftrain.training.config import ADOPTED, RUN_SECTIONS, TrainConfig, all_runs, run_entry, train_config
 
 SECTIONS: dict[str, type[Section]] = {
     "digits": DigitsConfig,
@@ -50,6 +51,9 @@ def check_params(path: Path, paths: bool = True) -> None:
     configs: dict[str, tuple[TrainConfig, bool]] = {}
     runs = all_runs(params, str(path))
     for run, section in runs.items():
+        if section in ADOPTED:
+            adopted_config(params, run, str(path))
+            continue
         config = train_config(params, run, str(path))
         entry, where = run_entry(params, run, str(path))
         if section == "rounds":
@@ -63,6 +67,8 @@ def check_params(path: Path, paths: bool = True) -> None:
     for run in teachers:
         _check_chain(run, teachers, f"{path}: rounds.{run}.teacher")
     for run, teacher in teachers.items():
+        if runs[teacher] in ADOPTED:
+            continue
         own = train_config(params, run, str(path))
         if own.init == "teacher" and own.model != (other := train_config(params, teacher, str(path)).model):
             where = f"{path}: rounds.{run}.train.init"

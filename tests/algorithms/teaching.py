@@ -10,6 +10,7 @@ from selftrain.algorithms.algorithm import Batch, Gradient
 from selftrain.algorithms.meta_pseudo_labels import MetaPseudoLabels, MetaPseudoLabelsConfig
 from selftrain.training.config import TrainConfig
 from selftrain.training.optimization import Descent
+from tests.algorithms.given import GivenNetworks
 from tests.training.conftest import TINY
 
 CLASSES, PIXELS, UNLABELED, LABELED = 3, 12, 3, 5
@@ -35,7 +36,7 @@ class Setting:
         plain = {"feedback": "dot_product", "baseline": False, "teacher_loss": "supervised"}
         self.teacher, self.student = network(1), network(2)
         own = MetaPseudoLabelsConfig.model_validate(plain | config)
-        self.algorithm = MetaPseudoLabels(self.student, own, lambda _: self.teacher)
+        self.algorithm = MetaPseudoLabels(self.student, own, GivenNetworks(lambda _: self.teacher))
         options = {"optimizer_options": {"momentum": 0, "nesterov": False}, "weight_decay": 0} | (optimizer or {})
         train = TrainConfig.model_validate(TINY | PLAIN | {"learning_rate": learning_rate} | options)
         self.descent = Descent(self.student, train, 10, 1)

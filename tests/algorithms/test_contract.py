@@ -13,6 +13,7 @@ from selftrain.hardware import Hardware
 from selftrain.training.batches import Share
 from selftrain.training.config import TrainConfig
 from selftrain.training.loop import Loop
+from tests.algorithms.given import GivenNetworks
 from tests.training.conftest import TINY
 
 NAMES = sorted({path.stem for path in (Path(selftrain.__file__).parent / "algorithms").glob("*.py")} - SHARED)
@@ -24,19 +25,30 @@ class TinyModel(torch.nn.Module):
 
     pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     num_classes = NUM_CLASSES
+    channels = (8,)
 
-    def __init__(self) -> None:
+    def __init__(self, plain: bool = False) -> None:
         super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 8, 3, stride=2), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2),
-            torch.nn.Flatten(), torch.nn.Dropout(0.1), torch.nn.Linear(32, NUM_CLASSES),
+        norm = torch.nn.Identity() if plain else torch.nn.BatchNorm2d(8)
+        self.features = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2), norm, torch.nn.ReLU())
+        self.head = torch.nn.Sequential(
+            torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Dropout(0 if plain else 0.1),
+            torch.nn.Linear(32, NUM_CLASSES),
         )  # fmt: skip
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layers(images)
+        return self.head(self.features(images))
+
+    def forward_intermediates(self, images: torch.Tensor, indices: int, intermediates_only: bool = False) -> Any:
+        assert indices == 1
+        maps = self.features(images)
+        return [maps] if intermediates_only else (maps, [maps])
+
+    def forward_head(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.head(maps)
 
     def get_classifier(self) -> torch.nn.Module:
-        return self.layers[-1]
+        return self.head[-1]
 
 
 def config(name: str) -> TrainConfig:
@@ -58,7 +70,7 @@ def new_loop(name: str) -> Loop:
     algorithm_class, parameters = find_algorithm(name, {})
     hardware = Hardware(torch.device("cpu"), bf16=False, workers=0, threads=1)
     return Loop(
-        algorithm_class(TinyModel(), parameters, lambda _: TinyModel()),
+        algorithm_class(TinyModel(), parameters, GivenNetworks(lambda _: TinyModel(), of_round=TinyModel())),
         config(name),
         1.0,
         seed=0,
@@ -71,7 +83,7 @@ def random_batch(algorithm: Algorithm, seed: int) -> Batch:
     """A batch as the loader makes it, with every view that the algorithm asks for."""
     generator = torch.Generator().manual_seed(seed)
     batch: Batch = {}
-    for source, views in algorithm.views.items():
+    for source, views in algorithm.needs(algorithm.config).views.items():
         count = 6 if source == "labeled" else 12
         labels = torch.arange(count) % NUM_CLASSES
         images = torch.randint(0, 60, (count, 16, 16, 3), generator=generator, dtype=torch.uint8)

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from selftrain.algorithms import losses
 from selftrain.algorithms.noisy_student import NoisyStudent, NoisyStudentConfig, noisy_student_loss
+from tests.algorithms.given import GivenNetworks
 
 
 def by_hand(logits: list[float], target: list[float]) -> float:
@@ -49,7 +50,7 @@ def test_noisy_student_averages_as_section_3_1_or_as_algorithm_1() -> None:
 def test_noisy_student_takes_the_teachers_opinion_as_asked(labels: str, temperature: float) -> None:
     student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     config = NoisyStudentConfig.model_validate({"labels": labels, "temperature": temperature})
-    algorithm = NoisyStudent(student, config, lambda _: student)
+    algorithm = NoisyStudent(student, config, GivenNetworks(lambda _: student))
     images = torch.randn(5, 3, 2, 2)
     log_probs = torch.randn(3, 3).log_softmax(dim=1)
     batch = {

@@ -13,6 +13,7 @@ from selftrain.algorithms.reduced_meta_pseudo_labels import (
 )
 from selftrain.training.config import TrainConfig
 from selftrain.training.optimization import Descent
+from tests.algorithms.given import GivenNetworks
 from tests.training.conftest import TINY
 
 LOG_PROBS = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3]]).log()
@@ -53,7 +54,7 @@ def algorithm(**parameters: object) -> ReducedMetaPseudoLabels:
     torch.manual_seed(0)
     config = ReducedMetaPseudoLabelsConfig.model_validate({"hidden": 8, **parameters})
     student = Student(nn.Flatten(), nn.Linear(12, 3))
-    made = ReducedMetaPseudoLabels(student, config, lambda _: pytest.fail("it has no other network"))
+    made = ReducedMetaPseudoLabels(student, config, GivenNetworks(lambda _: pytest.fail("it has no other network")))
     train = TrainConfig.model_validate(TINY | {"learning_rate": 0.1, "warmup": 0})
     made.minimizers.update({name: Descent(net, train, 100, 1) for name, net in made.trained_networks().items()})
     return made

@@ -14,6 +14,7 @@ from selftrain.algorithms.mean_teacher import sigmoid_ramp, squared_difference
 from selftrain.algorithms.meta_pseudo_labels import mixup, mixup_loss
 from selftrain.algorithms.uda import annealed_cross_entropy
 from selftrain.errors import UserError
+from tests.algorithms.given import GivenNetworks
 
 WEAK = torch.tensor([[4.0, 0.0, 0.0], [0.2, 0.1, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0]])
 STRONG = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [2.0, 0.0, 1.0], [0.5, 0.5, 0.5]])
@@ -40,7 +41,7 @@ class Given(nn.Module):
 
 def algorithm(name: str, **parameters: Any) -> Algorithm:
     found, config = find_algorithm(name, parameters)
-    return found(Given(), config, lambda _: Given())
+    return found(Given(), config, GivenNetworks(lambda _: Given()))
 
 
 def batch(known: Tensor = NOBODYS) -> Batch:
@@ -183,7 +184,7 @@ def test_meta_pseudo_labels_teacher(teacher_loss: str, labels_from: str, mixed: 
             "unlabeled_factor": 3, "unlabeled_ramp_steps": 4, "temperature": 0.5, "threshold": 0.6,
         },
     )  # fmt: skip
-    method = found(Given(), config, lambda _: Given())
+    method = found(Given(), config, GivenNetworks(lambda _: Given()))
     images = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
     labels, lots = [0, 1], [0.3, 0.8]
     labeled = {"image": images[:, :, None, None], "label": torch.tensor(labels), "lot": torch.tensor(lots)}

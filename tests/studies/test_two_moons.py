@@ -15,6 +15,7 @@ from selftrain.studies.two_moons import SETTINGS, Draws, Setting, forward, teach
 from selftrain.studies.two_moons_table import success_rate
 from selftrain.training.config import TrainConfig
 from selftrain.training.optimization import Descent
+from tests.algorithms.given import GivenNetworks
 from tests.conftest import ROOT
 from tests.training.conftest import TINY
 
@@ -69,7 +70,9 @@ def test_a_step_is_that_of_the_algorithm(feedback: str, uda_factor: float) -> No
     config = {"feedback": feedback, "feedback_factor": 3, "labels_from": "image_weak", "temperature": 0.3}
     config |= {"teacher_loss": "uda" if uda_factor else "supervised", "unlabeled_factor": uda_factor}
     networks = [Network(weights(1)), Network(weights(2))]
-    algorithm = MetaPseudoLabels(networks[1], MetaPseudoLabelsConfig.model_validate(config), lambda _: networks[0])
+    algorithm = MetaPseudoLabels(
+        networks[1], MetaPseudoLabelsConfig.model_validate(config), GivenNetworks(lambda _: networks[0])
+    )
     algorithm.baseline.fill_(0.01)
     plain = {"optimizer": "sgd", "optimizer_options": {"momentum": 0, "nesterov": False}, "weight_decay": 0}
     rate = {"learning_rate": 0.2, "warmup": 0, "schedule": "constant"}

@@ -9,6 +9,7 @@ from selftrain.hardware import Hardware
 from selftrain.training.batches import Share
 from selftrain.training.loop import Loop
 from selftrain.training.models import create_model
+from tests.algorithms.given import GivenNetworks
 from tests.algorithms.test_contract import NUM_CLASSES, config, random_batch
 
 
@@ -25,7 +26,7 @@ def test_compiled_networks_train_as_others_do() -> None:
         own = own.model_copy(update={"noise": own.noise.model_copy(update={"dropout": 0.0})})
         hardware = Hardware(torch.device("cpu"), bf16=False, workers=0, threads=1, compile=compiled)
         algorithm = algorithm_class(
-            create_model("test_resnet", NUM_CLASSES, 32), parameters, lambda _: torch.nn.Module()
+            create_model("test_resnet", NUM_CLASSES, 32), parameters, GivenNetworks(lambda _: torch.nn.Module())
         )
         loop = Loop(algorithm, own, 1.0, seed=0, hardware=hardware, share=Share())
         algorithm.train()

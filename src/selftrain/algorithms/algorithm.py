@@ -2,8 +2,10 @@
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -19,15 +21,74 @@ Batch = dict[str, dict[str, Tensor]]
 Gradient = tuple[Tensor | None, ...]
 """One tensor for each trainable parameter of a network, in their order; None where the loss does not touch it."""
 
-NewNetwork = Callable[[str], nn.Module]
-"""Makes a network by its name among an algorithm's ``networks``, as ``train.networks`` describes it."""
+Views = dict[str, tuple[str, ...]]
+"""What a batch has to hold, by source: see ``training.views``; ``label``, ``log_probs``; ``lot``, a number from 0 to 1
+for each image, for what an algorithm draws."""
 
-SHARED = {"__init__", "algorithm", "feedback", "losses"}
+SHARED = {"__init__", "algorithm", "feedback", "losses", "soft_targets"}
 """Files of this folder that are no algorithm."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an algorithm has to be given."""
+
+    views: Views
+    networks: tuple[str, ...] = ()
+    """Networks beside the student, which ``train.networks`` may set up by these names."""
+    average: bool = False
+    """Whether it uses the moving average of the student's weights, and ``train.ema_decay`` must be set."""
+    teacher: bool = False
+    """Whether it runs the round's teacher itself, instead of reading its table."""
+
+
+class Teacher(Protocol):
+    """The round's teacher: in eval mode and without gradients, whatever is done to the algorithm.
+
+    It is no part of the algorithm's state: it is loaded from its own folder.
+    """
+
+    def log_probs(self, images: Tensor) -> Tensor:
+        """Images as the student gets them, (B, 3, H, W) → log-probabilities (B, C)."""
+
+    def features(self, images: Tensor, count: int) -> list[Tensor]:
+        """The last ``count`` feature maps (B, C', H', W') of such images, from the shallow to the deep."""
+
+    def feature_channels(self, count: int) -> list[int]:
+        """Channels of these maps."""
+
+
+class Networks(Protocol):
+    """What an algorithm gets its networks from, beside the student; made by the training."""
+
+    def new(self, name: str) -> nn.Module:
+        """A network by its name among those needed, as ``train.networks`` describes it."""
+
+    def teacher(self) -> Teacher:
+        """The round's teacher."""
+
+    def feature_channels(self, network: nn.Module, count: int) -> list[int]:
+        """Channels of a network's last ``count`` feature maps."""
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """While it lasts, the network is in eval mode; afterwards every part of it is as it was."""
+    modes = [(part, part.training) for part in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 class Minimizer(Protocol):
     """Takes optimizer steps for one trained network; made by the loop."""
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        """What is trained of the network."""
 
     @property
     def learning_rate(self) -> float:
@@ -52,24 +113,24 @@ class Minimizer(Protocol):
 class Algorithm(nn.Module):
     """Owns its networks and says what a step is. Only ``student`` is evaluated, averaged and exported.
 
-    A subclass sets ``Config`` and ``views`` and writes ``loss``; one with several trained networks also
-    writes ``trained_networks`` and ``update``.
+    A subclass sets ``Config`` and ``views`` and writes ``loss``; one with several trained networks also writes
+    ``trained_networks``, and ``update`` where they do not descend one loss together.
     """
 
     Config: ClassVar[type[Section]] = Section
     """The algorithm's own parameters: what ``train.algorithm`` holds beside the name."""
 
-    views: ClassVar[dict[str, tuple[str, ...]]] = {"labeled": ("image", "label")}
-    """What the batch has to hold, by source. Views: see ``training.views``; ``label``, ``log_probs``; ``lot``, a number
-    from 0 to 1 for each image, for what an algorithm draws."""
-
+    views: ClassVar[Views] = {"labeled": ("image", "label")}
     networks: ClassVar[tuple[str, ...]] = ()
-    """Networks beside the student, which ``train.networks`` may set up by these names."""
+    shrinks: ClassVar[bool] = False
+    """Whether a student that is smaller than its teacher is what it is for."""
 
-    needs_average: ClassVar[bool] = False
-    """Whether it uses ``average``, and ``train.ema_decay`` must be set."""
+    @classmethod
+    def needs(cls, config: Any) -> Needs:
+        """What it needs with these parameters."""
+        return Needs(cls.views, cls.networks)
 
-    def __init__(self, student: nn.Module, config: Any, new_network: NewNetwork) -> None:
+    def __init__(self, student: nn.Module, config: Any, networks: Networks) -> None:
         super().__init__()
         self.student = student
         self.config = config
@@ -103,11 +164,19 @@ class Algorithm(nn.Module):
         raise NotImplementedError
 
     def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """One training step; returns the scalars to log, detached."""
+        """One training step of every trained network; returns the scalars to log, detached."""
         with self.autocast():
             losses = self.loss(batch, step)
-        self.minimizers["student"].minimize(losses["loss"])
+        self.descend(losses["loss"], self.trained_networks())
         return {name: value.detach() for name, value in losses.items()}
+
+    def descend(self, loss: Tensor, networks: Iterable[str]) -> None:
+        """A step of these networks down one loss; no other is touched."""
+        minimizers = [self.minimizers[name] for name in networks]
+        parameters = [parameter for minimizer in minimizers for parameter in minimizer.parameters]
+        slopes = iter(torch.autograd.grad(loss, parameters, allow_unused=True))
+        for minimizer in minimizers:
+            minimizer.descend(minimizer.averaged(tuple(islice(slopes, len(minimizer.parameters)))))
 
     def trained_networks(self) -> dict[str, nn.Module]:
         """The networks that get an optimizer, by name."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch, Gradient, NewNetwork
+from selftrain.algorithms.algorithm import Algorithm, Batch, Gradient, Networks
 from selftrain.algorithms.losses import accuracy, full_precision, one_hot, soft_cross_entropy
 from selftrain.config import Section
 
@@ -120,8 +120,8 @@ class TeachingAlgorithm(Algorithm):
     baseline: Tensor
     """The moving average of h."""
 
-    def __init__(self, student: nn.Module, config: Any, new_network: NewNetwork) -> None:
-        super().__init__(student, config, new_network)
+    def __init__(self, student: nn.Module, config: Any, networks: Networks) -> None:
+        super().__init__(student, config, networks)
         self.register_buffer("baseline", torch.zeros(()))
 
     def teacher_step(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -92,3 +92,24 @@ def ramp(step: int, start: int, end: int) -> float:
     if step < start:
         return 0.0
     return 1.0 if step >= end else (step - start) / (end - start)
+
+
+def divergence(log_probs: Tensor, target_log_probs: Tensor) -> Tensor:
+    """KL(target ‖ other) of each image in nats: Σ_c p_c (log p_c − log q_c), both (B, C) normalised → (B,)."""
+    return (target_log_probs.exp() * (target_log_probs - log_probs)).sum(dim=1)
+
+
+def distillation_loss(student_logits: Tensor, teacher_log_probs: Tensor, temperature: float) -> Tensor:
+    """T² · KL(teacher at T ‖ student at T), the mean over images; (B, C) twice → scalar; the teacher gets no gradient.
+
+    Hinton et al. 2015, arXiv 1503.02531, Section 2: the gradient of the softened divergence falls with 1/T², so that
+    T² keeps its share of the loss when T is changed.
+    """
+    student = (full_precision(student_logits) / temperature).log_softmax(dim=1)
+    teacher = (full_precision(teacher_log_probs.detach()) / temperature).log_softmax(dim=1)
+    return temperature**2 * divergence(student, teacher).mean()
+
+
+def certain(labels: Tensor, num_classes: int) -> Tensor:
+    """(B,) class indices → (B, C) log-probabilities of somebody who is sure, at any temperature in use."""
+    return (one_hot(labels, num_classes) - 1) * 30000

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch
+from selftrain.algorithms.algorithm import Algorithm, Batch, Needs
 from selftrain.algorithms.losses import accuracy, full_precision
 from selftrain.config import Section
 
@@ -46,7 +46,11 @@ class MeanTeacher(Algorithm):
 
     Config = MeanTeacherConfig
     views = {"labeled": ("image", "label"), "unlabeled": ("image_weak", "image")}
-    needs_average = True
+
+    @classmethod
+    def needs(cls, config: MeanTeacherConfig) -> Needs:
+        """The average of its weights, which is the teacher."""
+        return Needs(cls.views, average=True)
 
     def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """See the module's docstring."""

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Batch, NewNetwork
+from selftrain.algorithms.algorithm import Batch, Networks
 from selftrain.algorithms.feedback import FeedbackConfig, TeachingAlgorithm
 from selftrain.algorithms.losses import (
     accuracy,
@@ -73,9 +73,9 @@ class MetaPseudoLabels(TeachingAlgorithm):
     Config = MetaPseudoLabelsConfig
     views = {"labeled": ("image", "label", "lot"), "unlabeled": ("image_weak", "image", "label", "lot")}
 
-    def __init__(self, student: nn.Module, config: MetaPseudoLabelsConfig, new_network: NewNetwork) -> None:
-        super().__init__(student, config, new_network)
-        self.teacher = new_network("teacher")
+    def __init__(self, student: nn.Module, config: MetaPseudoLabelsConfig, networks: Networks) -> None:
+        super().__init__(student, config, networks)
+        self.teacher = networks.new("teacher")
 
     def validated_networks(self) -> dict[str, nn.Module]:
         """The teacher."""

@@ -20,7 +20,7 @@ from itertools import pairwise
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from selftrain.algorithms.algorithm import Batch, NewNetwork
+from selftrain.algorithms.algorithm import Batch, Networks
 from selftrain.algorithms.feedback import FeedbackConfig, TeachingAlgorithm
 from selftrain.algorithms.losses import full_precision, soft_cross_entropy
 
@@ -73,8 +73,8 @@ class ReducedMetaPseudoLabels(TeachingAlgorithm):
     Config = ReducedMetaPseudoLabelsConfig
     views = {"labeled": ("image", "label"), "unlabeled": ("image", "label", "lot", "log_probs")}
 
-    def __init__(self, student: nn.Module, config: ReducedMetaPseudoLabelsConfig, new_network: NewNetwork) -> None:
-        super().__init__(student, config, new_network)
+    def __init__(self, student: nn.Module, config: ReducedMetaPseudoLabelsConfig, networks: Networks) -> None:
+        super().__init__(student, config, networks)
         num_classes = student.num_classes
         assert isinstance(num_classes, int)
         self.teacher = ReducedTeacher(num_classes, config.hidden, config.residual)

@@ -65,6 +65,9 @@ def recorded(about: dict[str, Any], others: dict[str, dict[str, Any]], path: str
     for name in (*SPLITS, "selection", "predictions"):
         if name in about["data"]:
             link.made_from.append(Link(name, _path_of(about, name), about["data"][name], "recorded"))
+    for member in about.get("members", []):
+        run_id = member["mlflow_run_id"] or ""
+        link.made_from.append(Link("adopted", member["path"], member["weights"], "recorded", "", run_id))
     if about["teacher"] in others:
         teacher = others[about["teacher"]]
         link.made_from.append(recorded(teacher, others, about.get("paths", {}).get("teacher", ""), "teacher"))
@@ -94,6 +97,9 @@ def _model(kind: str, path: str, expected: str | None, deep: bool, seen: dict[st
         link.made_from.append(_selection(about))
     if "predictions" in about["data"]:
         link.made_from.append(_predictions(about))
+    for member in about.get("members", []):
+        if member["weights"]:
+            link.made_from.append(_model("adopted", member["path"], member["weights"], deep, seen))
     if about.get("teacher_weights"):
         link.made_from.append(_model("teacher", about["paths"]["teacher"], about["teacher_weights"], deep, seen))
     return link

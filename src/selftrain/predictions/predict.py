@@ -41,6 +41,7 @@ CODE = (
     "predictions/predict.py",
     "predictions/table.py",
     "training/clean_images.py",
+    "training/ensemble.py",
     "training/loading.py",
     "training/models.py",
     "training/wide_resnet.py",

@@ -51,9 +51,10 @@ class TrainingBatches(Dataset[Batch]):
         share: Share,
         labeled: ImageIndex,
         pseudo_labels: PseudoLabels | None,
+        labeled_log_probs: NDArray[np.float16] | None = None,
     ) -> None:
         self.config, self.views, self.seed, self.share = config, views, seed, share
-        self.labeled = ImageLoader(labeled)
+        self.labeled, self.labeled_log_probs = ImageLoader(labeled), labeled_log_probs
         self.pseudo_labels = pseudo_labels
         self.unlabeled = ImageLoader(pseudo_labels.index) if pseudo_labels else None
 
@@ -65,8 +66,11 @@ class TrainingBatches(Dataset[Batch]):
     def _labeled(self, step: int) -> dict[str, Tensor]:
         size = len(self.labeled.index)
         places, rows = self._rows(step, self.config.batch_size, size, LABELED)
-        labels = self.labeled.index.labels[rows].astype(np.int64)
-        return self._view_batch("labeled", self.labeled, places, rows, {"label": labels})
+        targets: dict[str, NDArray[np.generic]] = {"label": self.labeled.index.labels[rows].astype(np.int64)}
+        if "log_probs" in self.views["labeled"]:
+            assert self.labeled_log_probs is not None
+            targets["log_probs"] = self.labeled_log_probs[rows]
+        return self._view_batch("labeled", self.labeled, places, rows, targets)
 
     def _unlabeled(self, step: int) -> dict[str, Tensor]:
         assert self.pseudo_labels is not None and self.unlabeled is not None

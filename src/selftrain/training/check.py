@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from selftrain.algorithms.algorithm import Algorithm, find_algorithm
+from selftrain.algorithms.algorithm import Needs, find_algorithm
 from selftrain.config import did_you_mean
 from selftrain.errors import UserError
 from selftrain.training.config import MAIN_PHASE, TrainConfig, phases
@@ -15,12 +15,15 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
     for name, phase in phases(config, f"{where}.train").items():
         place = where if name == MAIN_PHASE else f"{where}.train.then.{name}"
         try:
-            algorithm, _ = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)
+            algorithm, parameters = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
-        check_fit(phase, algorithm, place)
-        if "unlabeled" in algorithm.views and phase.pool == "selection" and not is_round:
+        needs = algorithm.needs(parameters)
+        check_fit(phase, needs, place)
+        if "unlabeled" in needs.views and phase.pool == "selection" and not is_round:
             raise UserError(f"{place}: {phase.algorithm.name} needs unlabeled images; put the run under `rounds`")
+        if not is_round and (needs.teacher or "log_probs" in needs.views.get("labeled", ())):
+            raise UserError(f"{place}: {phase.algorithm.name} needs a teacher; put the run under `rounds`")
         if phase.init == "teacher" and not is_round:
             raise UserError(f"{place}.train.init: there is no teacher to start from; put the run under `rounds`")
         if phase.algorithm.name not in (config.algorithm.name, "supervised"):
@@ -28,13 +31,13 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
                 f"{place}: a later phase is trained by the run's own algorithm or by `supervised`: "
                 "its stage depends on no other's code"
             )
-        if name != MAIN_PHASE and algorithm.networks:
+        if name != MAIN_PHASE and needs.networks:
             raise UserError(
                 f"{place}: a later phase has the student's weights alone, and {phase.algorithm.name} needs its "
-                f"{algorithm.networks[0]} too; fine-tune with `supervised`"
+                f"{needs.networks[0]} too; fine-tune with `supervised`"
             )
         try:
-            for network in ("student", *algorithm.networks):
+            for network in ("student", *needs.networks):
                 own = phase.of_network(network)
                 check_model_name(own.model)
                 create_optimizer(nn.Linear(1, 1), own)
@@ -42,14 +45,12 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
             raise UserError(f"{place}.{error}") from None
 
 
-def check_fit(phase: TrainConfig, algorithm: type[Algorithm], where: str) -> None:
+def check_fit(phase: TrainConfig, needs: Needs, where: str) -> None:
     """Raises UserError for parameters of a training that its algorithm has no use for, or lacks."""
     name = phase.algorithm.name
     for network in phase.networks:
-        if network not in algorithm.networks:
-            known = (
-                did_you_mean(network, list(algorithm.networks)) if algorithm.networks else "it has the student alone"
-            )
+        if network not in needs.networks:
+            known = did_you_mean(network, list(needs.networks)) if needs.networks else "it has the student alone"
             raise UserError(f"{where}: train.networks.{network}: {name} has no such network; {known}")
-    if algorithm.needs_average and phase.ema_decay is None:
+    if needs.average and phase.ema_decay is None:
         raise UserError(f"{where}: train.ema_decay: {name} learns from the average of its weights; set it, say 0.999")

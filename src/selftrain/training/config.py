@@ -94,8 +94,9 @@ class Resplit(Section):
 
 
 NETWORK_PARAMETERS = (
-    "model", "pretrained", "optimizer", "optimizer_options", "learning_rate", "learning_rate_batch", "weight_decay",
-    "schedule", "decay_rate", "decay_epochs", "warmup", "clip_grad", "frozen", "noise",
+    "model", "model_options", "pretrained", "init", "optimizer", "optimizer_options", "learning_rate",
+    "learning_rate_batch", "weight_decay", "schedule", "decay_rate", "decay_epochs", "warmup", "clip_grad", "frozen",
+    "noise",
 )  # fmt: skip
 """What a network beside the student may have of its own."""
 NETWORK_NOISE = ("noise.dropout", "noise.stochastic_depth", "noise.on_labeled", "noise.on_unlabeled")
@@ -107,6 +108,9 @@ class TrainConfig(Section):
     algorithm: AlgorithmChoice
     model: str
     """Any timm model name."""
+    model_options: dict[str, Any] = {}
+    """More of the model's own arguments in timm, such as ``channels: [8, 16, 16, 32]`` of a small ``test_resnet``; they
+    are written beside the weights. Whoever names another model names its options too."""
     pretrained: bool = False
     """Start from the weights that timm has for the model."""
     init: Literal["scratch", "teacher"] = "scratch"
@@ -178,8 +182,9 @@ class TrainConfig(Section):
         """
         if name == "student":
             return self
-        changes = {"frozen": 0.0} | self.networks.get(name, {})
-        return TrainConfig.model_validate(merged(self.model_dump(mode="json"), changes))
+        changes = {"frozen": 0.0, "init": "scratch"} | self.networks.get(name, {})
+        own = self.model_dump(mode="json")
+        return TrainConfig.model_validate(merged(without(own, "model_options") if "model" in changes else own, changes))
 
     @property
     def scaled_learning_rate(self) -> float:
@@ -202,7 +207,10 @@ class RunConfig(Section):
     train: dict[str, Any] = {}
 
 
-RUN_SECTIONS = ("supervised", "rounds")
+ADOPTED = ("teachers", "ensembles", "pretrained")
+"""Runs that are taken as they are, see ``adopted_config.py``: three sections for the same, since DVC has to be told on
+which folders a stage depends: one, two or none."""
+RUN_SECTIONS = (*ADOPTED, "supervised", "rounds")
 RUN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """Run names become folders, shell words and FiftyOne fields."""
 RESERVED = (
@@ -224,7 +232,7 @@ def all_runs(params: Mapping[str, Any], params_path: str) -> dict[str, str]:
                 hint = "it means something else" if name in RESERVED else "use letters, digits and _, a letter first"
                 raise UserError(f"{params_path}: {section}: {name!r} cannot name a run; {hint}")
             if name in runs:
-                raise UserError(f"{params_path}: '{name}' is a run in both `supervised` and `rounds`; rename one")
+                raise UserError(f"{params_path}: '{name}' is a run in both `{runs[name]}` and `{section}`; rename one")
             runs[name] = section
     return runs
 
@@ -245,6 +253,8 @@ def train_config(params: dict[str, Any], run: str, params_path: str) -> TrainCon
     if isinstance(defaults, Mapping) and {"steps", "epochs"} & entry.train.keys():
         # A run that says how long it is says it all.
         defaults = without(dict(defaults), "steps", "epochs")
+    if isinstance(defaults, Mapping) and "model" in entry.train:
+        defaults = without(dict(defaults), "model_options")
     config = parse_overlaid(defaults, entry.train, TrainConfig, f"{params_path}: train", f"{where}.train")
     for phase, each in phases(config, f"{where}.train").items():
         check_networks(each, f"{where}.train" if phase == MAIN_PHASE else f"{where}.train.then.{phase}")
@@ -262,7 +272,7 @@ def phases(config: TrainConfig, where: str = "train") -> dict[str, TrainConfig]:
         place = f"{where}.then.{name}"
         if not RUN_NAME.fullmatch(name) or name == MAIN_PHASE:
             raise UserError(f"{place}: cannot name a phase; use letters, digits and _, a letter first")
-        for own_alone in ("then", "init", "pretrained", "model", "resplit"):
+        for own_alone in ("then", "init", "pretrained", "model", "model_options", "resplit"):
             if own_alone in changes:
                 raise UserError(f"{place}.{own_alone}: a later phase goes on with the run's; set it on the run itself")
         base = own if "algorithm" not in changes else without(own, "algorithm", "unlabeled_ratio", "networks", "pool")

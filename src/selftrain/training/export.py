@@ -23,7 +23,8 @@ class EndedPhase:
         self.steps = loop.step
         self.seconds = loop.seconds
         self.peak_memory = peak_memory(loop.hardware.device)
-        self.learns_from_table = "log_probs" in loop.algorithm.views.get("unlabeled", ())
+        views = loop.algorithm.needs(loop.algorithm.config).views
+        self.learns_from_table = any("log_probs" in of_source for of_source in views.values())
         self.validation_accuracy = loop.best_score.accuracy
         self.parameters = sum(parameter.numel() for parameter in loop.algorithm.student.parameters())
         self.about = {
@@ -41,7 +42,14 @@ def write_weights(loop: Loop, config: TrainConfig, classes: list[str], folder: P
     model = loop.evaluated_model()
     model.load_state_dict(loop.best_weights)
     staged = _staged(folder)
-    export_model(model, staged, classes=classes, image_size=config.image_size, crop_fraction=config.crop_fraction)
+    export_model(
+        model,
+        staged,
+        classes=classes,
+        image_size=config.image_size,
+        crop_fraction=config.crop_fraction,
+        options=config.model_options,
+    )
     _put_in_place(staged, folder)
 
 

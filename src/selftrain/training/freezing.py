@@ -1,8 +1,5 @@
 """Training the deep layers only, as the train–test resolution fix does (Touvron et al. 2019, arXiv 1906.06423)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from timm.models._manipulate import group_parameters
 from torch import nn
 
@@ -34,15 +31,3 @@ def train_mode(module: nn.Module) -> None:
         own = list(part.parameters())
         if own and not any(parameter.requires_grad for parameter in own):
             part.eval()
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """While it lasts, the network is in eval mode; afterwards every part of it is as it was."""
-    modes = [(part, part.training) for part in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

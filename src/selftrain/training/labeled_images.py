@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from selftrain.counters import mix
+from selftrain.errors import UserError
+from selftrain.predictions.table import iter_predictions
 from selftrain.training.config import Resplit
 from selftrain.training.loading import ImageIndex, load_index, load_splits
 
@@ -28,3 +31,21 @@ def cut(images: ImageIndex, validation: float, seed: int) -> tuple[ImageIndex, I
         count = min(max(1, round(validation * len(members))), len(members) - 1)
         held_out[members[np.argsort(lots[members], kind="stable")[:count]]] = True
     return images.take(~held_out), images.take(held_out)
+
+
+def labeled_opinions(images: ImageIndex, predictions: Path) -> NDArray[np.float16]:
+    """A teacher's log-probabilities (N, C) of labeled images, from its table of the labeled split.
+
+    Raises UserError if the table lacks some of them.
+    """
+    parts = [part for _, part in iter_predictions(predictions)]
+    keys = np.concatenate([part.keys for part in parts])
+    places = np.searchsorted(keys, images.keys)
+    found = places < len(keys)
+    found[found] = keys[places[found]] == images.keys[found]
+    if not found.all():
+        raise UserError(
+            f"{predictions}: has no opinion of {np.sum(~found)} of the {len(images)} labeled images; run `dvc repro`, "
+            "or, with `resplit`, distill on unlabeled images only"
+        )
+    return np.concatenate([part.log_probs for part in parts])[places]

@@ -1,5 +1,6 @@
 """Networks: made by timm's name, exported as and read back from timm model folders."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from selftrain.config import did_you_mean
 from selftrain.errors import UserError
 from selftrain.files import read_json
-from selftrain.training import wide_resnet as _registered  # noqa: F401
+from selftrain.training import ensemble as _ensemble  # noqa: F401, they are registered
+from selftrain.training import wide_resnet as _wide_resnet  # noqa: F401
 
 
 def check_model_name(name: str) -> None:
@@ -28,8 +30,10 @@ def create_model(
     pretrained: bool = False,
     weights: Path | None = None,
     stochastic_depth: float = 0.0,
+    options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """A timm model; ``stochastic_depth`` is the drop probability of its last block, falling linearly to the first.
+    """A timm model, with its own ``options``; ``stochastic_depth`` is the drop probability of its last block, falling
+    linearly to the first.
 
     ``weights`` is a timm model folder of the same architecture to start from; a model made for one size of image takes
     those of another. Dropout is ``ModelNoise``'s.
@@ -38,9 +42,10 @@ def create_model(
     another architecture.
     """
     check_model_name(name)
-    options: dict[str, Any] = {"drop_path_rate": stochastic_depth}
+    own = dict(options or {})
+    given: dict[str, Any] = {"drop_path_rate": stochastic_depth}
     if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
-        options["img_size"] = image_size
+        given["img_size"] = image_size
     if weights is not None:
         architecture = read_json(weights / "config.json", "dvc repro")["architecture"]
         if architecture != name.partition(".")[0]:
@@ -50,20 +55,33 @@ def create_model(
             f"local-dir:{weights}" if weights is not None else name,
             pretrained=pretrained or weights is not None,
             num_classes=num_classes,
-            **{key: value for key, value in options.items() if value},
+            **{key: value for key, value in given.items() if value} | own,
         )
     except TypeError as error:
         if "drop_path_rate" in str(error):
             raise UserError(f"train.noise.stochastic_depth: '{name}' has none; set it to 0") from None
+        if own:
+            raise UserError(f"train.model_options: '{name}' does not take them: {error}") from None
         raise
     except (RuntimeError, OSError) as error:
+        if weights is not None:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"train.init: {weights} cannot start a '{name}' with these options: {reason}") from None
         if pretrained:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"train.pretrained: the weights of '{name}' cannot be had: {reason}") from None
         raise
 
 
-def export_model(model: nn.Module, folder: Path, *, classes: list[str], image_size: int, crop_fraction: float) -> None:
+def export_model(
+    model: nn.Module,
+    folder: Path,
+    *,
+    classes: list[str],
+    image_size: int,
+    crop_fraction: float,
+    options: Mapping[str, Any] | None = None,
+) -> None:
     """Write a timm model folder: ``config.json`` and ``model.safetensors``.
 
     ``timm.create_model("local-dir:<folder>", pretrained=True)`` reads it anywhere.
@@ -74,6 +92,7 @@ def export_model(model: nn.Module, folder: Path, *, classes: list[str], image_si
         model,
         str(folder),
         model_config={"label_names": classes},
+        model_args=dict(options or {}),
         data_config={
             "input_size": (3, image_size, image_size),
             "interpolation": "bilinear",

@@ -12,9 +12,9 @@ from selftrain.errors import UserError
 from selftrain.hardware import Hardware
 from selftrain.training.batches import Share, TrainingBatches
 from selftrain.training.config import TrainConfig
-from selftrain.training.labeled_images import labeled_and_validation
+from selftrain.training.labeled_images import labeled_and_validation, labeled_opinions
 from selftrain.training.loop import Curves, Loop
-from selftrain.training.models import create_model, normalization
+from selftrain.training.networks import RunNetworks
 from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
 from selftrain.training.run import Run
 from selftrain.training.validation import Validation
@@ -41,38 +41,19 @@ def train_phase(
     run, share, machine = setting.run, setting.share, setting.machine
     seed = mixed_int(run.seed, LATER_PHASE, number) if number else run.seed
     algorithm_class, parameters = find_algorithm(config.algorithm.name, config.algorithm.parameters)
+    needs = algorithm_class.needs(parameters)
     labeled, held_out = labeled_and_validation(run.corpus, config.resplit, run.seed)
     pool = setting.pseudo_labels
-    if config.pool == "labeled" and "unlabeled" in algorithm_class.views:
+    if config.pool == "labeled" and "unlabeled" in needs.views:
         pool = labeled_as_pool(labeled, len(setting.classes))
     torch.manual_seed(seed)
 
-    def new_network(name: str, weights: Path | None = None) -> nn.Module:
-        own = config.of_network(name)
-        depth = own.noise.stochastic_depth
-        return create_model(
-            own.model,
-            len(setting.classes),
-            own.image_size,
-            pretrained=own.pretrained,
-            weights=weights,
-            stochastic_depth=depth,
-        )
-
-    def beside(name: str) -> nn.Module:
-        network = new_network(name)
-        if normalization(network) != normalization(student):
-            raise UserError(
-                f"train.networks.{name}.model: '{config.of_network(name).model}' takes images with another mean and "
-                f"deviation than the student's '{config.model}'; take models that share them"
-            )
-        return network
-
-    student = new_network("student", weights)
-    if number == 0 and share.rank == 0:
+    networks = RunNetworks(run.teacher, setting.classes, config, machine.device)
+    student = networks.student(weights)
+    if number == 0 and share.rank == 0 and not algorithm_class.shrinks:
         _warn_if_smaller(student, run)
-    algorithm = algorithm_class(student, parameters, beside)
-    steps_per_epoch = _steps_per_epoch(config, algorithm_class.views, len(labeled), pool)
+    algorithm = algorithm_class(student, parameters, networks)
+    steps_per_epoch = _steps_per_epoch(config, needs.views, len(labeled), pool)
     if config.total_steps(steps_per_epoch) <= algorithm.first_step("student"):
         raise UserError(
             f"train.algorithm.student_wait_steps of '{run.name}': the training ends before the student begins"
@@ -80,7 +61,11 @@ def train_phase(
     if machine.compile and getattr(parameters, "feedback", None) == "exact":
         raise UserError("hardware.compile: PyTorch compiles no derivatives of derivatives; not with `feedback: exact`")
     loop = Loop(algorithm, config, steps_per_epoch, seed, machine, share)
-    batches = TrainingBatches(config, algorithm.views, seed, share, labeled, pool)
+    opinions = None
+    if "log_probs" in needs.views.get("labeled", ()):
+        assert run.labeled_predictions is not None
+        opinions = labeled_opinions(labeled, run.labeled_predictions)
+    batches = TrainingBatches(config, needs.views, seed, share, labeled, pool, opinions)
     validation = Validation(held_out, config, machine, share)
     title = f"train {run.name}" if number == 0 else f"train {run.name}: {checkpoints.name}"
     loop.run(batches, validation, curves, checkpoints, run.hardware.checkpoint_seconds, title)

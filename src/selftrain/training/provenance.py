@@ -13,6 +13,7 @@ CODE = (
     "algorithms/algorithm.py",
     "algorithms/feedback.py",
     "algorithms/losses.py",
+    "algorithms/soft_targets.py",
     "corpus/decode.py",
     "corpus/keys.py",
     "corpus/manifest.py",

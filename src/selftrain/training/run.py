@@ -1,11 +1,11 @@
 """One training, told whole: its name, its parameters, what it reads and where it writes."""
 
 import hashlib
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selftrain.algorithms.algorithm import Needs
 from selftrain.corpus.manifest import manifest_digest
 from selftrain.errors import UserError
 from selftrain.files import read_json
@@ -43,10 +43,16 @@ class Run:
             digests["selection"] = selection_digest(self.selection)
         if self.predictions is not None:
             digests["predictions"] = made_from_digest(self.predictions)
-        if self.config.init == "teacher":
-            assert self.teacher is not None
+        if self.labeled_predictions is not None and self.labeled_predictions.is_dir():
+            digests["labeled_predictions"] = made_from_digest(self.labeled_predictions)
+        if self.teacher is not None:
             digests["teacher"] = self.teacher_weights()[:32]
         return digests
+
+    @property
+    def labeled_predictions(self) -> Path | None:
+        """The teacher's prediction table of the labeled split: beside the other."""
+        return None if self.predictions is None else self.predictions.with_name("labeled")
 
     def paths(self) -> dict[str, str]:
         """Where everything lies that it reads, for whoever follows a model back to its data."""
@@ -68,16 +74,17 @@ class Run:
         """The teacher's ``run.json``; empty for supervised runs."""
         return {} if self.teacher is None else dict(read_json(self.teacher / "run.json", "dvc repro"))
 
-    def check(self, phase: TrainConfig, sources: Collection[str], world_size: int) -> None:
-        """Raises UserError for a phase whose parameters do not fit its algorithm or the number of processes.
-
-        ``sources`` are the algorithm's: ``labeled``, ``unlabeled``.
-        """
-        uses_pool, algorithm = "unlabeled" in sources, phase.algorithm.name
+    def check(self, phase: TrainConfig, needs: Needs, world_size: int) -> None:
+        """Raises UserError for a phase whose parameters do not fit its algorithm or the number of processes."""
+        uses_pool, algorithm = "unlabeled" in needs.views, phase.algorithm.name
         if uses_pool and phase.unlabeled_ratio == 0:
             raise UserError(f"train.unlabeled_ratio of '{self.name}' is 0; {algorithm} needs unlabeled images")
         if uses_pool and phase.pool == "selection" and (self.selection is None or self.predictions is None):
             raise UserError(f"'{self.name}': {algorithm} needs --selection and --predictions")
+        if "log_probs" in needs.views.get("labeled", ()) and self.predictions is None:
+            raise UserError(f"'{self.name}': {algorithm} needs --predictions: it reads its teacher's table")
+        if needs.teacher and self.teacher is None:
+            raise UserError(f"'{self.name}': {algorithm} needs --teacher: it runs its teacher itself")
         if not uses_pool and phase.unlabeled_ratio:
             raise UserError(
                 f"train.unlabeled_ratio of '{self.name}': {algorithm} uses no unlabeled images; set it to 0"

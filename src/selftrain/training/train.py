@@ -40,12 +40,13 @@ def _train(run: Run, share: Share, machine: Hardware) -> None:
     planned = phases(run.config)
     reads_pool = reads_table = False
     for phase in planned.values():
-        algorithm = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)[0]
-        check_fit(phase, algorithm, f"'{run.name}'")
-        run.check(phase, algorithm.views, share.world_size)
+        algorithm, parameters = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)
+        needs = algorithm.needs(parameters)
+        check_fit(phase, needs, f"'{run.name}'")
+        run.check(phase, needs, share.world_size)
         if phase.pool == "selection":
-            reads_pool |= "unlabeled" in algorithm.views
-            reads_table |= "log_probs" in algorithm.views.get("unlabeled", ())
+            reads_pool |= "unlabeled" in needs.views
+            reads_table |= "log_probs" in needs.views.get("unlabeled", ())
     classes = read_json(run.corpus / "classes.json", "dvc repro ingest")
     pseudo_labels = None
     if reads_pool:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from selftrain.algorithms.algorithm import evaluating
 from selftrain.hardware import Hardware
 from selftrain.training.batches import Share
 from selftrain.training.clean_images import CleanImages, in_batches
 from selftrain.training.config import TrainConfig
 from selftrain.training.distributed import share_buffers, summed
-from selftrain.training.freezing import evaluating
 from selftrain.training.loading import ImageIndex, ImageLoader
 from selftrain.training.models import normalization, to_input
 from selftrain.training.workers import in_order

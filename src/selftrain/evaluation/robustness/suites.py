@@ -53,6 +53,7 @@ CODE = (
     "evaluation/robustness/textures.py",
     "training/clean_images.py",
     "training/config.py",
+    "training/ensemble.py",
     "training/loading.py",
     "training/models.py",
     "training/wide_resnet.py",

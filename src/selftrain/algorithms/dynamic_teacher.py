@@ -1,0 +1,91 @@
+"""A teacher that goes on learning, slowly, while its student listens: online distillation with a teacher of its own.
+
+The teacher descends its own cross-entropy on labeled images, by its own optimizer (``train.networks.teacher``: a lower
+``learning_rate``; ``init: teacher`` starts it from the round's teacher) and only on every ``teacher_every``-th step;
+with ``updates: alternating`` the student rests on those. The student's loss is that of ``soft_targets.py``, with what
+the teacher says, in eval mode, of the student's own view. ``delay_steps``
+lets a teacher that starts from nothing learn something before anyone listens.
+"""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from selftrain.algorithms.algorithm import Batch, Needs, Networks, evaluating
+from selftrain.algorithms.losses import accuracy, full_precision
+from selftrain.algorithms.soft_targets import DistillingAlgorithm, SoftTargetsConfig, views_of
+
+
+class DynamicTeacherConfig(SoftTargetsConfig):
+    """``train.algorithm`` of a dynamic teacher."""
+
+    updates: Literal["together", "alternating"] = "together"
+    teacher_every: int = Field(default=1, ge=1)
+    """The teacher takes every so many-th step."""
+
+    @model_validator(mode="after")
+    def _student_has_a_turn(self) -> "DynamicTeacherConfig":
+        if self.updates == "alternating" and self.teacher_every == 1:
+            raise ValueError("`updates: alternating` with `teacher_every: 1` leaves the student no step; give 2")
+        return self
+
+
+class DynamicTeacher(DistillingAlgorithm):
+    """A student, and a teacher that is trained beside it."""
+
+    Config = DynamicTeacherConfig
+    config: DynamicTeacherConfig
+    networks = ("teacher",)
+
+    @classmethod
+    def needs(cls, config: DynamicTeacherConfig) -> Needs:
+        """The teacher's network."""
+        return Needs(views_of(config), cls.networks)
+
+    def __init__(self, student: nn.Module, config: Any, networks: Networks) -> None:
+        super().__init__(student, config, networks)
+        self.teacher = networks.new("teacher")
+
+    def trained_networks(self) -> dict[str, nn.Module]:
+        """Both."""
+        return {"student": self.student, "teacher": self.teacher}
+
+    def validated_networks(self) -> dict[str, nn.Module]:
+        """The teacher."""
+        return {"teacher": self.teacher}
+
+    def turns(self, step: int) -> tuple[str, ...]:
+        """The networks that learn in a step."""
+        if step % self.config.teacher_every:
+            return ("student",)
+        return ("teacher",) if self.config.updates == "alternating" else ("student", "teacher")
+
+    @torch.no_grad()
+    def opinion(self, views: dict[str, Tensor]) -> Tensor:
+        """Of the teacher as it is now."""
+        with evaluating(self.teacher):
+            return full_precision(self.teacher(views["image"])).log_softmax(dim=1)
+
+    def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """A step of whoever's turn it is."""
+        losses: dict[str, Tensor] = {}
+        with self.autocast():
+            # The student first: its teacher's pass would change BatchNorm's statistics.
+            if "student" in self.turns(step):
+                losses |= self.loss(batch, step)
+            if "teacher" in self.turns(step):
+                losses |= self._teacher_losses(batch["labeled"])
+        own = [losses[name] for name in ("loss", "teacher_loss") if name in losses]
+        losses["loss"] = torch.stack(own).sum()
+        self.descend(losses["loss"], self.turns(step))
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _teacher_losses(self, labeled: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = self.logits("teacher", labeled=labeled["image"])["labeled"]  # (B, C)
+        return {
+            "teacher_loss": functional.cross_entropy(full_precision(logits), labeled["label"]),
+            "teacher_labeled_accuracy": accuracy(logits, labeled["label"]),
+        }

@@ -1,0 +1,89 @@
+"""Distillation of what lies inside a teacher, too: Romero et al., "FitNets", ICLR 2015, arXiv 1412.6550.
+
+Beside the loss of ``soft_targets.py``, the student's last feature maps s have to become the teacher's t by a learned
+1×1 convolution P, which is thrown away afterwards:
+
+    factor · 1/K · Σ_k ‖P_k(s_k) − t_k‖² / ‖t_k‖²
+
+Maps of different sizes are averaged down to the smaller one. The paper matches one hint layer first and distills
+afterwards, with plain squared error; here both go on at once, and the error is relative, so that one factor fits
+networks whose features differ in scale. Feature maps are timm's (``forward_intermediates``). The teacher is run along,
+on the student's view: there is no table of features.
+"""
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from selftrain.algorithms.algorithm import Batch, Needs, Networks
+from selftrain.algorithms.losses import full_precision
+from selftrain.algorithms.soft_targets import DistillingAlgorithm, SoftTargetsConfig, sources, views_of
+
+
+class FeatureDistillationConfig(SoftTargetsConfig):
+    """``train.algorithm`` of feature distillation."""
+
+    factor: float = Field(default=1.0, ge=0)
+    """Of the features' loss."""
+    features: int = Field(default=1, ge=1)
+    """K: how many of the last feature maps are matched, the deepest with the deepest."""
+
+
+def feature_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+    """Mean over layers of the squared error relative to the teacher's squares; lists of (B, C', H', W') → scalar."""
+    each = []
+    for own, wanted in zip(student, teacher, strict=True):
+        size = (min(own.shape[2], wanted.shape[2]), min(own.shape[3], wanted.shape[3]))
+        own, wanted = (functional.adaptive_avg_pool2d(full_precision(maps), size) for maps in (own, wanted))
+        each.append(functional.mse_loss(own, wanted) / wanted.square().mean().clamp(min=1e-12))
+    return torch.stack(each).mean()
+
+
+class FeatureDistillation(DistillingAlgorithm):
+    """A student of a teacher's opinions and features."""
+
+    Config = FeatureDistillationConfig
+    config: FeatureDistillationConfig
+    networks = ("projections",)
+
+    @classmethod
+    def needs(cls, config: FeatureDistillationConfig) -> Needs:
+        """The teacher."""
+        return Needs(views_of(config), cls.networks, teacher=True)
+
+    def __init__(self, student: nn.Module, config: Any, networks: Networks) -> None:
+        super().__init__(student, config, networks)
+        self.teacher = networks.teacher()
+        channels = zip(
+            networks.feature_channels(student, config.features),
+            self.teacher.feature_channels(config.features),
+            strict=True,
+        )
+        self.projections = nn.ModuleList(nn.Conv2d(own, wanted, 1) for own, wanted in channels)
+
+    def trained_networks(self) -> dict[str, nn.Module]:
+        """The student and its projections."""
+        return {"student": self.student, "projections": self.projections}
+
+    def opinion(self, views: dict[str, Tensor]) -> Tensor:
+        """Of the teacher."""
+        return self.teacher.log_probs(views["image"])
+
+    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """See the module's docstring."""
+        counts = {source: len(views["image"]) for source, views in batch.items()}
+        images = torch.cat([views["image"] for views in batch.values()])
+        with self.noise("student", counts):
+            features, maps = self.student.forward_intermediates(images, indices=self.config.features)  # type: ignore[operator]
+            logits = self.student.forward_head(features)  # type: ignore[operator]  # (B, C)
+        losses = self.weighed(dict(zip(counts, logits.split([*counts.values()]), strict=True)), batch, step)
+        rows = torch.cat(
+            [torch.full((n,), source in sources(self.config.distill_on)) for source, n in counts.items()]
+        ).to(images.device)
+        projected = [project(own[rows]) for project, own in zip(self.projections, maps, strict=True)]
+        losses["feature_loss"] = feature_loss(projected, self.teacher.features(images[rows], self.config.features))
+        losses["loss"] = losses["loss"] + self.config.factor * losses["feature_loss"]
+        return losses

@@ -1,0 +1,144 @@
+"""The stage ``adopt``: a model from elsewhere, or several averaged, as a run of this pipeline.
+
+What is adopted is predicted with, evaluated, selected from and distilled like any run, though nothing is trained.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from selftrain.errors import UserError
+from selftrain.files import TEMPORARY_PREFIX, read_json, write_json
+from selftrain.tracking import Tracker
+from selftrain.training.adopted_config import AdoptedConfig
+from selftrain.training.ensemble import Ensemble
+from selftrain.training.models import check_model_name, create_model, export_model, load_model
+from selftrain.training.provenance import git_commit
+
+
+def adopt(name: str, config: AdoptedConfig, pipeline: str, classes: list[str], seed: int, out: Path) -> None:
+    """Write ``out``, a timm model folder with ``run.json``.
+
+    Each of ``config.models`` is a timm model folder, such as a run's, or the name of pretrained weights in timm. Raises
+    UserError for what is neither, and for another set of classes than the corpus's.
+    """
+    loaded = [_load(source, classes) for source in config.models]
+    staged = out.with_name(f"{TEMPORARY_PREFIX}{out.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    if len(loaded) == 1:
+        model, about = loaded[0]
+        options = about["model_args"]
+    else:
+        options = {"members": [_as_member(about) for _, about in loaded], "weights": list(config.all_weights)}
+        model, about = timm.create_model("ensemble", num_classes=len(classes), **options), loaded[0][1]
+        assert isinstance(model, Ensemble)
+        for member, (own, _) in zip(model.each, loaded, strict=True):
+            member.load_state_dict(own.state_dict())
+    data = about["pretrained_cfg"]
+    export_model(
+        model,
+        staged,
+        classes=classes,
+        image_size=max(own["pretrained_cfg"]["input_size"][1] for _, own in loaded),
+        crop_fraction=data["crop_pct"],
+        options=options,
+    )
+    members = [_told(source) for source in config.models]
+    tags = {"pipeline": pipeline, "round": name, "algorithm": "adopt", "teacher": ""}
+    params = {"models": ", ".join(config.models), "weights": ", ".join(map(str, config.all_weights))}
+    tracker = Tracker(name, None, tags | {"mlflow.source.git.commit": git_commit()}, params, {}, lambda _: None)
+    run_id = tracker.wait_for_run()
+    tracker.finish("FINISHED")
+    described = {
+        "run": name,
+        "pipeline": pipeline,
+        "mlflow_run_id": run_id,
+        "algorithm": "adopt",
+        "model": " + ".join(str(own["architecture"]) for _, own in loaded),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "teacher": None,
+        "teacher_weights": "",
+        "members": members,
+        "member_weights": list(config.all_weights),
+        "git_commit": git_commit(),
+        "seed": seed,
+        "data": {},
+        "paths": {},
+        "train_seconds": sum(own["train_seconds"] for own in members),
+        "weights": hashlib.sha256((staged / "model.safetensors").read_bytes()).hexdigest(),
+    }
+    write_json(staged / "run.json", described)
+    shutil.rmtree(out, ignore_errors=True)
+    staged.rename(out)
+
+
+def _load(source: str, classes: list[str]) -> tuple[nn.Module, dict[str, Any]]:
+    """A model with its ``config.json``, or what would stand there."""
+    folder = Path(source)
+    if (folder / "config.json").is_file():
+        model, about = load_model(folder)
+        _check_classes(source, about.get("label_names"), int(about["num_classes"]), classes)
+        return model, {"model_args": {}} | about
+    if folder.exists() or "/" in source:
+        raise UserError(f"{source}: no timm model folder there (config.json and model.safetensors)")
+    check_model_name(source)
+    if not timm.is_model_pretrained(source):
+        raise UserError(f"{source}: timm has no pretrained weights of this name, and there is no such folder")
+    data = timm.get_pretrained_cfg(source)
+    assert data is not None
+    _check_classes(source, _pretrained_names(source), data.num_classes, classes)
+    model = create_model(source, len(classes), data.input_size[1], pretrained=True)
+    about = {"architecture": source.partition(".")[0], "model_args": {}, "pretrained_cfg": dict(model.pretrained_cfg)}  # type: ignore[arg-type]
+    return model.eval(), about
+
+
+def _pretrained_names(source: str) -> list[str] | None:
+    """The classes of pretrained weights that were trained on a set of ImageNet's, as WordNet's ids."""
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(timm.get_pretrained_cfg(source).to_dict())  # type: ignore[union-attr]
+    return None if subset is None else list(ImageNetInfo(subset).label_names())  # type: ignore[no-untyped-call]
+
+
+def _check_classes(source: str, names: list[str] | None, count: int, classes: list[str]) -> None:
+    if names is None and count == len(classes):
+        print(f"{source}: says of its {count} classes only how many there are; taken as the corpus's, in its order")
+    elif names is None:
+        raise UserError(f"{source}: knows {count} classes, the corpus has {len(classes)}; a teacher has to share them")
+    elif sorted(names) != sorted(classes):
+        strangers = sorted(set(classes) - set(names)) or sorted(set(names) - set(classes))
+        raise UserError(
+            f"{source}: its {len(names)} classes are not the corpus's {len(classes)}: '{strangers[0]}' is in one of "
+            "them only; a teacher has to share them all"
+        )
+    elif names != classes:
+        raise UserError(f"{source}: has the corpus's classes in another order; train or export it again in that order")
+
+
+def _as_member(about: dict[str, Any]) -> dict[str, Any]:
+    data = about["pretrained_cfg"]
+    return {
+        "architecture": about["architecture"],
+        "options": about["model_args"],
+        "mean": list(data["mean"]),
+        "std": list(data["std"]),
+        "size": data["input_size"][1],
+    }
+
+
+def _told(source: str) -> dict[str, Any]:
+    """What is known of where a model came from."""
+    folder = Path(source)
+    weights = folder / "model.safetensors"
+    own = read_json(folder / "run.json", "dvc repro") if (folder / "run.json").is_file() else {}
+    return {
+        "path": source,
+        "run": own.get("run"),
+        "mlflow_run_id": own.get("mlflow_run_id"),
+        "train_seconds": own.get("train_seconds", 0.0),
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "",
+    }

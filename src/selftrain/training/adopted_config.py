@@ -1,0 +1,40 @@
+"""The sections of params.yaml about models that are taken as they are: ``teachers``, ``ensembles``, ``pretrained``."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from selftrain.config import Section, did_you_mean, parse_section
+from selftrain.errors import UserError
+from selftrain.training.config import ADOPTED, all_runs
+
+
+class AdoptedConfig(Section):
+    """A run's entry in one of them."""
+
+    models: list[str] = Field(min_length=1)
+    """Timm model folders, such as runs', or names of pretrained weights in timm; of several, the mean of what they say
+    is the run's opinion."""
+    weights: list[Annotated[float, Field(gt=0)]] | None = None
+    """Of each in the mean; null: all the same."""
+
+    @model_validator(mode="after")
+    def _a_weight_each(self) -> "AdoptedConfig":
+        if self.weights is not None and len(self.weights) != len(self.models):
+            raise ValueError("give as many `weights` as `models`")
+        return self
+
+    @property
+    def all_weights(self) -> list[float]:
+        """A weight for each model."""
+        return self.weights or [1.0] * len(self.models)
+
+
+def adopted_config(params: Mapping[str, Any], run: str, params_path: str) -> AdoptedConfig:
+    """The entry of a run that is adopted. Raises UserError for one that is trained."""
+    runs = all_runs(params, params_path)
+    if runs.get(run) not in ADOPTED:
+        known = [name for name, section in runs.items() if section in ADOPTED]
+        raise UserError(f"{params_path}: '{run}' is not under {', '.join(ADOPTED)}; {did_you_mean(run, known)}")
+    return parse_section(params[runs[run]][run], AdoptedConfig, f"{params_path}: {runs[run]}.{run}")
