@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro pipeline mlflow browse seeds study test check format bench lock clean
+.PHONY: help install repro pipeline mlflow browse seeds choosing study test check format bench lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ browse: install ## Look at the pseudo-labels in FiftyOne, on 127.0.0.1:5151
 
 seeds: install ## The README's five-seed table, about 15 minutes on 2 cores
 	python benchmarks/seeds.py $(PIPELINES)
+
+choosing: install ## Every algorithm over seeds, for docs/choosing.md, about 70 minutes on 2 cores
+	python benchmarks/choosing.py
 
 study: install ## Run one study of pipelines/*/studies.yaml: make study NAME=noise
 	selftrain study $(NAME)

@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,17 @@ CLONES = Path(".selftrain/seeds").resolve()
 MAIN = "noisy_student"
 
 
-def run_seed(seed: int, pipeline: str) -> Path:
-    """Reproduce a pipeline with a seed in a clone, if that was not done yet; return its evaluations."""
-    clone = CLONES / f"seed-{seed}"
-    evaluations = clone / "evaluation" / pipeline
+def run_in_clone(
+    clone: Path,
+    seed: int,
+    pipeline: str,
+    change: Callable[[Path], None] = lambda clone: None,
+    settings: dict[str, str] | None = None,
+) -> Path:
+    """Reproduce a pipeline with a seed in a clone, if that was not done yet; return its evaluations.
+
+    ``change`` may change a new clone's files; ``settings`` are more of the environment.
+    """
     if not clone.exists():
         subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
         yaml = YAML()
@@ -36,13 +44,19 @@ def run_seed(seed: int, pipeline: str) -> Path:
             values = yaml.load(params)
             values["seed"] = seed
             yaml.dump(values, params)
+        change(clone)
     done = clone / f"{pipeline}.done"
     if not done.exists():
         target = [] if pipeline == MAIN else [f"pipelines/{pipeline}/dvc.yaml"]
-        environment = os.environ | {"PYTHONPATH": str(clone / "src")}
+        environment = os.environ | {"PYTHONPATH": str(clone / "src")} | (settings or {})
         subprocess.run(["dvc", "repro", "--quiet", *target], cwd=clone, env=environment, check=True)
         done.touch()
-    return evaluations
+    return clone / "evaluation" / pipeline
+
+
+def run_seed(seed: int, pipeline: str) -> Path:
+    """A pipeline's evaluations with a seed."""
+    return run_in_clone(CLONES / f"seed-{seed}", seed, pipeline)
 
 
 def figures(evaluations: Path) -> dict[str, float]:

@@ -28,6 +28,16 @@ def study(
 
 
 @app.command()
+def choose(
+    out: Annotated[Path, typer.Option(help="Folder for `choosing.md`, its pictures and `.csv`.")] = Path("choosing"),
+) -> None:
+    """Compare every algorithm from MLflow: accuracy, calibration, robustness, time. `make choosing` runs them."""
+    from selftrain.studies.choosing import write_comparison
+
+    print(write_comparison(out))
+
+
+@app.command()
 def two_moons(
     draws: Annotated[int, typer.Option(help="Random draws of points, labels and networks.", min=2)] = 100,
     steps: Annotated[int | None, typer.Option(help="Of every network, instead of each setting's own.", min=1)] = None,

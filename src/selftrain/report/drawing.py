@@ -22,8 +22,10 @@ def read_csv(path: Path, text: Sequence[str] = ()) -> "pl.DataFrame":
     return pl.read_csv(path, schema_overrides=dict.fromkeys(text, pl.String))
 
 
-def panels_figure(panels: int, height: float = 2.9, width: float | None = None) -> "tuple[Figure, list[Axes]]":
-    """A figure of so many panels, at most three beside each other; sizes in inches."""
+def panels_figure(
+    panels: int, height: float = 2.9, width: float | None = None, columns: int = 3
+) -> "tuple[Figure, list[Axes]]":
+    """A figure of so many panels, at most ``columns`` beside each other; sizes in inches."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -34,7 +36,7 @@ def panels_figure(panels: int, height: float = 2.9, width: float | None = None) 
             "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none", "figure.facecolor": "none",
         }
     )  # fmt: skip
-    columns = min(panels, 3)
+    columns = min(panels, columns)
     rows = -(-panels // columns)
     figure = Figure(figsize=(width or 3.2 * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)

@@ -1,0 +1,180 @@
+"""Every algorithm side by side, from MLflow: accuracy, calibration, robustness and time, in several conditions."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selftrain.errors import UserError
+from selftrain.studies.results import estimate
+from selftrain.tracking import connect
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PIPELINE = "choosing"
+REFERENCE = "supervised"
+"""The run that gains are relative to: labels alone, as many images a step."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is otherwise than in the base condition."""
+
+    title: str
+    seeds: tuple[int, ...]
+    digits: dict[str, int] = field(default_factory=dict)
+    """Laid over the main job's ``digits``."""
+    runs: tuple[str, ...] | None = None
+    """None: all."""
+
+
+SOME = (
+    "teacher", "supervised", "noisy_student", "fixmatch", "uda", "mean_teacher", "meta_pseudo_labels", "distillation",
+    "mutual_learning",
+)  # fmt: skip
+CONDITIONS = {
+    "base": Condition("5 labels a class, 200 crops of no class in the pool", (0, 1, 2, 3, 4)),
+    "few_labels": Condition("2 labels a class", (0, 1, 2), {"labels_per_class": 2}, SOME),
+    "out_of_domain": Condition("1,000 crops of no class in the pool", (0, 1, 2), {"out_of_domain": 1000}, SOME),
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the table."""
+
+    metric: str
+    """In MLflow."""
+    title: str
+    factor: float
+    digits: int
+    higher_is_better: bool
+
+
+MEASURES = (
+    Measure("test_accuracy", "accuracy, %", 100, 1, True),
+    Measure("test_calibration_error", "calibration error, %", 100, 1, False),
+    Measure("robustness/mean_corruption_error", "error under corruptions, %", 100, 1, False),
+    Measure("train_seconds", "training, s", 1, 0, False),
+)
+
+
+def experiment_of(condition: str) -> str:
+    """The MLflow experiment of a condition."""
+    return f"selftrain {PIPELINE}: {condition}"
+
+
+def choosing_runs(condition: str) -> "pl.DataFrame":
+    """``run, seed`` and a column a measure: the newest finished run of each name and seed.
+
+    Raises UserError if MLflow has none.
+    """
+    import polars as pl
+
+    client, experiment_id = connect(experiment_of(condition))
+    query = f"tags.pipeline = '{PIPELINE}' and attributes.status = 'FINISHED'"
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"], page_token=token)
+        for run in page:
+            key = (run.data.tags["round"], int(run.data.params["seed"]))
+            figures = {measure.metric: run.data.metrics.get(measure.metric) for measure in MEASURES}
+            rows.setdefault(key, {"run": key[0], "seed": key[1], **figures})
+        token = page.token
+        if not token:
+            break
+    if not rows:
+        raise UserError(f"MLflow has no runs of '{experiment_of(condition)}'; run `make choosing`")
+    schema: dict[str, Any] = {"run": pl.String, "seed": pl.Int64, **{own.metric: pl.Float64 for own in MEASURES}}
+    return pl.DataFrame(list(rows.values()), schema=schema).sort("run", "seed")
+
+
+def compared(runs: "pl.DataFrame") -> "pl.DataFrame":
+    """A row a run, the most accurate first: mean and half of its 95% interval of each measure, and of the accuracy's
+    gain over ``supervised``, paired by seed; ``told_apart``: whether that interval leaves out zero.
+    """
+    import polars as pl
+
+    accuracy = MEASURES[0].metric
+    reference = dict(runs.filter(pl.col("run") == REFERENCE).select("seed", accuracy).iter_rows())
+    rows = []
+    for (name,), own in runs.group_by("run", maintain_order=True):
+        row: dict[str, Any] = {"run": name, "seeds": len(own)}
+        for measure in MEASURES:
+            row |= _mean_and_half(measure.metric, own[measure.metric].drop_nulls().to_list())
+        by_seed = dict(own.select("seed", accuracy).iter_rows())
+        row |= _mean_and_half("gain", [by_seed[seed] - reference[seed] for seed in by_seed.keys() & reference.keys()])
+        row["told_apart"] = row["gain"] is not None and abs(row["gain"]) > row["gain_half"]
+        rows.append(row)
+    return pl.DataFrame(rows, infer_schema_length=None).sort(accuracy, descending=True)
+
+
+def _mean_and_half(name: str, values: list[float]) -> dict[str, float | None]:
+    if not values:
+        return {name: None, f"{name}_half": None}
+    found = estimate(values)
+    return {name: found.mean, f"{name}_half": found.half}
+
+
+def _cell(row: dict[str, Any], name: str, factor: float, form: str) -> str:
+    if row[name] is None:
+        return "–"
+    return f"{format(factor * row[name], form)} ± {format(factor * row[f'{name}_half'], form.lstrip('+'))}"
+
+
+def markdown(table: "pl.DataFrame") -> str:
+    """The table as Markdown, with 95% intervals; gains that leave out zero are bold."""
+    headings = ["algorithm", *(measure.title for measure in MEASURES), f"over {REFERENCE}, points", "seeds"]
+    lines = [f"| {' | '.join(headings)} |", f"| --- |{' ---: |' * (len(headings) - 1)}"]
+    for row in table.iter_rows(named=True):
+        cells = [_cell(row, own.metric, own.factor, f".{own.digits}f") for own in MEASURES]
+        gained = "–" if row["run"] == REFERENCE else _cell(row, "gain", 100, "+.1f")
+        cells = [row["run"].replace("_", " "), *cells, f"**{gained}**" if row["told_apart"] else gained]
+        lines.append(f"| {' | '.join([*cells, str(row['seeds'])])} |")
+    return "\n".join(lines)
+
+
+def picture(table: "pl.DataFrame") -> str:
+    """A panel a measure, a row an algorithm, means with 95% intervals, as SVG text."""
+    from selftrain.report.drawing import BLUE, GREY, ORANGE, as_svg, panels_figure
+
+    figure, panels = panels_figure(len(MEASURES), height=0.6 + 0.24 * len(table), width=11.0, columns=len(MEASURES))
+    places = range(len(table), 0, -1)
+    for panel, (axes, own) in enumerate(zip(panels, MEASURES, strict=True)):
+        shown = table[own.metric].to_list()
+        known = [value for value in shown if value is not None]
+        best = (max if own.higher_is_better else min)(known) if known else None
+        for place, value, half, name in zip(places, shown, table[f"{own.metric}_half"], table["run"], strict=True):
+            if value is None:
+                continue
+            colour = ORANGE if value == best else GREY if name in (REFERENCE, "teacher") else BLUE
+            spread = 0.0 if half != half else own.factor * half
+            axes.errorbar(own.factor * value, place, xerr=spread, fmt="o", color=colour, capsize=2, markersize=4)
+        axes.set_title(own.title, fontsize=10)
+        axes.set_yticks(list(places), [name.replace("_", " ") for name in table["run"]] if panel == 0 else [])
+        axes.grid(axis="y", linewidth=0.3)
+    return as_svg(figure)
+
+
+def write_comparison(out: Path) -> str:
+    """Write ``out/choosing.md``, and a picture and a table of each condition that MLflow has; return the page's text.
+
+    Raises UserError if it has none.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    sections = []
+    for name, condition in CONDITIONS.items():
+        try:
+            table = compared(choosing_runs(name))
+        except UserError:
+            if name == "base":
+                raise
+            sections.append(f"## {condition.title}\n\nNot run yet: `make choosing`.")
+            continue
+        table.write_csv(out / f"{name}.csv")
+        (out / f"{name}.svg").write_text(picture(table), encoding="utf-8")
+        sections.append(f"## {condition.title}\n\n{markdown(table)}\n\n![{condition.title}]({name}.svg)")
+    page = "\n\n".join(sections) + "\n"
+    (out / "choosing.md").write_text(page, encoding="utf-8")
+    return page
