@@ -1,6 +1,11 @@
 """What every algorithm has to do, whatever it is."""
 
 import copy
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +16,12 @@ import selftrain
 from selftrain.algorithms.algorithm import SHARED, Algorithm, Batch, find_algorithm
 from selftrain.hardware import Hardware
 from selftrain.training.batches import Share
+from selftrain.training.checkpoint import load_checkpoint
 from selftrain.training.config import TrainConfig
+from selftrain.training.freezing import train_mode
 from selftrain.training.loop import Loop
-from tests.algorithms.given import GivenNetworks
+from tests.algorithms.given import GivenNetworks, GivenTeacher
+from tests.conftest import ROOT
 from tests.training.conftest import TINY
 
 NAMES = sorted({path.stem for path in (Path(selftrain.__file__).parent / "algorithms").glob("*.py")} - SHARED)
@@ -51,7 +59,13 @@ class TinyModel(torch.nn.Module):
         return self.head[-1]
 
 
-def config(name: str) -> TrainConfig:
+PLAIN: dict[str, Any] = {
+    "noise": {"dropout": 0.0}, "optimizer": "sgd", "optimizer_options": {"nesterov": False}, "clip_grad": 1.0,
+}  # fmt: skip
+"""Without random numbers in the network, and steps that are proportional to gradients."""
+
+
+def config(name: str, plain: bool = False) -> TrainConfig:
     return TrainConfig.model_validate(
         TINY
         | {
@@ -62,20 +76,22 @@ def config(name: str) -> TrainConfig:
             "warmup": 0,
             "steps": 40,
         }
+        | (PLAIN if plain else {})
     )
 
 
-def new_loop(name: str) -> Loop:
+def new_loop(name: str, plain: bool = False, share: Share | None = None, **parameters: Any) -> Loop:
     torch.manual_seed(0)
-    algorithm_class, parameters = find_algorithm(name, {})
+    algorithm_class, own = find_algorithm(name, parameters)
     hardware = Hardware(torch.device("cpu"), bf16=False, workers=0, threads=1)
+    networks = GivenNetworks(lambda _: TinyModel(plain), of_round=TinyModel(plain))
     return Loop(
-        algorithm_class(TinyModel(), parameters, GivenNetworks(lambda _: TinyModel(), of_round=TinyModel())),
-        config(name),
+        algorithm_class(TinyModel(plain), own, networks),
+        config(name, plain),
         1.0,
         seed=0,
         hardware=hardware,
-        share=Share(),
+        share=share or Share(),
     )
 
 
@@ -110,6 +126,7 @@ def test_steps_lower_the_loss_of_a_fixed_batch(name: str) -> None:
     batch = random_batch(loop.algorithm, 0)
     loop.algorithm.train()
     losses = [float(loop.one_step(batch)["loss"]) for _ in range(12)]
+    assert losses[2] < losses[0]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -123,26 +140,6 @@ def test_what_is_logged_is_finite_detached_scalars(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_going_on_from_a_state_equals_never_having_stopped(name: str, tmp_path: Path) -> None:
-    from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
-
-    straight = new_loop(name)
-    straight.algorithm.train()
-    for step in range(6):
-        if step == 3:
-            save_checkpoint(tmp_path, 3, straight.state())
-        straight.one_step(random_batch(straight.algorithm, step))
-    resumed = new_loop(name)
-    state: Any = load_checkpoint(tmp_path)
-    resumed.load_state(state)
-    resumed.algorithm.train()
-    torch.manual_seed(999)
-    for step in range(3, 6):
-        resumed.one_step(random_batch(resumed.algorithm, step))
-    assert all(torch.equal(one, other) for one, other in zip(weights(straight), weights(resumed), strict=True))
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_only_trained_networks_change(name: str) -> None:
     loop = new_loop(name)
     before = copy.deepcopy(loop.algorithm.state_dict())
@@ -152,3 +149,120 @@ def test_only_trained_networks_change(name: str) -> None:
         loop.one_step(random_batch(loop.algorithm, step))
     for key, parameter in loop.algorithm.named_parameters():
         assert torch.equal(parameter, before[key]) != (id(parameter) in trained)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rounds_teacher_stays_as_it_is(name: str) -> None:
+    loop = new_loop(name, **({"opinions": "live"} if name == "distillation" else {}))
+    teacher = getattr(loop.algorithm, "teacher", None)
+    if not isinstance(teacher, GivenTeacher):
+        pytest.skip("it does not run the round's teacher")
+    before = copy.deepcopy(teacher.network.state_dict())
+    for step in range(3):
+        loop.algorithm.train()
+        train_mode(loop.algorithm)
+        assert not any(part.training for part in teacher.network.modules())
+        loop.one_step(random_batch(loop.algorithm, step))
+    assert all(torch.equal(value, before[key]) for key, value in teacher.network.state_dict().items())
+    assert not any(key.startswith("teacher") for key in loop.state()["algorithm"]), "it is loaded from its own folder"
+
+
+PART = """
+import pickle, sys, torch
+from torch import distributed
+from selftrain.training.batches import Share
+from selftrain.training.checkpoint import load_checkpoint
+from tests.algorithms.test_contract import NAMES, new_loop, random_batch, weights
+
+torch.set_num_threads(1)
+distributed.init_process_group("gloo")
+rank = distributed.get_rank()
+found = {}
+for name in NAMES:
+    loop = new_loop(name, plain=True, share=Share(rank, 2))
+    loop.algorithm.train()
+    for step in range(3):
+        whole = random_batch(loop.algorithm, step)
+        mine = {s: {v: t[rank * len(t) // 2 : (rank + 1) * len(t) // 2] for v, t in views.items()} for s, views in whole.items()}
+        loop.one_step(mine)
+    found[name] = weights(loop)
+if rank == 0:
+    torch.save(found, sys.argv[1])
+distributed.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[torch.Tensor]]:
+    """Every algorithm's weights after three steps of two gloo processes, half of each batch for each."""
+    folder = tmp_path_factory.mktemp("gloo")
+    (folder / "part.py").write_text(PART)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    subprocess.run([*command, "part.py", "weights.pt"], cwd=folder, check=True, env=environment, timeout=300)
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_end_like_one(name: str, of_two_processes: dict[str, list[torch.Tensor]]) -> None:
+    loop = new_loop(name, plain=True)
+    loop.algorithm.train()
+    for step in range(3):
+        loop.one_step(random_batch(loop.algorithm, step))
+    for one, two in zip(weights(loop), of_two_processes[name], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import torch
+from selftrain.training.checkpoint import save_checkpoint
+from tests.algorithms.test_contract import NAMES, new_loop, random_batch
+
+torch.set_num_threads(1)
+for name in NAMES:
+    loop = new_loop(name)
+    loop.algorithm.train()
+    for step in range(5):
+        if step == 3:
+            save_checkpoint(Path(name), 3, loop.state())
+        loop.one_step(random_batch(loop.algorithm, step))
+Path("ready").touch()
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoints_of_a_killed_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of checkpoints at step 3, by algorithm, of a process that went on to step 5 and was killed."""
+    folder = tmp_path_factory.mktemp("killed")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen([sys.executable, "-c", KILLED], cwd=folder, env=environment)
+    while not (folder / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_killed_and_resumed_equals_uninterrupted(name: str, checkpoints_of_a_killed_process: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        straight, resumed = new_loop(name), new_loop(name)
+        state = load_checkpoint(checkpoints_of_a_killed_process / name)
+        assert state is not None
+        assert state["step"] == 3
+        resumed.load_state(state)
+        for loop in (straight, resumed):
+            loop.algorithm.train()
+            for step in range(loop.step, 6):
+                loop.one_step(random_batch(loop.algorithm, step))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(weights(straight), weights(resumed), strict=True))
