@@ -48,6 +48,20 @@ def digits(out: Out, params: Params = PARAMS) -> None:
 
 
 @app.command()
+def shift(out: Out, params: Params = PARAMS) -> None:
+    """Write image folders again, some corrupted: a change of domain between labeled images and the pool."""
+    from selftrain.config import load_params, load_seed, parse_section
+    from selftrain.evaluation.robustness.shift import ShiftConfig, write_shifted
+    from selftrain.stage import sole_writer
+
+    values = load_params(params)
+    with sole_writer(out):
+        write_shifted(
+            parse_section(values.get("shift"), ShiftConfig, f"{params}: shift"), load_seed(values, params), out
+        )
+
+
+@app.command()
 def ingest(out: Out, params: Params = PARAMS) -> None:
     """Bring images into the corpus: WebDataset shards and their manifest."""
     from selftrain.config import load_params, load_seed, parse_section

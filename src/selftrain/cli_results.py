@@ -106,6 +106,24 @@ def best(
 
 
 @app.command()
+def footprint(
+    evaluation: Evaluation,
+    models: Annotated[Path, typer.Option(help="Folder of the runs' models.")],
+    out: Out,
+    params: Params = PARAMS,
+) -> None:
+    """Measure every run's size and latency on this CPU, and print them beside its accuracy."""
+    from selftrain.config import load_params
+    from selftrain.release.footprint import write_footprints
+    from selftrain.stage import sole_writer
+    from selftrain.training.config import all_runs
+
+    names = all_runs(load_params(params), str(params))
+    with sole_writer(out):
+        write_footprints(evaluation, models, names, out)
+
+
+@app.command()
 def export(
     out: Out,
     model: Annotated[Path, typer.Option(help="A model folder.")] = Path("models/best"),

@@ -8,6 +8,7 @@ from selftrain.errors import UserError
 from selftrain.evaluation.config import EvaluateConfig
 from selftrain.evaluation.review_config import ReviewConfig
 from selftrain.evaluation.robustness.config import RobustnessConfig
+from selftrain.evaluation.robustness.shift import ShiftConfig
 from selftrain.hardware import HardwareConfig
 from selftrain.inspection.config import BrowseConfig
 from selftrain.predictions.config import SelectConfig, select_config
@@ -22,6 +23,7 @@ SECTIONS: dict[str, type[Section]] = {
     "evaluate": EvaluateConfig,
     "review": ReviewConfig,
     "robustness": RobustnessConfig,
+    "shift": ShiftConfig,
     "browse": BrowseConfig,
     "hardware": HardwareConfig,
 }
@@ -74,7 +76,8 @@ def check_params(path: Path, paths: bool = True) -> None:
             where = f"{path}: rounds.{run}.train.init"
             raise UserError(f"{where}: {teacher} is a {other} and cannot start a {own.model}; use `init: scratch`")
     root = (params.get("ingest") or {}).get("root")
-    if paths and root is not None and root != DIGITS and not Path(root).is_dir():
+    made_by_stage = root == DIGITS or "shift" in params
+    if paths and root is not None and not made_by_stage and not Path(root).is_dir():
         raise UserError(f"{path}: ingest.root: there is no folder {root}")
     from selftrain.training.check import check_run
 

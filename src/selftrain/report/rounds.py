@@ -62,7 +62,9 @@ def stop_lines(runs: list[EvaluatedRun]) -> list[str]:
 def best_run(runs: list[EvaluatedRun]) -> EvaluatedRun:
     """The run with the highest validation accuracy, of those that may be chosen by it; of equal ones the lower loss.
 
-    A run may not that was itself trained on validation images, or whose chain of teachers saw test images.
+    A run may not that was itself trained on validation images, or whose chain of teachers saw test images, or that was
+    not trained here.
     """
-    fair = [run for run in runs if not run.saw("validation") and not chain_saw(run, "test", runs)] or runs
+    trained = [run for run in runs if run.about["algorithm"] != "adopt"] or runs
+    fair = [run for run in trained if not run.saw("validation") and not chain_saw(run, "test", runs)] or trained
     return max(fair, key=lambda run: (run.metrics["validation_accuracy"], -run.metrics["validation_nll"]))

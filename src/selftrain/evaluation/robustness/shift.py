@@ -1,0 +1,79 @@
+"""The command ``shift``: image folders again, some of them corrupted, to see what a change of domain does."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field, model_validator
+
+from selftrain.config import Section
+from selftrain.corpus.decode import decode
+from selftrain.counters import mixed_int
+from selftrain.errors import UserError
+from selftrain.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from selftrain.files import TEMPORARY_PREFIX
+from selftrain.progress import progress_bar
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class ShiftConfig(Section):
+    """``shift``: which images are corrupted, and how."""
+
+    images: str
+    """A folder of image folders."""
+    folders: tuple[str, ...] = Field(min_length=1)
+    """Those in it that are corrupted; all else is copied."""
+    corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
+    """Each image gets one of them, drawn by seed and name."""
+    severities: tuple[Literal[1, 2, 3, 4, 5], ...] = SEVERITIES  # type: ignore[assignment]
+    """And one of these strengths."""
+    size: int | None = Field(default=None, ge=32)
+    """Pixels a side to which images are brought before: corruptions need some. Null: as large as they are, square."""
+
+    @model_validator(mode="after")
+    def _known(self) -> "ShiftConfig":
+        if unknown := set(self.corruptions) - set(CORRUPTIONS):
+            raise ValueError(f"`corruptions`: there is no {sorted(unknown)[0]!r}; known: {', '.join(CORRUPTIONS)}")
+        if not self.corruptions or not self.severities:
+            raise ValueError("give at least one of `corruptions` and of `severities`")
+        return self
+
+
+def write_shifted(config: ShiftConfig, seed: int, out: Path) -> int:
+    """Write ``out``, the folder again, corrupted where it is to be; return how many images were.
+
+    Names stay, so that a ``truth.csv`` goes on telling the truth. Raises UserError for folders that are not there.
+    """
+    source = Path(config.images)
+    for folder in config.folders:
+        if not (source / folder).is_dir():
+            raise UserError(f"shift.folders: there is no folder {source / folder}")
+    staged = out.with_name(f"{TEMPORARY_PREFIX}{out.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(source, staged)
+    paths = [
+        path for folder in config.folders for path in sorted((staged / folder).rglob("*")) if path.suffix in SUFFIXES
+    ]
+    with progress_bar("shift", total=len(paths)) as advance:
+        for path in paths:
+            _corrupt_file(path, path.relative_to(staged).as_posix(), config, seed)
+            advance()
+    shutil.rmtree(out, ignore_errors=True)
+    staged.rename(out)
+    print(f"{out}: {len(paths):,} images corrupted")
+    return len(paths)
+
+
+def _corrupt_file(path: Path, name: str, config: ShiftConfig, seed: int) -> None:
+    image = decode(path.read_bytes())
+    side = config.size or min(image.size)
+    square = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+    lot = mixed_int(seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
+    corruption = config.corruptions[lot % len(config.corruptions)]
+    severity = config.severities[lot // len(config.corruptions) % len(config.severities)]
+    changed = corrupt(square[None], np.array([lot % 2**62]), corruption, severity, seed)[0]
+    Image.fromarray(changed).save(path)

@@ -1,0 +1,82 @@
+"""What a model costs where it is used: parameters, bytes, and milliseconds on a CPU, beside its accuracy."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from selftrain.files import write_json
+from selftrain.report.mlflow_figures import log_figures
+from selftrain.report.runs import EvaluatedRun, load_runs
+from selftrain.training.models import load_model
+
+BATCHES = (1, 64)
+SECONDS = 1.0
+"""That each latency is measured for."""
+HEADINGS = ("run", "model", "test accuracy", "95% interval", "parameters", "MiB", "ms for 1", "ms for 64")
+
+
+def footprint(folder: Path) -> dict[str, float]:
+    """``parameters``, ``size_mib`` of the weights, and ``latency_ms_<B>``: the median time of B images at once, on one
+    thread of this CPU.
+    """
+    model, about = load_model(folder)
+    size = about["pretrained_cfg"]["input_size"][1]
+    found = {
+        "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
+        "size_mib": (folder / "model.safetensors").stat().st_size / 2**20,
+    }
+    return found | {f"latency_ms_{batch}": 1000 * latency(model, batch, size) for batch in BATCHES}
+
+
+@torch.inference_mode()
+def latency(model: nn.Module, batch: int, size: int) -> float:
+    """Median seconds of a forward pass of (B, 3, S, S) on one thread."""
+    from torch.utils.benchmark import Timer
+
+    model = model.to(memory_format=torch.channels_last)
+    images = torch.zeros(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+    timer = Timer("model(images)", globals={"model": model, "images": images}, num_threads=1)
+    return float(timer.blocked_autorange(min_run_time=SECONDS).median)
+
+
+def write_footprints(evaluation: Path, models: Path, names: Collection[str], out: Path) -> None:
+    """Write ``out/metrics.json`` and ``out/table.md``, print the table, and hand the figures to MLflow."""
+    runs = load_runs(evaluation, names)
+    found = {run.name: footprint(models / run.name) for run in runs}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "metrics.json", found)
+    rows = [table_row(run, found[run.name]) for run in sorted(runs, key=lambda run: -found[run.name]["parameters"])]
+    lines = [HEADINGS, ("---", "---", *["---:"] * (len(HEADINGS) - 2)), *rows]
+    (out / "table.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines), encoding="utf-8")
+    for run in runs:
+        log_figures(run.name, run.about["mlflow_run_id"], {f"footprint/{k}": v for k, v in found[run.name].items()})
+    _print(rows, evaluation.name)
+
+
+def table_row(run: EvaluatedRun, found: dict[str, Any]) -> tuple[str, ...]:
+    """One run as text, in the order of ``HEADINGS``."""
+    figures = run.metrics
+    return (
+        run.name,
+        str(run.about["model"]),
+        f"{figures['test_accuracy']:.1%}",
+        f"{figures['test_accuracy_low']:.1%} – {figures['test_accuracy_high']:.1%}",
+        f"{found['parameters']:,.0f}",
+        f"{found['size_mib']:.2f}",
+        *(f"{found[f'latency_ms_{batch}']:.2f}" for batch in BATCHES),
+    )
+
+
+def _print(rows: list[tuple[str, ...]], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{title.replace('_', ' ')}: what each costs on one thread of this CPU")
+    for place, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=130).print(table)
