@@ -1,0 +1,39 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from selftrain.release import footprint as footprints
+from selftrain.training.models import create_model, export_model
+from tests.release.test_best import write_run
+
+SMALL = {"channels": [8, 16, 16, 32]}
+
+
+def test_a_small_model_is_smaller_and_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(footprints, "SECONDS", 0.2)
+    evaluation, models = tmp_path / "evaluation" / "p", tmp_path / "models"
+    for name, accuracy, options in (("teacher", 0.9, {}), ("student1", 0.8, SMALL)):
+        write_run(evaluation, models, name, None, accuracy)
+        (models / name / "model.safetensors").unlink()
+        export_model(
+            create_model("test_resnet", 2, 32, options=options), models / name, classes=["a", "b"], image_size=32,
+            crop_fraction=1.0, options=options,
+        )  # fmt: skip
+    footprints.write_footprints(evaluation, models, ["teacher", "student1"], tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["student1"]["parameters"] < found["teacher"]["parameters"] / 4
+    for name, own in found.items():
+        assert own["size_mib"] == pytest.approx((models / name / "model.safetensors").stat().st_size / 2**20)
+        assert 0 < own["latency_ms_1"] < own["latency_ms_64"] < 64 * own["latency_ms_1"]
+    assert found["student1"]["latency_ms_64"] < found["teacher"]["latency_ms_64"]
+    table = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert [row.split(" | ")[0] for row in table[2:]] == ["| teacher", "| student1"], "the largest first"
+    assert "80.0%" in table[3]
+    shown = capsys.readouterr().out
+    assert "its figures are not in MLflow" in shown
+    assert "ms for 64" in shown
