@@ -1,0 +1,75 @@
+"""Whole distillations, in real processes: from a teacher's table of every split, and beside the teacher itself."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from selftrain.predictions.table import iter_predictions
+from tests.training.conftest import TINY
+from tests.training.test_train import selftrain, write_params, write_project
+
+SMALL = {"model_options": {"channels": [8, 16, 16, 32]}}
+STUDENTS: dict[str, dict[str, Any]] = {
+    "small": SMALL | {"algorithm": {"name": "distillation", "alpha_end": 0.5, "alpha_steps": 20}, "unlabeled_ratio": 2},
+    "on_labeled": SMALL | {"algorithm": {"name": "distillation", "distill_on": "labeled"}},
+    "by_features": {
+        "model": "test_efficientnet",
+        "algorithm": {"name": "feature_distillation", "features": 2},
+        "networks": {"projections": {"learning_rate": 0.01}},
+        "unlabeled_ratio": 2,
+    },
+}
+
+
+@pytest.mark.slow
+def test_distilled_students_are_small_and_load_in_plain_timm(digits_corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    write_project(folder, digits_corpus)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["train"] = TINY | {"steps": 20, "validate_every": 10}
+    params["select"] = {"threshold": 0}
+    params["rounds"] = {name: {"teacher": "teacher", "train": train} for name, train in STUDENTS.items()}
+    write_params(folder, params)
+    for command in (
+        ("train", "teacher", "--out", "models/teacher"),
+        ("predict", "--model", "models/teacher", "--out", "predictions/teacher"),
+        ("select", "small", "--predictions", "predictions/teacher/unlabeled", "--out", "selections/s"),
+    ):
+        done = selftrain(folder, *command)
+        assert done.returncode == 0, done.stderr
+    labeled = [part for _, part in iter_predictions(folder / "predictions" / "teacher" / "labeled")]
+    assert sum(len(part.keys) for part in labeled) == 30
+    inputs = ("--selection", "selections/s", "--teacher", "models/teacher")
+    for name in STUDENTS:
+        table = ("--predictions", "predictions/teacher/unlabeled")
+        done = selftrain(folder, "train", name, "--out", f"models/{name}", *inputs, *table)
+        assert done.returncode == 0, done.stderr
+        assert "is smaller than its teacher" not in done.stdout, "that is what it is for"
+    program = (
+        "import json, timm, torch\n"
+        "for name in ('small', 'on_labeled', 'by_features'):\n"
+        "    m = timm.create_model(f'local-dir:models/{name}', pretrained=True).eval()\n"
+        "    print(json.dumps([sum(p.numel() for p in m.parameters()), list(m(torch.zeros(2, 3, 32, 32)).shape)]))\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env={"PATH": ""}, capture_output=True, text=True, check=True
+    )
+    sizes = [json.loads(line) for line in shown.stdout.splitlines()]
+    about = {name: json.loads((folder / "models" / name / "run.json").read_text()) for name in STUDENTS}
+    assert [size for size, _ in sizes] == [about[name]["parameters"] for name in STUDENTS] == [49482, 49482, 101766]
+    assert all(shape == [2, 10] for _, shape in sizes)
+    assert about["small"]["teacher_parameters"] / 4 > 49482
+    assert [about[name]["learns_from_table"] for name in STUDENTS] == [True, True, False]
+    assert all("labeled_predictions" in own["data"] for own in about.values())
+    # Without the teacher's table of labeled images there is nothing to distill on there.
+    for part in (folder / "predictions" / "teacher" / "labeled").glob("*.parquet"):
+        part.unlink()
+    failed = selftrain(folder, "train", "on_labeled", "--out", "models/again", *inputs, *table)
+    assert failed.returncode == 1
+    assert "predictions/teacher/labeled: no predictions there" in failed.stderr
+    assert "Traceback" not in failed.stderr
