@@ -2,9 +2,9 @@
 
     make choosing
 
-The base condition is pipelines/choosing as it is, over five seeds; two others change the digits and take three seeds of
-some algorithms. Each seed runs in a clone of its own in .selftrain/choosing, two at a time with a thread each. What is
-done is not run again; remove its folder to have it anew. About 70 minutes on 2 cores.
+The base condition is pipelines/choosing as it is; two others change the digits and take some of the algorithms. Each
+seed runs in a clone of its own in .selftrain/choosing, two at a time with a thread each. What is done is not run again;
+remove its folder to have it anew. About MINUTES minutes on 2 cores.
 """
 
 import os
@@ -17,7 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from seeds import run_in_clone
 
-from selftrain.studies.choosing import CONDITIONS, PIPELINE, Condition, experiment_of
+from selftrain.studies.choosing import CONDITIONS, PIPELINE, SEEDS, Condition, experiment_of
 from selftrain.tracking import connect
 
 CLONES = Path(".selftrain/choosing").resolve()
@@ -51,7 +51,7 @@ def _only(params: dict[str, Any], runs: tuple[str, ...]) -> dict[str, Any]:
 
 def main() -> None:
     """Run what is missing, then print the tables."""
-    wanted = [(name, condition, seed) for name, condition in CONDITIONS.items() for seed in condition.seeds]
+    wanted = [(name, condition, seed) for name, condition in CONDITIONS.items() for seed in SEEDS]
     for name in CONDITIONS:
         connect(experiment_of(name))
     with ThreadPoolExecutor(LANES) as lanes:

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from selftrain.algorithms.algorithm import evaluating
 from selftrain.errors import UserError
-from selftrain.training.freezing import evaluating, freeze_shallow, train_mode
+from selftrain.training.freezing import freeze_shallow, train_mode
 from selftrain.training.models import create_model
 
 

@@ -65,6 +65,6 @@ def best_run(runs: list[EvaluatedRun]) -> EvaluatedRun:
     A run may not that was itself trained on validation images, or whose chain of teachers saw test images, or that was
     not trained here.
     """
-    trained = [run for run in runs if run.about["algorithm"] != "adopt"] or runs
+    trained = [run for run in runs if run.about.get("algorithm") != "adopt"] or runs
     fair = [run for run in trained if not run.saw("validation") and not chain_saw(run, "test", runs)] or trained
     return max(fair, key=lambda run: (run.metrics["validation_accuracy"], -run.metrics["validation_nll"]))

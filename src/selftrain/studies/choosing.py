@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 PIPELINE = "choosing"
+SEEDS = range(5)
 REFERENCE = "supervised"
 """The run that gains are relative to: labels alone, as many images a step."""
 
@@ -21,7 +22,6 @@ class Condition:
     """What is otherwise than in the base condition."""
 
     title: str
-    seeds: tuple[int, ...]
     digits: dict[str, int] = field(default_factory=dict)
     """Laid over the main job's ``digits``."""
     runs: tuple[str, ...] | None = None
@@ -33,9 +33,9 @@ SOME = (
     "mutual_learning",
 )  # fmt: skip
 CONDITIONS = {
-    "base": Condition("5 labels a class, 200 crops of no class in the pool", (0, 1, 2, 3, 4)),
-    "few_labels": Condition("2 labels a class", (0, 1, 2), {"labels_per_class": 2}, SOME),
-    "out_of_domain": Condition("1,000 crops of no class in the pool", (0, 1, 2), {"out_of_domain": 1000}, SOME),
+    "base": Condition("5 labels a class, 200 crops of no class in the pool"),
+    "few_labels": Condition("2 labels a class", {"labels_per_class": 2}, SOME),
+    "out_of_domain": Condition("1,000 crops of no class in the pool", {"out_of_domain": 1000}, SOME),
 }
 
 

@@ -33,8 +33,8 @@ class Run:
     teacher: Path | None = None
     """The teacher's model folder."""
 
-    def data_digests(self) -> dict[str, str]:
-        """Short hashes of everything that it reads."""
+    def data_digests(self, labeled_predictions: bool) -> dict[str, str]:
+        """Short hashes of everything that it reads; whether the teacher's opinions of labeled images are part of it."""
         resplit = self.config.resplit
         splits = ("labeled", "validation") if resplit is None else resplit.splits
         digests = {split: manifest_digest(self.corpus / split) for split in splits}
@@ -43,7 +43,8 @@ class Run:
             digests["selection"] = selection_digest(self.selection)
         if self.predictions is not None:
             digests["predictions"] = made_from_digest(self.predictions)
-        if self.labeled_predictions is not None and self.labeled_predictions.is_dir():
+        if labeled_predictions:
+            assert self.labeled_predictions is not None
             digests["labeled_predictions"] = made_from_digest(self.labeled_predictions)
         if self.teacher is not None:
             digests["teacher"] = self.teacher_weights()[:32]

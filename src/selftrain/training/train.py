@@ -38,12 +38,13 @@ def train(run: Run, restart: list[str]) -> None:
 
 def _train(run: Run, share: Share, machine: Hardware) -> None:
     planned = phases(run.config)
-    reads_pool = reads_table = False
+    reads_pool = reads_table = reads_labeled_table = False
     for phase in planned.values():
         algorithm, parameters = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)
         needs = algorithm.needs(parameters)
         check_fit(phase, needs, f"'{run.name}'")
         run.check(phase, needs, share.world_size)
+        reads_labeled_table |= "log_probs" in needs.views.get("labeled", ())
         if phase.pool == "selection":
             reads_pool |= "unlabeled" in needs.views
             reads_table |= "log_probs" in needs.views.get("unlabeled", ())
@@ -58,7 +59,7 @@ def _train(run: Run, share: Share, machine: Hardware) -> None:
         )
 
     setting = Setting(run, classes, pseudo_labels, share, machine)
-    data = run.data_digests()
+    data = run.data_digests(reads_labeled_table)
     version = fingerprint(
         run.config.model_dump(mode="json"), list(planned.values()), run.seed, data, [machine.bf16, machine.compile]
     )
