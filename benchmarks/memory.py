@@ -1,7 +1,6 @@
-"""Peak memory of Meta Pseudo Labels and its reduced version on the same job, beside Noisy Student and supervised
-training.
+"""Peak memory of every algorithm on the same job.
 
-    python benchmarks/memory.py                  # ResNet-50 at 224 pixels on the CPU, a few minutes
+    python benchmarks/memory.py                  # ResNet-50 at 224 pixels on the CPU, a quarter of an hour
     python benchmarks/memory.py --model resnet18 --batch-size 16
 
 Each takes three steps on random images in a process of its own. What is measured is the process's peak (resident
@@ -12,13 +11,31 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
-RATIO, CLASSES, STEPS = 1, 1000, 3
-ALGORITHMS = ("supervised", "noisy_student", "uda", "reduced_meta_pseudo_labels", "meta_pseudo_labels")
+RATIO, STEPS = 1, 3
+CLASSES = [str(number) for number in range(1000)]
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "supervised": {},
+    "reduced_meta_pseudo_labels": {},
+    "noisy_student": {},
+    "distillation": {},
+    "pseudo_label": {},
+    "distillation, live": {"opinions": "live"},
+    "feature_distillation": {},
+    "self_distillation": {"teacher": "average"},
+    "mean_teacher": {},
+    "uda": {},
+    "fixmatch": {},
+    "dynamic_teacher": {},
+    "mutual_learning": {},
+    "meta_pseudo_labels": {},
+}
 
 
-def train(name: str, model: str, batch_size: int, image_size: int) -> dict[str, float]:
+def train(job: str, model: str, batch_size: int, image_size: int, teacher: Path) -> dict[str, float]:
     """Take a few steps and return the process's peak memory in MiB; ``nothing`` takes none."""
     from selftrain.algorithms.algorithm import find_algorithm
     from selftrain.hardware import HardwareConfig, peak_memory, resolve
@@ -28,11 +45,14 @@ def train(name: str, model: str, batch_size: int, image_size: int) -> dict[str, 
     from selftrain.training.networks import RunNetworks
 
     hardware = resolve(HardwareConfig.model_validate({"workers": 0}))
-    if name != "nothing":
-        algorithm_class, parameters = find_algorithm(name, {})
+    if job != "nothing":
+        name = job.partition(",")[0]
+        algorithm_class, parameters = find_algorithm(name, ALGORITHMS[job])
+        needs = algorithm_class.needs(parameters)
         config = TrainConfig.model_validate(
             {
                 "algorithm": {"name": name},
+                "ema_decay": 0.999 if needs.average else None,
                 "model": model,
                 "image_size": image_size,
                 "batch_size": batch_size,
@@ -42,13 +62,12 @@ def train(name: str, model: str, batch_size: int, image_size: int) -> dict[str, 
             }
         )
 
-        classes = [str(number) for number in range(CLASSES)]
-        networks = RunNetworks(None, classes, config, hardware.device)
+        networks = RunNetworks(teacher, CLASSES, config, hardware.device)
         algorithm = algorithm_class(networks.student(None), parameters, networks)
         loop = Loop(algorithm, config, 1.0, 0, hardware, Share())
         algorithm.train()
         for _ in range(STEPS):
-            loop.one_step(batch(algorithm_class.needs(parameters).views, batch_size, image_size))
+            loop.one_step(batch(needs.views, batch_size, image_size))
     return {"mib": peak_memory(hardware.device) / 2**20}
 
 
@@ -62,11 +81,19 @@ def batch(views: dict[str, tuple[str, ...]], batch_size: int, image_size: int) -
         values = {
             "label": torch.zeros(count, dtype=torch.int64) - (source == "unlabeled") * 1,
             "lot": torch.rand(count),
-            "log_probs": torch.randn(count, CLASSES).log_softmax(dim=1).half(),
+            "log_probs": torch.randn(count, len(CLASSES)).log_softmax(dim=1).half(),
         }
         images = torch.randint(0, 256, (count, image_size, image_size, 3), dtype=torch.uint8)
         made[source] = {name: values.get(name, images) for name in names}
     return made
+
+
+def write_teacher(model: str, image_size: int, folder: Path) -> None:
+    """An untrained model's folder, for algorithms that run their teacher."""
+    from selftrain.training.models import create_model, export_model
+
+    network = create_model(model, len(CLASSES), image_size)
+    export_model(network, folder, classes=CLASSES, image_size=image_size, crop_fraction=1.0, options={})
 
 
 def main() -> None:
@@ -76,18 +103,23 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--algorithm", help=argparse.SUPPRESS)
+    parser.add_argument("--teacher", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    model, batch_size, image_size = arguments.model, arguments.batch_size, arguments.image_size
     if arguments.algorithm:
-        print(json.dumps(train(arguments.algorithm, arguments.model, arguments.batch_size, arguments.image_size)))
+        print(json.dumps(train(arguments.algorithm, model, batch_size, image_size, arguments.teacher)))
         return
     found = {}
-    for name in ("nothing", *ALGORITHMS):
-        command = [sys.executable, __file__, "--algorithm", name, "--model", arguments.model]
-        command += ["--batch-size", str(arguments.batch_size), "--image-size", str(arguments.image_size)]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[name] = json.loads(result.stdout.splitlines()[-1])["mib"]
-    images = f"{arguments.batch_size} labeled and {RATIO * arguments.batch_size} unlabeled images a step"
-    print(f"{arguments.model} at {arguments.image_size} pixels, {images}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = Path(folder) / "teacher"
+        write_teacher(model, image_size, teacher)
+        for name in ("nothing", *ALGORITHMS):
+            command = [sys.executable, __file__, "--algorithm", name, "--model", model, "--teacher", str(teacher)]
+            command += ["--batch-size", str(batch_size), "--image-size", str(image_size)]
+            result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found[name] = json.loads(result.stdout.splitlines()[-1])["mib"]
+    images = f"{batch_size} labeled and {RATIO * batch_size} unlabeled images a step"
+    print(f"{model} at {image_size} pixels, {images}\n")
     print("| algorithm | peak memory, MiB | of Meta Pseudo Labels' |\n| --- | ---: | ---: |")
     for name in ALGORITHMS:
         own = found[name] - found["nothing"]
