@@ -42,6 +42,16 @@ def test_the_best_is_not_the_last(evaluation: Path) -> None:
     assert best_run(load_runs(evaluation)).name == "student2"
 
 
+def test_a_smaller_student_need_not_beat_its_teacher(evaluation: Path) -> None:
+    path = evaluation / "student2" / "details" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"parameters": 10, "teacher_parameters": 40}))
+    runs = load_runs(evaluation)
+    assert set(verdicts(runs)) == {"student1", "student3"}
+    assert stop_lines(runs) == [
+        "student3 does not beat student2 on validation by more than its interval (+2.0%, +0.0% to +4.0%)"
+    ]
+
+
 def test_runs_that_saw_held_out_images_are_neither_chosen_nor_judged(evaluation: Path) -> None:
     def resplit(run: str, *splits: str) -> None:
         path = evaluation / run / "details" / "run.json"

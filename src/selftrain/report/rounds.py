@@ -24,14 +24,16 @@ class Verdict:
 
 
 def verdicts(runs: list[EvaluatedRun]) -> dict[str, Verdict]:
-    """Each round's verdict by name, but for those that cannot be judged: they or their teachers saw validation images.
+    """Each round's verdict by name, but for those that are not judged: they or their teachers saw validation images, or
+    they are smaller than their teacher, which is not to be beaten then.
 
     ``runs`` has teachers before their students, as ``load_runs`` gives them.
     """
     found: dict[str, Verdict] = {}
     tainted = {run.name for run in runs if chain_saw(run, "validation", runs)}
     for run in runs:
-        if "validation_gain" not in run.metrics or run.name in tainted:
+        smaller = run.about.get("parameters", 0) < (run.about.get("teacher_parameters") or 0)
+        if "validation_gain" not in run.metrics or run.name in tainted or smaller:
             continue
         gain, low, high = (float(run.metrics[f"validation_gain{end}"]) for end in ("", "_low", "_high"))
         before = found.get(run.teacher or "")

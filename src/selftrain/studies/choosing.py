@@ -30,8 +30,7 @@ class Condition:
 
 
 SOME = (
-    "teacher", "supervised", "noisy_student", "fixmatch", "uda", "mean_teacher", "meta_pseudo_labels", "distillation",
-    "mutual_learning",
+    "teacher", "supervised", "pretraining", "noisy_student", "uda", "fixmatch", "meta_pseudo_labels", "distillation",
 )  # fmt: skip
 CONDITIONS = {
     "base": Condition("5 labels a class, 200 crops of no class in the pool"),
