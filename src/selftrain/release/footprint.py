@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from selftrain.files import write_json
+from selftrain.report import summary
 from selftrain.report.mlflow_figures import log_figures
 from selftrain.report.runs import EvaluatedRun, load_runs
 from selftrain.training.models import load_model
@@ -15,7 +16,7 @@ from selftrain.training.models import load_model
 BATCHES = (1, 64)
 SECONDS = 1.0
 """That each latency is measured for."""
-HEADINGS = ("run", "model", "test accuracy", "95% interval", "parameters", "MiB", "ms for 1", "ms for 64")
+HEADINGS = (*summary.HEADINGS[:4], "parameters", "MiB", "ms for 1", "ms for 64")
 
 
 def footprint(folder: Path) -> dict[str, float]:
@@ -44,6 +45,8 @@ def latency(model: nn.Module, batch: int, size: int) -> float:
 
 def write_footprints(evaluation: Path, models: Path, names: Collection[str], out: Path) -> None:
     """Write ``out/metrics.json`` and ``out/table.md``, print the table, and hand the figures to MLflow."""
+    from rich.console import Console
+
     runs = load_runs(evaluation, names)
     found = {run.name: footprint(models / run.name) for run in runs}
     out.mkdir(parents=True, exist_ok=True)
@@ -53,30 +56,15 @@ def write_footprints(evaluation: Path, models: Path, names: Collection[str], out
     (out / "table.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines), encoding="utf-8")
     for run in runs:
         log_figures(run.name, run.about["mlflow_run_id"], {f"footprint/{k}": v for k, v in found[run.name].items()})
-    _print(rows, evaluation.name)
+    title = f"{evaluation.name.replace('_', ' ')}: what each costs on one thread of this CPU"
+    Console(width=130).print(summary.runs_table(title, HEADINGS, rows))
 
 
 def table_row(run: EvaluatedRun, found: dict[str, Any]) -> tuple[str, ...]:
     """One run as text, in the order of ``HEADINGS``."""
-    figures = run.metrics
     return (
-        run.name,
-        str(run.about["model"]),
-        f"{figures['test_accuracy']:.1%}",
-        f"{figures['test_accuracy_low']:.1%} – {figures['test_accuracy_high']:.1%}",
+        *summary.table_row(run)[:4],
         f"{found['parameters']:,.0f}",
         f"{found['size_mib']:.2f}",
         *(f"{found[f'latency_ms_{batch}']:.2f}" for batch in BATCHES),
     )
-
-
-def _print(rows: list[tuple[str, ...]], title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{title.replace('_', ' ')}: what each costs on one thread of this CPU")
-    for place, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=130).print(table)

@@ -1,10 +1,14 @@
 """The table that a run ends with."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selftrain.report.rounds import best_run, stop_lines
 from selftrain.report.runs import EvaluatedRun, chain_saw, load_runs
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 WIDE = 0.2
 """Width of the validation accuracy's interval from which on the choice of the best run is mostly chance."""
@@ -37,19 +41,25 @@ def lost_classes(run: EvaluatedRun) -> str:
     )
 
 
+def runs_table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> "Table":
+    """A row a run for the terminal; its name and model first."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def print_summary(evaluation: Path, names: Collection[str]) -> None:
     """Print the runs' table, and where to look next."""
     from rich.console import Console
-    from rich.table import Table
 
     runs = load_runs(evaluation, names)
-    table = Table(title=evaluation.name.replace("_", " "))
-    for place, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
-    for run in runs:
-        table.add_row(*table_row(run))
     console = Console(width=120 if not Console().is_terminal else None)
-    console.print(table)
+    console.print(runs_table(evaluation.name.replace("_", " "), HEADINGS, map(table_row, runs)))
     for run in runs:
         if line := lost_classes(run):
             console.print(line, style="bold", soft_wrap=True)
