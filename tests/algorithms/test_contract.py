@@ -33,15 +33,15 @@ class TinyModel(torch.nn.Module):
 
     pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     num_classes = NUM_CLASSES
-    channels = (8,)
 
-    def __init__(self, plain: bool = False) -> None:
+    def __init__(self, plain: bool = False, width: int = 8) -> None:
         super().__init__()
-        norm = torch.nn.Identity() if plain else torch.nn.BatchNorm2d(8)
-        self.features = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2), norm, torch.nn.ReLU())
+        self.channels = (width,)
+        norm = torch.nn.Identity() if plain else torch.nn.BatchNorm2d(width)
+        self.features = torch.nn.Sequential(torch.nn.Conv2d(3, width, 3, stride=2), norm, torch.nn.ReLU())
         self.head = torch.nn.Sequential(
             torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Dropout(0 if plain else 0.1),
-            torch.nn.Linear(32, NUM_CLASSES),
+            torch.nn.Linear(4 * width, NUM_CLASSES),
         )  # fmt: skip
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -80,11 +80,13 @@ def config(name: str, plain: bool = False) -> TrainConfig:
     )
 
 
-def new_loop(name: str, plain: bool = False, share: Share | None = None, **parameters: Any) -> Loop:
+def new_loop(
+    name: str, plain: bool = False, share: Share | None = None, teacher_width: int = 12, **parameters: Any
+) -> Loop:
     torch.manual_seed(0)
     algorithm_class, own = find_algorithm(name, parameters)
     hardware = Hardware(torch.device("cpu"), bf16=False, workers=0, threads=1)
-    networks = GivenNetworks(lambda _: TinyModel(plain), of_round=TinyModel(plain))
+    networks = GivenNetworks(lambda _: TinyModel(plain), of_round=TinyModel(plain, teacher_width))
     return Loop(
         algorithm_class(TinyModel(plain), own, networks),
         config(name, plain),
@@ -178,23 +180,39 @@ torch.set_num_threads(1)
 distributed.init_process_group("gloo")
 rank = distributed.get_rank()
 found = {}
-for name in NAMES:
-    loop = new_loop(name, plain=True, share=Share(rank, 2))
+resumed = {}
+
+def take(loop, steps):
     loop.algorithm.train()
-    for step in range(3):
+    for step in steps:
         whole = random_batch(loop.algorithm, step)
         mine = {s: {v: t[rank * len(t) // 2 : (rank + 1) * len(t) // 2] for v, t in views.items()} for s, views in whole.items()}
         loop.one_step(mine)
+
+for name in NAMES:
+    loop = new_loop(name, plain=True, share=Share(rank, 2))
+    take(loop, range(3))
     found[name] = weights(loop)
+    whole, before, after = (new_loop(name, share=Share(rank, 2)) for _ in range(3))
+    take(whole, range(4))
+    take(before, range(2))
+    state = [before.state()]
+    distributed.broadcast_object_list(state)
+    after.load_state(state[0])
+    take(after, range(2, 4))
+    pairs = zip(whole.algorithm.parameters(), after.algorithm.parameters())
+    resumed[name] = all(bool(torch.equal(*pair)) for pair in pairs)
 if rank == 0:
-    torch.save(found, sys.argv[1])
+    torch.save({"weights": found, "resumed": resumed}, sys.argv[1])
 distributed.destroy_process_group()
 """
 
 
 @pytest.fixture(scope="module")
-def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[torch.Tensor]]:
-    """Every algorithm's weights after three steps of two gloo processes, half of each batch for each."""
+def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Of two gloo processes, half of each batch for each: every algorithm's ``weights`` after three steps, and whether
+    both ``resumed`` from the first one's state end like those that went on.
+    """
     folder = tmp_path_factory.mktemp("gloo")
     (folder / "part.py").write_text(PART)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -205,13 +223,14 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_two_processes_end_like_one(name: str, of_two_processes: dict[str, list[torch.Tensor]]) -> None:
+def test_two_processes_end_like_one(name: str, of_two_processes: dict[str, dict[str, Any]]) -> None:
     loop = new_loop(name, plain=True)
     loop.algorithm.train()
     for step in range(3):
         loop.one_step(random_batch(loop.algorithm, step))
-    for one, two in zip(weights(loop), of_two_processes[name], strict=True):
+    for one, two in zip(weights(loop), of_two_processes["weights"][name], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
+    assert of_two_processes["resumed"][name], "the state is the first process's: nothing may depend on the others' own"
 
 
 KILLED = """

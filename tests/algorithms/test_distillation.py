@@ -230,7 +230,7 @@ def test_features_are_compared_at_the_smaller_size_relative_to_the_teachers() ->
         [large[:, :, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2].mean(dim=(2, 3)) for r in (0, 1) for c in (0, 1)]
     )
     pooled = pooled.view(2, 2, 2, 3).permute(2, 3, 0, 1)
-    expected = (small - pooled).square().sum() / pooled.square().sum()
+    expected = sum((small[i] - pooled[i]).square().sum() / pooled[i].square().sum() for i in (0, 1)) / 2
     torch.testing.assert_close(feature_loss([small], [large]), expected)
     torch.testing.assert_close(
         feature_loss([10 * large, small], [10 * small, small]) * 2, feature_loss([large], [small])
@@ -245,6 +245,9 @@ def test_projections_learn_and_are_no_part_of_the_student() -> None:
     assert losses[-1] < losses[0]
     assert not any("projection" in name for name in loop.evaluated_model().state_dict())
     assert any("projection" in name for name in loop.algorithm.state_dict())
+    alike = new_loop("feature_distillation", teacher_width=8)
+    assert list(alike.algorithm.trained_networks()) == ["student"], "features of one shape need no projection"
+    assert alike.one_step(batch)["feature_loss"].item() > 0
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from selftrain.report.rounds import best_run, stop_lines, verdicts
-from selftrain.report.runs import load_runs
+from selftrain.report.runs import chain_saw, load_runs
 from tests.report.test_report import write_run
 
 NAMES = ("teacher", "student1", "student2", "student3")
@@ -63,3 +63,16 @@ def test_runs_that_saw_held_out_images_are_neither_chosen_nor_judged(evaluation:
     assert best_run(runs).name == "student2", "labels alone may have come through it"
     resplit("student2", "labeled", "test")
     assert best_run(load_runs(evaluation)).name == "teacher"
+
+
+def test_adopted_runs_are_not_the_best_and_tell_what_they_saw(evaluation: Path) -> None:
+    def tell(run: str, **about: object) -> None:
+        path = evaluation / run / "details" / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | about))
+
+    tell("student2", algorithm="adopt")
+    assert best_run(load_runs(evaluation)).name == "student3"
+    tell("student2", saw=["labeled", "test"])
+    runs = load_runs(evaluation)
+    assert [run.name for run in runs if chain_saw(run, "test", runs)] == ["student2", "student3"]
+    assert best_run(runs).name == "student1"

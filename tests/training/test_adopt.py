@@ -110,16 +110,61 @@ def test_user_errors(models: dict[str, nn.Module]) -> None:
         adopted_config(params, "large", "params.yaml")
     with pytest.raises(UserError, match="'alone' is not under teachers, ensembles, pretrained"):
         adopted_config(params, "alone", "params.yaml")
+    for section, sources, message in (
+        ("teachers", ["one", "other"], r"teachers.x.models: 1 of them, not 2"),
+        ("ensembles", ["one"], r"ensembles.x.models: 2 of them, not 1"),
+        ("ensembles", ["one", "other", "one"], r"not 3; for three, average two first"),
+        ("pretrained", ["one"], r"pretrained.x.models: names of timm's weights; folders are `teachers`"),
+    ):
+        with pytest.raises(UserError, match=message):
+            adopted_config({section: {"x": {"models": sources}}}, "x", "params.yaml")
 
 
-def test_a_model_without_names_is_taken_by_their_number(
-    models: dict[str, nn.Module], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bare_config_json_is_enough(models: dict[str, nn.Module]) -> None:
+    config = json.loads(Path("one/config.json").read_text())
+    for name in ("crop_pct", "interpolation"):
+        config["pretrained_cfg"].pop(name, None)
+    Path("one/config.json").write_text(json.dumps(config))
+    adopted("large", models=["one"])
+    taken, _ = load_model(Path("models/large"))
+    images = torch.randn(4, 3, 32, 32)
+    assert torch.equal(taken(images), models["one"](images))
+    del config["pretrained_cfg"]
+    Path("one/config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="one: not a whole timm model folder"):
+        adopted("large", models=["one"])
+
+
+def test_an_ensemble_may_be_a_member_and_its_shares_are_in_its_weights(models: dict[str, nn.Module]) -> None:
+    adopted("two", models=["one", "other"])
+    about = adopted("three", models=["models/two", "one"], weights=[2, 1])
+    images = torch.randn(4, 3, 48, 48)
+    two, three = load_model(Path("models/two"))[0], load_model(Path("models/three"))[0]
+    smaller = functional.interpolate(images, size=(32, 32), mode="bilinear", antialias=True)
+    expected = 2 / 3 * two(images).exp() + 1 / 3 * models["one"](smaller).softmax(1)
+    torch.testing.assert_close(three(images).exp(), expected, atol=1e-4, rtol=1e-4)
+    assert adopted("again", models=["models/two", "one"], weights=[2, 1])["weights"] == about["weights"]
+    assert adopted("other_shares", models=["models/two", "one"], weights=[1, 2])["weights"] != about["weights"]
+
+
+def test_what_a_models_chain_was_trained_on_is_not_forgotten(models: dict[str, nn.Module]) -> None:
+    def told(folder: str, **about: Any) -> None:
+        (Path(folder) / "run.json").write_text(json.dumps({"run": folder, "train_seconds": 1.0} | about))
+
+    told("other", train={"resplit": {"splits": ["labeled", "test"]}})
+    told("one", train={"resplit": None}, paths={"teacher": "other"})
+    assert adopted("large", models=["one"])["saw"] == ["labeled", "test"]
+    assert adopted("larger", models=["models/large", "one"])["saw"] == ["labeled", "test"]
+    told("one")
+    assert adopted("fair", models=["one"])["saw"] == []
+
+
+def test_a_model_without_names_has_to_be_given_them(models: dict[str, nn.Module]) -> None:
     config = json.loads(Path("one/config.json").read_text())
     del config["label_names"]
     Path("one/config.json").write_text(json.dumps(config))
-    adopted("large", models=["one"])
-    assert "says of its 3 classes only how many there are" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r'does not say which 3 classes .* "label_names": \["a", …\]'):
+        adopted("large", models=["one"])
     with pytest.raises(UserError, match="knows 3 classes, the corpus has 2"):
         adopt("x", AdoptedConfig(models=["one"]), "p", ["a", "b"], 0, Path("models/x"))
 

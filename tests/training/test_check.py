@@ -23,12 +23,23 @@ def config(algorithm: str, **changes: Any) -> TrainConfig:
             config("meta_pseudo_labels", then={"more": {"steps": 2}}),
             "a later phase has the student's weights alone, and meta_pseudo_labels needs its teacher too",
         ),
+        (
+            config("distillation", resplit={"splits": ["labeled", "validation"], "validation": 0.2}),
+            "train.resplit: the teacher's table of labeled images has none of other splits'",
+        ),
         (config("mean_teacher"), "train.ema_decay: mean_teacher learns from the average"),
     ],
 )
 def test_what_does_not_fit_an_algorithm_is_told_before_anything_is_trained(made: TrainConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_run(made, True, "p")
+
+
+def test_a_network_can_start_from_a_teacher_in_rounds_alone() -> None:
+    made = config("meta_pseudo_labels", pool="labeled", networks={"teacher": {"init": "teacher"}})
+    check_run(made, True, "p")
+    with pytest.raises(UserError, match=r"p.train.networks.teacher.init: there is no teacher to start from"):
+        check_run(made, False, "p")
 
 
 def test_the_labeled_images_as_pool_need_no_round() -> None:

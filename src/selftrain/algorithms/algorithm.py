@@ -139,6 +139,8 @@ class Algorithm(nn.Module):
         self.noised_rows: dict[str, Callable[[dict[str, int]], AbstractContextManager[object]]] = {}
         self.average: Callable[[Tensor], Tensor] | None = None
         """The moving average of the student's weights, in eval mode: images (B, 3, H, W) → logits (B, C)."""
+        self.share_buffers: Callable[[nn.Module], None] = lambda network: None
+        """Gives every process the first one's BatchNorm statistics: before a trained network is used in eval mode."""
 
     def logits(self, network: str, **images: Tensor) -> dict[str, Tensor]:
         """A network's logits (B, C) of each source's images (B, 3, H, W), from one pass over all of them.

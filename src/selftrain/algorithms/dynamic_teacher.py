@@ -72,6 +72,7 @@ class DynamicTeacher(DistillingAlgorithm):
     def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """A step of whoever's turn it is."""
         losses: dict[str, Tensor] = {}
+        self.share_buffers(self.teacher)
         with self.autocast():
             # The student first: its teacher's pass would change BatchNorm's statistics.
             if "student" in self.turns(step):

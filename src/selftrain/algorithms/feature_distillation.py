@@ -1,9 +1,9 @@
 """Distillation of what lies inside a teacher, too: Romero et al., "FitNets", ICLR 2015, arXiv 1412.6550.
 
-Beside the loss of ``soft_targets.py``, the student's last feature maps s have to become the teacher's t by a learned
-1×1 convolution P, which is thrown away afterwards:
+Beside the loss of ``soft_targets.py``, the student's last feature maps s have to become the teacher's t, by a learned
+1×1 convolution P where they have another number of channels, which is thrown away afterwards:
 
-    factor · 1/K · Σ_k ‖P_k(s_k) − t_k‖² / ‖t_k‖²
+    factor · 1/K · Σ_k 1/N · Σ_x ‖P_k(s_k(x)) − t_k(x)‖² / ‖t_k(x)‖²
 
 Maps of different sizes are averaged down to the smaller one. The paper matches one hint layer first and distills
 afterwards, with plain squared error; here both go on at once, and the error is relative, so that one factor fits
@@ -33,12 +33,16 @@ class FeatureDistillationConfig(SoftTargetsConfig):
 
 
 def feature_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """Mean over layers of the squared error relative to the teacher's squares; lists of (B, C', H', W') → scalar."""
+    """Mean over layers and images of the squared error relative to the teacher's squares.
+
+    Lists of (B, C', H', W') → scalar.
+    """
     each = []
     for own, wanted in zip(student, teacher, strict=True):
         size = (min(own.shape[2], wanted.shape[2]), min(own.shape[3], wanted.shape[3]))
         own, wanted = (functional.adaptive_avg_pool2d(full_precision(maps), size) for maps in (own, wanted))
-        each.append(functional.mse_loss(own, wanted) / wanted.square().mean().clamp(min=1e-12))
+        error, scale = ((own - wanted).square(), wanted.square())  # (B, C', H', W')
+        each.append((error.flatten(1).sum(1) / scale.flatten(1).sum(1).clamp(min=1e-12)).mean())
     return torch.stack(each).mean()
 
 
@@ -62,11 +66,14 @@ class FeatureDistillation(DistillingAlgorithm):
             self.teacher.feature_channels(config.features),
             strict=True,
         )
-        self.projections = nn.ModuleList(nn.Conv2d(own, wanted, 1) for own, wanted in channels)
+        self.projections = nn.ModuleList(
+            nn.Identity() if own == wanted else nn.Conv2d(own, wanted, 1) for own, wanted in channels
+        )
 
     def trained_networks(self) -> dict[str, nn.Module]:
-        """The student and its projections."""
-        return {"student": self.student, "projections": self.projections}
+        """The student and its projections, if there are any to learn."""
+        learned = {"projections": self.projections} if any(True for _ in self.projections.parameters()) else {}
+        return {"student": self.student, **learned}
 
     def opinion(self, views: dict[str, Tensor]) -> Tensor:
         """Of the teacher."""

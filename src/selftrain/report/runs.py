@@ -30,9 +30,9 @@ class EvaluatedRun:
         return teacher
 
     def saw(self, split: str) -> bool:
-        """Whether it was trained on a cut of its own that holds images of a held-out split."""
+        """Whether it, or what it was adopted from, was trained on a cut that holds images of a held-out split."""
         resplit = (self.about.get("train") or {}).get("resplit") or {"splits": []}
-        return split in resplit["splits"]
+        return split in resplit["splits"] or split in self.about.get("saw", ())
 
     @property
     def is_round(self) -> bool:

@@ -38,13 +38,12 @@ def adopt(name: str, config: AdoptedConfig, pipeline: str, classes: list[str], s
         assert isinstance(model, Ensemble)
         for member, (own, _) in zip(model.each, loaded, strict=True):
             member.load_state_dict(own.state_dict())
-    data = about["pretrained_cfg"]
     export_model(
         model,
         staged,
         classes=classes,
         image_size=max(own["pretrained_cfg"]["input_size"][1] for _, own in loaded),
-        crop_fraction=data["crop_pct"],
+        crop_fraction=about["pretrained_cfg"]["crop_pct"],
         options=options,
     )
     members = [_told(source) for source in config.models]
@@ -63,6 +62,7 @@ def adopt(name: str, config: AdoptedConfig, pipeline: str, classes: list[str], s
         "teacher": None,
         "teacher_weights": "",
         "members": members,
+        "saw": sorted({split for source in config.models for split in _saw(Path(source))}),
         "member_weights": list(config.all_weights),
         "git_commit": git_commit(),
         "seed": seed,
@@ -81,8 +81,9 @@ def _load(source: str, classes: list[str]) -> tuple[nn.Module, dict[str, Any]]:
     folder = Path(source)
     if (folder / "config.json").is_file():
         model, about = load_model(folder)
-        _check_classes(source, about.get("label_names"), int(about["num_classes"]), classes)
-        return model, {"model_args": {}} | about
+        _check_classes(source, about.get("label_names"), int(about.get("num_classes", 1000)), classes)
+        # timm knows what a config.json leaves out.
+        return model, {"model_args": {}} | about | {"pretrained_cfg": _whole(model)}
     if folder.exists() or "/" in source:
         raise UserError(f"{source}: no timm model folder there (config.json and model.safetensors)")
     check_model_name(source)
@@ -90,32 +91,40 @@ def _load(source: str, classes: list[str]) -> tuple[nn.Module, dict[str, Any]]:
         raise UserError(f"{source}: timm has no pretrained weights of this name, and there is no such folder")
     data = timm.get_pretrained_cfg(source)
     assert data is not None
-    _check_classes(source, _pretrained_names(source), data.num_classes, classes)
+    _check_classes(source, None, data.num_classes, classes)
     model = create_model(source, len(classes), data.input_size[1], pretrained=True)
-    about = {"architecture": source.partition(".")[0], "model_args": {}, "pretrained_cfg": dict(model.pretrained_cfg)}  # type: ignore[arg-type]
+    about = {"architecture": source.partition(".")[0], "model_args": {}, "pretrained_cfg": _whole(model)}
     return model.eval(), about
 
 
-def _pretrained_names(source: str) -> list[str] | None:
-    """The classes of pretrained weights that were trained on a set of ImageNet's, as WordNet's ids."""
+def _whole(model: Any) -> dict[str, Any]:
+    return {"crop_pct": 1.0} | dict(model.pretrained_cfg)
+
+
+def _imagenets(count: int) -> list[str] | None:
+    """ImageNet's classes as WordNet's ids, if one of its sets has so many."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
-    subset = infer_imagenet_subset(timm.get_pretrained_cfg(source).to_dict())  # type: ignore[union-attr]
+    subset = infer_imagenet_subset({"num_classes": count})
     return None if subset is None else list(ImageNetInfo(subset).label_names())  # type: ignore[no-untyped-call]
 
 
 def _check_classes(source: str, names: list[str] | None, count: int, classes: list[str]) -> None:
+    names = names or _imagenets(count)
     if names is None and count == len(classes):
-        print(f"{source}: says of its {count} classes only how many there are; taken as the corpus's, in its order")
-    elif names is None:
+        raise UserError(
+            f"{source}: does not say which {count} classes it knows; put their names, in the order of its outputs, "
+            f'into its config.json: "label_names": ["{classes[0]}", …]'
+        )
+    if names is None:
         raise UserError(f"{source}: knows {count} classes, the corpus has {len(classes)}; a teacher has to share them")
-    elif sorted(names) != sorted(classes):
+    if sorted(names) != sorted(classes):
         strangers = sorted(set(classes) - set(names)) or sorted(set(names) - set(classes))
         raise UserError(
             f"{source}: its {len(names)} classes are not the corpus's {len(classes)}: '{strangers[0]}' is in one of "
             "them only; a teacher has to share them all"
         )
-    elif names != classes:
+    if names != classes:
         raise UserError(f"{source}: has the corpus's classes in another order; train or export it again in that order")
 
 
@@ -128,6 +137,16 @@ def _as_member(about: dict[str, Any]) -> dict[str, Any]:
         "std": list(data["std"]),
         "size": data["input_size"][1],
     }
+
+
+def _saw(folder: Path) -> set[str]:
+    """The splits that a run's model and its chain of teachers were trained on, where they are not the usual ones."""
+    if not (folder / "run.json").is_file():
+        return set()
+    own = read_json(folder / "run.json", "dvc repro")
+    resplit = (own.get("train") or {}).get("resplit") or {"splits": []}
+    teacher = (own.get("paths") or {}).get("teacher")
+    return {*resplit["splits"], *own.get("saw", ())} | (_saw(Path(teacher)) if teacher else set())
 
 
 def _told(source: str) -> dict[str, Any]:

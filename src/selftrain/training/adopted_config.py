@@ -1,6 +1,7 @@
 """The sections of params.yaml about models that are taken as they are: ``teachers``, ``ensembles``, ``pretrained``."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -37,4 +38,15 @@ def adopted_config(params: Mapping[str, Any], run: str, params_path: str) -> Ado
     if runs.get(run) not in ADOPTED:
         known = [name for name, section in runs.items() if section in ADOPTED]
         raise UserError(f"{params_path}: '{run}' is not under {', '.join(ADOPTED)}; {did_you_mean(run, known)}")
-    return parse_section(params[runs[run]][run], AdoptedConfig, f"{params_path}: {runs[run]}.{run}")
+    section = runs[run]
+    config = parse_section(params[section][run], AdoptedConfig, f"{params_path}: {section}.{run}")
+    # DVC's stages depend on just that many folders.
+    wanted = 2 if section == "ensembles" else 1
+    if len(config.models) != wanted:
+        raise UserError(
+            f"{params_path}: {section}.{run}.models: {wanted} of them, not {len(config.models)}"
+            + ("; for three, average two first and name models/<pipeline>/<that run>" if len(config.models) > 2 else "")
+        )
+    if section == "pretrained" and ("/" in config.models[0] or Path(config.models[0]).exists()):
+        raise UserError(f"{params_path}: {section}.{run}.models: names of timm's weights; folders are `teachers`")
+    return config

@@ -39,6 +39,8 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
         try:
             for network in ("student", *needs.networks):
                 own = phase.of_network(network)
+                if own.init == "teacher" and not is_round:
+                    raise UserError(f"train.networks.{network}.init: there is no teacher to start from")
                 check_model_name(own.model)
                 create_optimizer(nn.Linear(1, 1), own)
         except UserError as error:
@@ -52,5 +54,10 @@ def check_fit(phase: TrainConfig, needs: Needs, where: str) -> None:
         if network not in needs.networks:
             known = did_you_mean(network, list(needs.networks)) if needs.networks else "it has the student alone"
             raise UserError(f"{where}: train.networks.{network}: {name} has no such network; {known}")
+    if "log_probs" in needs.views.get("labeled", ()) and phase.resplit and set(phase.resplit.splits) != {"labeled"}:
+        raise UserError(
+            f"{where}: train.resplit: the teacher's table of labeled images has none of other splits'; "
+            "distill on unlabeled ones only (`distill_on: unlabeled`), or with `opinions: live`"
+        )
     if needs.average and phase.ema_decay is None:
         raise UserError(f"{where}: train.ema_decay: {name} learns from the average of its weights; set it, say 0.999")

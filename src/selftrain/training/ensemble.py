@@ -38,7 +38,8 @@ class Ensemble(nn.Module):
         self.num_features = sum(member.num_features for member in self.each)
         self.sizes = [int(own["size"]) for own in members]
         shares = torch.tensor(weights, dtype=torch.float32)
-        self.register_buffer("log_weights", (shares / shares.sum()).log(), persistent=False)
+        # Saved with the weights, so that another share is another model by their hash.
+        self.register_buffer("log_weights", (shares / shares.sum()).log())
         for place, own in enumerate(members):
             for name in ("mean", "std"):
                 values = torch.tensor(own[name], dtype=torch.float32).view(-1, 1, 1)

@@ -61,6 +61,7 @@ class Loop:
         algorithm.to(hardware.device).to(memory_format=torch.channels_last)
         self.algorithm = algorithm
         self.algorithm.autocast = hardware.autocast
+        self.algorithm.share_buffers = share_buffers
         for name, network in {"student": algorithm.student, **algorithm.validated_networks()}.items():
             self.algorithm.noised_rows[name] = ModelNoise(network, config.of_network(name).noise).noised_rows
         self.descents = {

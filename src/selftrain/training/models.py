@@ -116,7 +116,7 @@ def load_model(folder: Path, stochastic_depth: float = 0.0) -> tuple[nn.Module, 
     noise: dict[str, Any] = {"drop_path_rate": stochastic_depth} if stochastic_depth else {}
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=True, **noise)
-    except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: not a whole timm model folder ({reason}); train it again") from None
     return model.eval(), config

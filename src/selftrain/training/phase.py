@@ -58,6 +58,8 @@ def train_phase(
         raise UserError(
             f"train.algorithm.student_wait_steps of '{run.name}': the training ends before the student begins"
         )
+    if getattr(parameters, "delay_steps", 0) >= config.total_steps(steps_per_epoch):
+        raise UserError(f"train.algorithm.delay_steps of '{run.name}': the training ends before the student listens")
     if machine.compile and getattr(parameters, "feedback", None) == "exact":
         raise UserError("hardware.compile: PyTorch compiles no derivatives of derivatives; not with `feedback: exact`")
     loop = Loop(algorithm, config, steps_per_epoch, seed, machine, share)

@@ -96,7 +96,7 @@ def _datasets(run: Run, data: dict[str, str]) -> dict[str, tuple[str, str]]:
     return {
         contexts.get(name, name): (str(run.selection if name == "selection" else run.corpus / name), digest)
         for name, digest in data.items()
-        if name not in ("predictions", "teacher")
+        if name not in ("predictions", "labeled_predictions", "teacher")
     }
 
 

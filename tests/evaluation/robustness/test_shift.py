@@ -54,7 +54,25 @@ def test_the_seed_draws_and_draws_the_same_again(images: Path, tmp_path: Path) -
     assert any(not np.array_equal(one, pixels(tmp_path / "c" / file)) for one, file in zip(first, files, strict=True))
 
 
+def test_endings_are_those_that_ingest_takes_and_broken_images_stay(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.open(images / "labeled" / "a" / sorted((images / "labeled" / "a").iterdir())[0].name).convert("RGB").save(
+        images / "pool" / "LOUD.JPEG"
+    )
+    (images / "pool" / "broken.png").write_bytes(b"no image")
+    assert write_shifted(ShiftConfig(images=str(images), folders=("pool",), size=32), 0, tmp_path / "out") == 13
+    assert (tmp_path / "out/pool/LOUD.JPEG").read_bytes() != (images / "pool/LOUD.JPEG").read_bytes()
+    assert (tmp_path / "out/pool/broken.png").read_bytes() == b"no image"
+    shown = capsys.readouterr().out
+    assert "pool/broken.png: not an image in a known format" in shown
+    assert "13 images corrupted, 1 broken ones left" in shown
+
+
 def test_user_errors(images: Path, tmp_path: Path) -> None:
+    (images / "empty").mkdir()
+    with pytest.raises(UserError, match="empty of .* hold no images"):
+        write_shifted(ShiftConfig(images=str(images), folders=("empty",)), 0, tmp_path / "out")
     with pytest.raises(UserError, match="there is no folder"):
         write_shifted(ShiftConfig(images=str(images), folders=("nope",)), 0, tmp_path / "out")
     with pytest.raises(ValidationError, match="there is no 'gausian_noise'"):

@@ -10,14 +10,12 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from selftrain.config import Section
-from selftrain.corpus.decode import decode
+from selftrain.corpus.decode import SUFFIXES, BrokenImage, decode
 from selftrain.counters import mixed_int
 from selftrain.errors import UserError
 from selftrain.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from selftrain.files import TEMPORARY_PREFIX
 from selftrain.progress import progress_bar
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class ShiftConfig(Section):
@@ -46,7 +44,8 @@ class ShiftConfig(Section):
 def write_shifted(config: ShiftConfig, seed: int, out: Path) -> int:
     """Write ``out``, the folder again, corrupted where it is to be; return how many images were.
 
-    Names stay, so that a ``truth.csv`` goes on telling the truth. Raises UserError for folders that are not there.
+    Names stay, so that a ``truth.csv`` goes on telling the truth. Raises UserError for folders that are not there or
+    hold no images.
     """
     source = Path(config.images)
     for folder in config.folders:
@@ -56,16 +55,26 @@ def write_shifted(config: ShiftConfig, seed: int, out: Path) -> int:
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(source, staged)
     paths = [
-        path for folder in config.folders for path in sorted((staged / folder).rglob("*")) if path.suffix in SUFFIXES
+        path
+        for folder in config.folders
+        for path in sorted((staged / folder).rglob("*"))
+        if path.suffix.lower() in SUFFIXES and path.is_file()
     ]
+    broken = 0
     with progress_bar("shift", total=len(paths)) as advance:
         for path in paths:
-            _corrupt_file(path, path.relative_to(staged).as_posix(), config, seed)
+            try:
+                _corrupt_file(path, path.relative_to(staged).as_posix(), config, seed)
+            except BrokenImage as error:
+                broken += 1
+                print(f"{path.relative_to(staged)}: {error}; copied as it is, for `ingest` to put into quarantine")
             advance()
+    if len(paths) == broken:
+        raise UserError(f"shift.folders: {', '.join(config.folders)} of {source} hold no images")
     shutil.rmtree(out, ignore_errors=True)
     staged.rename(out)
-    print(f"{out}: {len(paths):,} images corrupted")
-    return len(paths)
+    print(f"{out}: {len(paths) - broken:,} images corrupted, {broken} broken ones left")
+    return len(paths) - broken
 
 
 def _corrupt_file(path: Path, name: str, config: ShiftConfig, seed: int) -> None:
@@ -76,4 +85,4 @@ def _corrupt_file(path: Path, name: str, config: ShiftConfig, seed: int) -> None
     corruption = config.corruptions[lot % len(config.corruptions)]
     severity = config.severities[lot // len(config.corruptions) % len(config.severities)]
     changed = corrupt(square[None], np.array([lot % 2**62]), corruption, severity, seed)[0]
-    Image.fromarray(changed).save(path)
+    Image.fromarray(changed).save(path, quality=95)
