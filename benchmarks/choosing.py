@@ -4,7 +4,7 @@
 
 The base condition is pipelines/choosing as it is; two others change the digits and take some of the algorithms. Each
 seed runs in a clone of its own in .selftrain/choosing, two at a time with a thread each. What is done is not run again;
-remove its folder to have it anew. About MINUTES minutes on 2 cores.
+remove its folder to have it anew. About 70 minutes on 2 cores.
 """
 
 import os

@@ -77,6 +77,14 @@ def test_the_command_writes_a_page_a_picture_and_a_table(recorded: None, tmp_pat
     assert pl.read_csv(tmp_path / "out" / "base.csv")["run"].to_list() == ["fixmatch", "uda", "supervised"]
 
 
+def test_a_condition_without_evaluations_is_told(recorded: None, tmp_path: Path) -> None:
+    client, experiment = connect(experiment_of("few_labels"))
+    run = client.create_run(experiment, tags={"pipeline": PIPELINE, "round": "fixmatch"})
+    client.log_param(run.info.run_id, "seed", 0)
+    client.set_terminated(run.info.run_id)
+    assert "## 2 labels a class\n\nNot evaluated yet: 1 trained runs." in write_comparison(tmp_path / "out")
+
+
 def test_nothing_recorded_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

@@ -179,6 +179,9 @@ def write_comparison(out: Path) -> str:
             sections.append(f"## {condition.title}\n\nNot run yet: `make choosing`.")
             continue
         evaluated = runs.drop_nulls(MEASURES[0].metric)
+        if evaluated.is_empty():
+            sections.append(f"## {condition.title}\n\nNot evaluated yet: {len(runs)} trained runs.")
+            continue
         table = compared(evaluated)
         table.write_csv(out / f"{name}.csv")
         (out / f"{name}.svg").write_text(picture(table), encoding="utf-8")
