@@ -52,7 +52,12 @@ def test_one_model_is_taken_as_it_is(models: dict[str, nn.Module]) -> None:
     assert about["members"][0]["path"] == "one"
     assert about["parameters"] == sum(weight.numel() for weight in models["one"].parameters()) < 60_000
     links = {link.kind: link for link in trace(Path("models/large")).all()}
-    assert links["adopted"].state == "missing", "it has no run.json, and is not a run"
+    assert links["adopted"].state == "found"
+    (Path("one") / "model.safetensors").write_bytes(b"other")
+    links = {link.kind: link for link in trace(Path("models/large")).all()}
+    assert (links["adopted"].state, links["adopted"].trouble[:7]) == ("changed", "another")
+    (Path("one") / "model.safetensors").unlink()
+    assert {link.kind: link.state for link in trace(Path("models/large")).all()}["adopted"] == "missing"
 
 
 def test_several_are_the_weighted_mean_of_what_they_say(models: dict[str, nn.Module]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from selftrain.history.lineage import trace
 from selftrain.predictions.table import iter_predictions
 from tests.training.conftest import TINY
 from tests.training.test_train import selftrain, write_params, write_project
@@ -66,6 +67,10 @@ def test_distilled_students_are_small_and_load_in_plain_timm(digits_corpus: Path
     assert about["small"]["teacher_parameters"] / 4 > 49482
     assert [about[name]["learns_from_table"] for name in STUDENTS] == [True, True, False]
     assert ["labeled_predictions" in about[name]["data"] for name in STUDENTS] == [True, True, False]
+    tables = [link for link in trace(folder / "models" / "on_labeled").all() if link.kind == "labeled_predictions"]
+    assert [(link.path, link.state) for link in tables] == [("predictions/teacher/labeled", "missing")], (
+        "seen from here"
+    )
     # Without the teacher's table of labeled images there is nothing to distill on there.
     for part in (folder / "predictions" / "teacher" / "labeled").glob("*.parquet"):
         part.unlink()

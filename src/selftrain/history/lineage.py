@@ -20,6 +20,7 @@ from selftrain.predictions.table import made_from_digest, weights_of
 
 State = Literal["found", "changed", "missing", "recorded"]
 SPLITS = ("labeled", "validation", "unlabeled", "test")
+TABLES = ("predictions", "labeled_predictions")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def recorded(about: dict[str, Any], others: dict[str, dict[str, Any]], path: str
     link = Link(
         kind, path, about.get("weights", ""), "recorded", "", about["mlflow_run_id"], about["git_commit"]
     )  # fmt: skip
-    for name in (*SPLITS, "selection", "predictions"):
+    for name in (*SPLITS, "selection", *TABLES):
         if name in about["data"]:
             link.made_from.append(Link(name, _path_of(about, name), about["data"][name], "recorded"))
     for member in about.get("members", []):
@@ -95,18 +96,34 @@ def _model(kind: str, path: str, expected: str | None, deep: bool, seen: dict[st
             link.made_from.append(_split(name, _path_of(about, name), about["data"][name], deep, seen))
     if "selection" in about["data"]:
         link.made_from.append(_selection(about))
-    if "predictions" in about["data"]:
-        link.made_from.append(_predictions(about))
+    for table in TABLES:
+        if table in about["data"]:
+            link.made_from.append(_predictions(about, table))
     for member in about.get("members", []):
-        if member["weights"]:
+        if member["run"]:
             link.made_from.append(_model("adopted", member["path"], member["weights"], deep, seen))
+        elif member["weights"]:
+            link.made_from.append(_from_elsewhere(Path(member["path"]), member["weights"]))
     if about.get("teacher_weights"):
         link.made_from.append(_model("teacher", about["paths"]["teacher"], about["teacher_weights"], deep, seen))
     return link
 
 
+def _from_elsewhere(folder: Path, expected: str) -> Link:
+    """A model folder that no run made: its line ends there."""
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        return Link("adopted", str(folder), expected, "missing", "the model is not there; it is not this project's")
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return _held(
+        "adopted", folder, expected, "" if found == expected else f"another model lies there now, {found[:12]}"
+    )
+
+
 def _path_of(about: dict[str, Any], kind: str) -> str:
     paths = about.get("paths", {})
+    if kind == "labeled_predictions":
+        return str(Path(paths["predictions"]).with_name("labeled"))
     return str(paths.get(kind, "")) if kind not in SPLITS else f"{paths.get('corpus', '')}/{kind}"
 
 
@@ -131,16 +148,16 @@ def _corrections(path: Path, expected: str) -> Link:
     return _held("corrections", path, expected, trouble)
 
 
-def _predictions(about: dict[str, Any]) -> Link:
-    path, expected = Path(_path_of(about, "predictions")), about["data"]["predictions"]
+def _predictions(about: dict[str, Any], table: str) -> Link:
+    path, expected = Path(_path_of(about, table)), about["data"][table]
     if not path.is_dir():
-        return Link("predictions", str(path), expected, "missing", "the table is not there; `dvc repro` makes it")
+        return Link(table, str(path), expected, "missing", "the table is not there; `dvc repro` makes it")
     found = made_from_digest(path)
     trouble = "" if found == expected else f"another table lies there now, {found[:12]}"
     others = weights_of(path) - {about.get("teacher_weights", "")}
     if others:
         trouble = f"made by another model than the teacher, {min(others)[:12]}"
-    return _held("predictions", path, expected, trouble)
+    return _held(table, path, expected, trouble)
 
 
 def _held(kind: str, path: Path, expected: str, trouble: str) -> Link:
