@@ -83,8 +83,9 @@ def test_any_flipped_bit_is_noticed_and_the_one_before_is_taken(tmp_path: Path) 
 def test_no_kill_leaves_an_unloadable_folder(tmp_path: Path) -> None:
     program = (
         "import torch; from pathlib import Path; from selftrain.training.checkpoint import save_checkpoint\n"
-        "print('ready', flush=True)\nstep = 0\n"
-        f"while True: step += 1; save_checkpoint(Path({str(tmp_path)!r}), step, {{'step': step, 'w': torch.full((400_000,), step)}})"
+        "step = 0\nwhile True:\n    step += 1\n"
+        f"    save_checkpoint(Path({str(tmp_path)!r}), step, {{'step': step, 'w': torch.full((400_000,), step)}})\n"
+        "    if step == 1: print('ready', flush=True)\n"
     )
     for kill in range(4):
         process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
