@@ -30,11 +30,12 @@ def study(
 @app.command()
 def choose(
     out: Annotated[Path, typer.Option(help="Folder for `choosing.md`, its pictures and `.csv`.")] = Path("choosing"),
+    reference: Annotated[str, typer.Option(help="Run that gains in accuracy are relative to.")] = "supervised",
 ) -> None:
     """Compare every algorithm from MLflow: accuracy, calibration, robustness, time. `make choosing` runs them."""
     from selftrain.studies.choosing import write_comparison
 
-    print(write_comparison(out))
+    print(write_comparison(out, reference))
 
 
 @app.command()

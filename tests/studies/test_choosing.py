@@ -63,6 +63,9 @@ def test_the_table_is_paired_by_seed(recorded: None) -> None:
     assert "| fixmatch | 90.0 ± 12.4 |" in text
     assert "**+5.0 ± 0.0**" in text
     assert "| uda | 86.0 ± 20.3 | – | – | – |" in text
+    others = compared(choosing_runs("base").drop_nulls("test_accuracy"), "uda")
+    assert dict(others.select("run", "gain").iter_rows())["supervised"] == pytest.approx(-0.01)
+    assert "over uda, points" in markdown(table, "uda")
 
 
 def test_the_command_writes_a_page_a_picture_and_a_table(recorded: None, tmp_path: Path) -> None:
@@ -83,6 +86,11 @@ def test_a_condition_without_evaluations_is_told(recorded: None, tmp_path: Path)
     client.log_param(run.info.run_id, "seed", 0)
     client.set_terminated(run.info.run_id)
     assert "## 2 labels a class\n\nNot evaluated yet: 1 trained runs." in write_comparison(tmp_path / "out")
+
+
+def test_an_unknown_reference_is_told(recorded: None, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no evaluated run 'fixmach'; did you mean 'fixmatch'"):
+        write_comparison(tmp_path / "out", "fixmach")
 
 
 def test_nothing_recorded_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selftrain.config import did_you_mean
 from selftrain.errors import UserError
 from selftrain.studies.results import estimate
 from selftrain.tracking import connect
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 PIPELINE = "choosing"
 SEEDS = range(5)
 REFERENCE = "supervised"
-"""The run that gains are relative to: labels alone, as many images a step."""
+"""The run that gains are relative to, if no other is named: labels alone, as many images a step."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,14 @@ def choosing_runs(condition: str) -> "pl.DataFrame":
     return pl.DataFrame(list(rows.values()), schema=schema).sort("run", "seed")
 
 
-def compared(runs: "pl.DataFrame") -> "pl.DataFrame":
+def compared(runs: "pl.DataFrame", reference: str = REFERENCE) -> "pl.DataFrame":
     """Of evaluated runs a row a run, the most accurate first: mean and half of its 95% interval of each measure, and of
-    the accuracy's gain over ``supervised``, paired by seed; ``told_apart``: whether that interval leaves out zero.
+    the accuracy's gain over ``reference``, paired by seed; ``told_apart``: whether that interval leaves out zero.
     """
     import polars as pl
 
     accuracy = MEASURES[0].metric
-    reference = dict(runs.filter(pl.col("run") == REFERENCE).select("seed", accuracy).iter_rows())
+    base = dict(runs.filter(pl.col("run") == reference).select("seed", accuracy).iter_rows())
     rows = []
     for (name,), own in runs.group_by("run", maintain_order=True):
         row: dict[str, Any] = {"run": name, "seeds": len(own)}
@@ -109,7 +110,7 @@ def compared(runs: "pl.DataFrame") -> "pl.DataFrame":
             if measure.least and values:
                 row |= {measure.metric: min(values), f"{measure.metric}_half": None}
         by_seed = dict(own.select("seed", accuracy).iter_rows())
-        row |= _mean_and_half("gain", [by_seed[seed] - reference[seed] for seed in by_seed.keys() & reference.keys()])
+        row |= _mean_and_half("gain", [by_seed[seed] - base[seed] for seed in by_seed.keys() & base.keys()])
         row["told_apart"] = row["gain"] is not None and abs(row["gain"]) > row["gain_half"]
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None).sort(accuracy, descending=True)
@@ -126,16 +127,21 @@ def _cell(row: dict[str, Any], name: str, factor: float, form: str) -> str:
     if row[name] is None:
         return "–"
     mean, half = format(factor * row[name], form), row[f"{name}_half"]
-    return mean if half is None else f"{mean} ± {format(factor * half, form.lstrip('+'))}"
+    return mean if half is None or math.isnan(half) else f"{mean} ± {format(factor * half, form.lstrip('+'))}"
 
 
-def markdown(table: "pl.DataFrame") -> str:
+def markdown(table: "pl.DataFrame", reference: str = REFERENCE) -> str:
     """The table as Markdown, with 95% intervals; gains that leave out zero are bold."""
-    headings = ["algorithm", *(measure.title for measure in MEASURES), f"over {REFERENCE}, points", "seeds"]
+    headings = [
+        "algorithm",
+        *(measure.title for measure in MEASURES),
+        f"over {reference.replace('_', ' ')}, points",
+        "seeds",
+    ]
     lines = [f"| {' | '.join(headings)} |", f"| --- |{' ---: |' * (len(headings) - 1)}"]
     for row in table.iter_rows(named=True):
         cells = [_cell(row, own.metric, own.factor, f".{own.digits}f") for own in MEASURES]
-        gained = "–" if row["run"] == REFERENCE else _cell(row, "gain", 100, "+.1f")
+        gained = "–" if row["run"] == reference else _cell(row, "gain", 100, "+.1f")
         cells = [row["run"].replace("_", " "), *cells, f"**{gained}**" if row["told_apart"] else gained]
         lines.append(f"| {' | '.join([*cells, str(row['seeds'])])} |")
     return "\n".join(lines)
@@ -163,10 +169,10 @@ def picture(table: "pl.DataFrame") -> str:
     return as_svg(figure)
 
 
-def write_comparison(out: Path) -> str:
+def write_comparison(out: Path, reference: str = REFERENCE) -> str:
     """Write ``out/choosing.md``, and a picture and a table of each condition that MLflow has; return the page's text.
 
-    Raises UserError if it has none.
+    Gains are over the run ``reference``. Raises UserError if MLflow has none of the base condition's runs, or not that.
     """
     out.mkdir(parents=True, exist_ok=True)
     sections = []
@@ -182,10 +188,15 @@ def write_comparison(out: Path) -> str:
         if evaluated.is_empty():
             sections.append(f"## {condition.title}\n\nNot evaluated yet: {len(runs)} trained runs.")
             continue
-        table = compared(evaluated)
+        names = evaluated["run"].unique().sort().to_list()
+        if name == "base" and reference not in names:
+            raise UserError(
+                f"'{experiment_of(name)}' has no evaluated run '{reference}'; {did_you_mean(reference, names)}"
+            )
+        table = compared(evaluated, reference)
         table.write_csv(out / f"{name}.csv")
         (out / f"{name}.svg").write_text(picture(table), encoding="utf-8")
-        section = f"## {condition.title}\n\n{markdown(table)}\n\n![{condition.title}]({name}.svg)"
+        section = f"## {condition.title}\n\n{markdown(table, reference)}\n\n![{condition.title}]({name}.svg)"
         if unfinished := len(runs) - len(evaluated):
             section += f"\n\nLeft out: {unfinished} runs that are trained and not evaluated yet."
         sections.append(section)
