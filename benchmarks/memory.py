@@ -19,6 +19,7 @@ RATIO, STEPS = 1, 3
 CLASSES = [str(number) for number in range(1000)]
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "supervised": {},
+    "pretraining": {},
     "reduced_meta_pseudo_labels": {},
     "noisy_student": {},
     "distillation": {},
