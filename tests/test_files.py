@@ -1,3 +1,4 @@
+import hashlib
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selftrain.errors import UserError
-from selftrain.files import atomic_path, read_json, remove_temporary_files, write_json
+from selftrain.files import atomic_path, read_json, remove_temporary_files, sha256_of, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -40,3 +41,9 @@ def test_missing_and_damaged_json_name_the_stage_to_run(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         read_json(tmp_path / "a.json", "dvc repro x")
+
+
+def test_a_files_sha256_is_that_of_its_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(content)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()

@@ -1,6 +1,7 @@
-"""Files that are either whole or absent, whenever the process dies."""
+"""Files that are either whole or absent, whenever the process dies, and what identifies them."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -35,6 +36,12 @@ def remove_temporary_files(folder: Path) -> None:
     """Remove what killed writers left in a folder."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, as hex; it may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -41,6 +41,10 @@ class Needs:
     teacher: bool = False
     """Whether it runs the round's teacher itself, instead of reading its table."""
 
+    def reads_table(self, source: str) -> bool:
+        """Whether it reads the teacher's opinion of ``labeled`` or of ``unlabeled`` images from its table."""
+        return "log_probs" in self.views.get(source, ())
+
 
 class Teacher(Protocol):
     """The round's teacher: in eval mode and without gradients, whatever is done to the algorithm.

@@ -1,6 +1,5 @@
 """The stage ``evaluate``: one run's figures, from tables alone."""
 
-import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from selftrain.evaluation.pseudo_labels import (
     tally,
     threshold_curve,
 )
-from selftrain.files import read_json, write_json
+from selftrain.files import read_json, sha256_of, write_json
 from selftrain.predictions.selection import selection_digest
 from selftrain.predictions.table import made_from_digest
 
@@ -93,7 +92,7 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
         "per_class_accuracy": dict(zip(classes, recall, strict=True)),
         "tables": tables,
         "without_pseudo_labels": without,
-        "weights": hashlib.sha256((inputs.model / "model.safetensors").read_bytes()).hexdigest(),
+        "weights": sha256_of(inputs.model / "model.safetensors"),
     }
     write_json(details / "run.json", run | about)
     write_json(out / "metrics.json", figures)

@@ -3,7 +3,6 @@
 ``run.json`` of a model says what it was made from, by path and by digest. Each link is found, changed or missing.
 """
 
-import hashlib
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from selftrain.corpus.manifest import manifest_digest
 from selftrain.errors import UserError
-from selftrain.files import read_json
+from selftrain.files import read_json, sha256_of
 from selftrain.history.shards import shard_troubles
 from selftrain.predictions.corrections import file_digest
 from selftrain.predictions.selection import parts_digest
@@ -83,7 +82,7 @@ def _model(kind: str, path: str, expected: str | None, deep: bool, seen: dict[st
             kind, path, expected or "", "missing", "the model is not there; `dvc checkout` or `dvc pull` brings it"
         )
     about = read_json(folder / "run.json", "dvc repro")
-    found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    found = sha256_of(folder / "model.safetensors")
     # What the student recorded of its teacher, or else what the run recorded of itself.
     expected = expected or about.get("weights")
     trouble = "" if expected in (None, found) else f"another model lies there now, {found[:12]}"
@@ -114,7 +113,7 @@ def _from_elsewhere(folder: Path, expected: str) -> Link:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         return Link("adopted", str(folder), expected, "missing", "the model is not there; it is not this project's")
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    found = sha256_of(weights)
     return _held(
         "adopted", folder, expected, "" if found == expected else f"another model lies there now, {found[:12]}"
     )

@@ -1,12 +1,11 @@
 """The stage ``best``: the best run's model folder under a name that does not change, with its card."""
 
-import hashlib
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from selftrain.errors import UserError
-from selftrain.files import TEMPORARY_PREFIX, write_json
+from selftrain.files import TEMPORARY_PREFIX, sha256_of, write_json
 from selftrain.release.card import write_card
 from selftrain.report.rounds import best_run, stop_lines
 from selftrain.report.runs import load_runs
@@ -28,7 +27,7 @@ def write_best(
     best = best_run(runs)
     folder = models / best.name
     weights = folder / "model.safetensors"
-    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != best.about["weights"]:
+    if not weights.is_file() or sha256_of(weights) != best.about["weights"]:
         raise UserError(f"{folder}: not the model that {best.folder} evaluated; run `dvc repro`")
     staged = out.with_name(f"{TEMPORARY_PREFIX}{out.name}")
     shutil.rmtree(staged, ignore_errors=True)

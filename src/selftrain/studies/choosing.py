@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftrain.config import did_you_mean
 from selftrain.errors import UserError
-from selftrain.studies.results import estimate
-from selftrain.tracking import connect
+from selftrain.studies.results import estimate, finished_runs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -68,27 +67,14 @@ def experiment_of(condition: str) -> str:
 
 
 def choosing_runs(condition: str) -> "pl.DataFrame":
-    """``run, seed`` and a column a measure: the newest finished run of each name and seed.
-
-    Raises UserError if MLflow has none.
-    """
+    """``run, seed`` and a column a measure: the newest finished run of each name and seed."""
     import polars as pl
 
-    client, experiment_id = connect(experiment_of(condition))
-    query = f"tags.pipeline = '{PIPELINE}' and attributes.status = 'FINISHED'"
     rows: dict[tuple[str, int], dict[str, Any]] = {}
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"], page_token=token)
-        for run in page:
-            key = (run.data.tags["round"], int(run.data.params["seed"]))
-            figures = {measure.metric: run.data.metrics.get(measure.metric) for measure in MEASURES}
-            rows.setdefault(key, {"run": key[0], "seed": key[1], **figures})
-        token = page.token
-        if not token:
-            break
-    if not rows:
-        raise UserError(f"MLflow has no runs of '{experiment_of(condition)}'; run `make choosing`")
+    for run in finished_runs(experiment_of(condition), f"tags.pipeline = '{PIPELINE}'"):
+        key = (run.data.tags["round"], int(run.data.params["seed"]))
+        figures = {measure.metric: run.data.metrics.get(measure.metric) for measure in MEASURES}
+        rows.setdefault(key, {"run": key[0], "seed": key[1], **figures})
     schema: dict[str, Any] = {"run": pl.String, "seed": pl.Int64, **{own.metric: pl.Float64 for own in MEASURES}}
     return pl.DataFrame(list(rows.values()), schema=schema).sort("run", "seed")
 
@@ -177,11 +163,10 @@ def write_comparison(out: Path, reference: str = REFERENCE) -> str:
     out.mkdir(parents=True, exist_ok=True)
     sections = []
     for name, condition in CONDITIONS.items():
-        try:
-            runs = choosing_runs(name)
-        except UserError:
+        runs = choosing_runs(name)
+        if runs.is_empty():
             if name == "base":
-                raise
+                raise UserError(f"MLflow has no runs of '{experiment_of(name)}'; run `make choosing`")
             sections.append(f"## {condition.title}\n\nNot run yet: `make choosing`.")
             continue
         evaluated = runs.drop_nulls(MEASURES[0].metric)

@@ -43,7 +43,7 @@ def figures(study: str, arms: Collection[str], metric: str = "test_accuracy") ->
     """
     import polars as pl
 
-    runs = _runs(f"tags.study = '{study}'")
+    runs = finished_runs(EXPERIMENT, f"tags.study = '{study}'")
     newest = [run for run in runs if run.data.tags["version"] == runs[0].data.tags["version"]]
     rows = {}
     for arm in arms:
@@ -79,7 +79,9 @@ def summary(table: "pl.DataFrame") -> "pl.DataFrame":
 
 def recorded(study: str, version: str) -> set[tuple[str, int, str]]:
     """(arm, seed, run) of the figures that MLflow has of a study from this version of the code and parameters."""
-    tags = [run.data.tags for run in _runs(f"tags.study = '{study}' and tags.version = '{version}'")]
+    tags = [
+        run.data.tags for run in finished_runs(EXPERIMENT, f"tags.study = '{study}' and tags.version = '{version}'")
+    ]
     return {(own["arm"], int(own["seed"]), own["run"]) for own in tags}
 
 
@@ -97,10 +99,10 @@ def print_study(study: str, arms: Collection[str], metric: str = "test_accuracy"
     Console(width=110).print(table)
 
 
-def _runs(query: str) -> list:  # type: ignore[type-arg]
-    """Finished recordings, the newest first."""
+def finished_runs(experiment: str, query: str) -> list:  # type: ignore[type-arg]
+    """MLflow's finished runs of an experiment that a query of its own finds, the newest first."""
     query += " and attributes.status = 'FINISHED'"
-    client, experiment_id = connect(EXPERIMENT)
+    client, experiment_id = connect(experiment)
     runs, token = [], None
     while True:
         page = client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"], page_token=token)

@@ -3,7 +3,6 @@
 What is adopted is predicted with, evaluated, selected from and distilled like any run, though nothing is trained.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import timm
 from torch import nn
 
 from selftrain.errors import UserError
-from selftrain.files import TEMPORARY_PREFIX, read_json, write_json
+from selftrain.files import TEMPORARY_PREFIX, read_json, sha256_of, write_json
 from selftrain.tracking import Tracker
 from selftrain.training.adopted_config import AdoptedConfig
 from selftrain.training.ensemble import Ensemble
@@ -49,7 +48,8 @@ def adopt(name: str, config: AdoptedConfig, pipeline: str, classes: list[str], s
     members = [_told(source) for source in config.models]
     tags = {"pipeline": pipeline, "round": name, "algorithm": "adopt", "teacher": ""}
     params = {"models": ", ".join(config.models), "weights": ", ".join(map(str, config.all_weights))}
-    tracker = Tracker(name, None, tags | {"mlflow.source.git.commit": git_commit()}, params, {}, lambda _: None)
+    commit = git_commit()
+    tracker = Tracker(name, None, tags | {"mlflow.source.git.commit": commit}, params, {}, lambda _: None)
     run_id = tracker.wait_for_run()
     tracker.finish("FINISHED")
     described = {
@@ -64,12 +64,12 @@ def adopt(name: str, config: AdoptedConfig, pipeline: str, classes: list[str], s
         "members": members,
         "saw": sorted({split for source in config.models for split in _saw(Path(source))}),
         "member_weights": list(config.all_weights),
-        "git_commit": git_commit(),
+        "git_commit": commit,
         "seed": seed,
         "data": {},
         "paths": {},
         "train_seconds": sum(own["train_seconds"] for own in members),
-        "weights": hashlib.sha256((staged / "model.safetensors").read_bytes()).hexdigest(),
+        "weights": sha256_of(staged / "model.safetensors"),
     }
     write_json(staged / "run.json", described)
     shutil.rmtree(out, ignore_errors=True)
@@ -159,5 +159,5 @@ def _told(source: str) -> dict[str, Any]:
         "run": own.get("run"),
         "mlflow_run_id": own.get("mlflow_run_id"),
         "train_seconds": own.get("train_seconds", 0.0),
-        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "",
+        "weights": sha256_of(weights) if weights.is_file() else "",
     }

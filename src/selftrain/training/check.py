@@ -22,7 +22,7 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
         check_fit(phase, needs, place)
         if "unlabeled" in needs.views and phase.pool == "selection" and not is_round:
             raise UserError(f"{place}: {phase.algorithm.name} needs unlabeled images; put the run under `rounds`")
-        if not is_round and (needs.teacher or "log_probs" in needs.views.get("labeled", ())):
+        if not is_round and (needs.teacher or needs.reads_table("labeled")):
             raise UserError(f"{place}: {phase.algorithm.name} needs a teacher; put the run under `rounds`")
         if phase.init == "teacher" and not is_round:
             raise UserError(f"{place}.train.init: there is no teacher to start from; put the run under `rounds`")
@@ -54,7 +54,7 @@ def check_fit(phase: TrainConfig, needs: Needs, where: str) -> None:
         if network not in needs.networks:
             known = did_you_mean(network, list(needs.networks)) if needs.networks else "it has the student alone"
             raise UserError(f"{where}: train.networks.{network}: {name} has no such network; {known}")
-    if "log_probs" in needs.views.get("labeled", ()) and phase.resplit and set(phase.resplit.splits) != {"labeled"}:
+    if needs.reads_table("labeled") and phase.resplit and set(phase.resplit.splits) != {"labeled"}:
         raise UserError(
             f"{where}: train.resplit: the teacher's table of labeled images has none of other splits'; "
             "distill on unlabeled ones only (`distill_on: unlabeled`), or with `opinions: live`"

@@ -1,11 +1,10 @@
 """The result of a training: a timm model folder with ``run.json``, whole or not at all."""
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
 
-from selftrain.files import TEMPORARY_PREFIX, write_json
+from selftrain.files import TEMPORARY_PREFIX, sha256_of, write_json
 from selftrain.hardware import peak_memory
 from selftrain.training.config import TrainConfig
 from selftrain.training.loop import Loop
@@ -23,8 +22,8 @@ class EndedPhase:
         self.steps = loop.step
         self.seconds = loop.seconds
         self.peak_memory = peak_memory(loop.hardware.device)
-        views = loop.algorithm.needs(loop.algorithm.config).views
-        self.learns_from_table = any("log_probs" in of_source for of_source in views.values())
+        needs = loop.algorithm.needs(loop.algorithm.config)
+        self.learns_from_table = any(needs.reads_table(source) for source in needs.views)
         self.validation_accuracy = loop.best_score.accuracy
         self.parameters = sum(parameter.numel() for parameter in loop.algorithm.student.parameters())
         self.about = {
@@ -86,7 +85,7 @@ def export(run: Run, results: Path, phases: list[EndedPhase], data: dict[str, st
     run.out.parent.mkdir(parents=True, exist_ok=True)
     staged = _staged(run.out)
     shutil.copytree(results / phases[-1].name / "result", staged)
-    about["weights"] = hashlib.sha256((staged / "model.safetensors").read_bytes()).hexdigest()
+    about["weights"] = sha256_of(staged / "model.safetensors")
     write_json(staged / "run.json", about)
     for earlier in phases[:-1]:
         shutil.copytree(results / earlier.name / "result", staged / "phases" / earlier.name)

@@ -64,7 +64,7 @@ def train_phase(
         raise UserError("hardware.compile: PyTorch compiles no derivatives of derivatives; not with `feedback: exact`")
     loop = Loop(algorithm, config, steps_per_epoch, seed, machine, share)
     opinions = None
-    if "log_probs" in needs.views.get("labeled", ()):
+    if needs.reads_table("labeled"):
         assert run.labeled_predictions is not None
         opinions = labeled_opinions(labeled, run.labeled_predictions)
     batches = TrainingBatches(config, needs.views, seed, share, labeled, pool, opinions)

@@ -1,6 +1,5 @@
 """One training, told whole: its name, its parameters, what it reads and where it writes."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from selftrain.algorithms.algorithm import Needs
 from selftrain.corpus.manifest import manifest_digest
 from selftrain.errors import UserError
-from selftrain.files import read_json
+from selftrain.files import read_json, sha256_of
 from selftrain.hardware import HardwareConfig
 from selftrain.predictions.selection import selection_digest
 from selftrain.predictions.table import made_from_digest
@@ -69,7 +68,7 @@ class Run:
         """The sha256 of the teacher's weights; empty for supervised runs."""
         if self.teacher is None:
             return ""
-        return hashlib.sha256((self.teacher / "model.safetensors").read_bytes()).hexdigest()
+        return sha256_of(self.teacher / "model.safetensors")
 
     def teacher_run(self) -> dict[str, Any]:
         """The teacher's ``run.json``; empty for supervised runs."""
@@ -82,7 +81,7 @@ class Run:
             raise UserError(f"train.unlabeled_ratio of '{self.name}' is 0; {algorithm} needs unlabeled images")
         if uses_pool and phase.pool == "selection" and (self.selection is None or self.predictions is None):
             raise UserError(f"'{self.name}': {algorithm} needs --selection and --predictions")
-        if "log_probs" in needs.views.get("labeled", ()) and self.predictions is None:
+        if needs.reads_table("labeled") and self.predictions is None:
             raise UserError(f"'{self.name}': {algorithm} needs --predictions: it reads its teacher's table")
         if needs.teacher and self.teacher is None:
             raise UserError(f"'{self.name}': {algorithm} needs --teacher: it runs its teacher itself")

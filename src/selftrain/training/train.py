@@ -44,10 +44,10 @@ def _train(run: Run, share: Share, machine: Hardware) -> None:
         needs = algorithm.needs(parameters)
         check_fit(phase, needs, f"'{run.name}'")
         run.check(phase, needs, share.world_size)
-        reads_labeled_table |= "log_probs" in needs.views.get("labeled", ())
+        reads_labeled_table |= needs.reads_table("labeled")
         if phase.pool == "selection":
             reads_pool |= "unlabeled" in needs.views
-            reads_table |= "log_probs" in needs.views.get("unlabeled", ())
+            reads_table |= needs.reads_table("unlabeled")
     classes = read_json(run.corpus / "classes.json", "dvc repro ingest")
     pseudo_labels = None
     if reads_pool:
