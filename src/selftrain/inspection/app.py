@@ -1,6 +1,7 @@
 """Opening the FiftyOne App on this machine, for this machine."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,35 @@ def browse(
         return
     # In a container FiftyOne would bind every address whatever its settings say; the argument binds just this one.
     session = fo.launch_app(dataset, address=ADDRESS, port=port, auto=False)
+    _wait_for_server(session)
     print(
         f"FiftyOne App: http://{ADDRESS}:{port}/datasets/{dataset.name}{_first_view(dataset, pool)}  (Ctrl-C ends it)",
         flush=True,
     )
     session.wait(-1)
+
+
+def _wait_for_server(session: Any) -> None:
+    """Until the session has found its server, up to two minutes.
+
+    A session gives up for ten seconds when its server takes ten to start, and coming late it takes every open page
+    back to the whole dataset. Raises UserError when the server never answers.
+    """
+    import requests
+
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            session.refresh()
+        except (requests.ConnectionError, RuntimeError):  # no server yet; or one, and the session not back
+            time.sleep(0.5)
+        else:
+            time.sleep(1)  # the session looks for its server twice a second
+            return
+    raise UserError(
+        f"the FiftyOne App did not start on port {session.server_port} within two minutes: try again when the machine "
+        "is less busy, or with another --port"
+    )
 
 
 def _first_view(dataset: Any, pool: Pool) -> str:
