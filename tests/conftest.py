@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from selftrain.corpus.config import DigitsConfig, IngestConfig
+from tests.repository import reproduced
 
 # Before anything imports MLflow, DVC or FiftyOne.
 os.environ.update(
@@ -20,8 +22,6 @@ os.environ.update(
     OMP_WAIT_POLICY="PASSIVE",
 )
 os.environ.pop("MLFLOW_TRACKING_URI", None)
-
-ROOT = Path(__file__).parent.parent
 
 SMALL_DIGITS = DigitsConfig(labels_per_class=3, validation_per_class=4, test_per_class=5, out_of_domain=20)
 
@@ -140,3 +140,16 @@ def _review_and_embeddings(folder: Path) -> None:
     for shard, part in iter_predictions(chain.predictions / "student2" / "unlabeled"):
         vectors = np.random.default_rng(shard).normal(size=(len(part.keys), 8)).astype(np.float16)
         write_embeddings(chain.predictions / "student2" / "embeddings", shard, Embeddings(part.keys, vectors), "test")
+
+
+@pytest.fixture(scope="session")
+def reproduced_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository with few steps, reproduced by whichever test process needs it first; to be copied."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "reproduced"
+    with FileLock(shared / "reproduced.lock"):
+        if not folder.exists():
+            reproduced(folder)
+    return folder

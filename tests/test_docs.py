@@ -15,8 +15,7 @@ import yaml
 from selftrain.config import merged
 from selftrain.corpus.config import DigitsConfig
 from selftrain.params import check_params
-from tests.conftest import ROOT
-from tests.test_pipeline import Project, copy_of_repository
+from tests.repository import ROOT, Project, copy_of_repository
 
 DOCS = ROOT / "docs"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from tests.conftest import ROOT
+from tests.repository import ROOT
 
 PACKAGE = ROOT / "src" / "selftrain"
 # The package's top level parses, locks, reports and tracks: no result depends on it. All but this one file.

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.conftest import ROOT
-from tests.test_pipeline import Project, copy_of_repository
+from tests.repository import ROOT, Project, copy_of_repository
 
 LITE = "noisy_student_lite"
 META = "meta_pseudo_labels"

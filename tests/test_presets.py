@@ -10,7 +10,7 @@ from selftrain.config import load_params
 from selftrain.params import check_params
 from selftrain.predictions.config import select_config
 from selftrain.training.config import all_runs, phases, run_entry, train_config
-from tests.conftest import ROOT
+from tests.repository import ROOT
 
 PRESETS_OF_THE_MAIN_JOB = ("noisy_student", "cifar10_4k")
 PIPELINES = sorted(path for path in (ROOT / "pipelines").iterdir() if path.is_dir())

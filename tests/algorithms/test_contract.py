@@ -21,7 +21,7 @@ from selftrain.training.config import TrainConfig
 from selftrain.training.freezing import train_mode
 from selftrain.training.loop import Loop
 from tests.algorithms.given import GivenNetworks, GivenTeacher
-from tests.conftest import ROOT
+from tests.repository import ROOT
 from tests.training.conftest import TINY
 
 NAMES = sorted({path.stem for path in (Path(selftrain.__file__).parent / "algorithms").glob("*.py")} - SHARED)

@@ -18,8 +18,8 @@ from selftrain.predictions.corrections import (
 )
 from selftrain.predictions.select import select
 from selftrain.predictions.selection import scan_selection
-from tests.conftest import ROOT
 from tests.predictions.test_select import CLASSES, correction, write_corpus, write_predictions, write_rows
+from tests.repository import ROOT
 
 KEY, OTHER = make_key("unlabeled", 0, 0), make_key("unlabeled", 0, 1)
 

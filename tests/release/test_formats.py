@@ -20,7 +20,8 @@ from selftrain.corpus.decode import decode
 from selftrain.corpus.transforms import clean
 from selftrain.release.formats import export_formats
 from selftrain.training.models import create_model, export_model, load_model, to_input
-from tests.conftest import ROOT, image_bytes
+from tests.conftest import image_bytes
+from tests.repository import ROOT
 
 CLASSES = ["cat", "dog", "owl"]
 

@@ -4,16 +4,29 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 
-from tests.inspection.test_app import CHROMIUM, FLAGS, free_port, wait_for
+from tests.inspection.test_app import CHROMIUM, FLAGS, free_port
 from tests.report.test_report import write_run
+
+
+def wait_for(port: int, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "MLflow's page ended by itself"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    raise TimeoutError
 
 
 @pytest.mark.slow
@@ -58,7 +71,7 @@ def test_it_opens_on_the_comparison(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        wait_for(port, process)  # type: ignore[arg-type]
+        wait_for(port, process)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
             page = browser.new_page(viewport={"width": 1500, "height": 2400})

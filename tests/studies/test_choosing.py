@@ -21,7 +21,7 @@ from selftrain.studies.choosing import (
 )
 from selftrain.tracking import connect
 from selftrain.training.config import all_runs, train_config
-from tests.conftest import ROOT
+from tests.repository import ROOT
 
 PARAMS = ROOT / "pipelines" / PIPELINE / "params.yaml"
 ACCURACY = {"supervised": [0.80, 0.90, 0.85], "fixmatch": [0.85, 0.95, 0.90], "uda": [0.79, 0.95, 0.84]}

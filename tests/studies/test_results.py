@@ -13,7 +13,7 @@ from selftrain.errors import UserError
 from selftrain.studies import results
 from selftrain.studies.config import PIPELINES, load_study
 from selftrain.tracking import connect
-from tests.conftest import ROOT
+from tests.repository import ROOT
 
 VALUES = {"first": {0: 0.90, 1: 0.80, 2: 0.85}, "second": {0: 0.95, 1: 0.83, 2: 0.90}}
 

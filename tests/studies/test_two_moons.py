@@ -16,7 +16,7 @@ from selftrain.studies.two_moons_table import success_rate
 from selftrain.training.config import TrainConfig
 from selftrain.training.optimization import Descent
 from tests.algorithms.given import GivenNetworks
-from tests.conftest import ROOT
+from tests.repository import ROOT
 from tests.training.conftest import TINY
 
 

@@ -20,6 +20,10 @@ def config(algorithm: str, **changes: Any) -> TrainConfig:
         (config("meta_pseudo_labels", networks={"teacher": {"model": "resnet19"}}), "timm knows no model 'resnet19'"),
         (config("meta_pseudo_labels", networks={"teacher": {"optimizer": "sdg"}}), "timm knows no optimizer 'sdg'"),
         (
+            config("feature_distillation", networks={"projections": {"model": "resnet18"}}),
+            "train.networks.projections.model: feature_distillation makes its projections itself",
+        ),
+        (
             config("meta_pseudo_labels", then={"more": {"steps": 2}}),
             "a later phase has the student's weights alone, and meta_pseudo_labels needs its teacher too",
         ),

@@ -12,7 +12,7 @@ import yaml
 from selftrain.history.lineage import trace
 from selftrain.predictions.table import iter_predictions
 from tests.training.conftest import TINY
-from tests.training.test_train import selftrain, write_params, write_project
+from tests.training.project import selftrain, write_params, write_project
 
 SMALL = {"model_options": {"channels": [8, 16, 16, 32]}}
 STUDENTS: dict[str, dict[str, Any]] = {

@@ -2,72 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from selftrain.corpus.manifest import iter_manifest
-from selftrain.predictions.table import PredictionPart, write_part
-from tests.training.conftest import TINY
-
-
-def write_project(folder: Path, corpus: Path, **train: Any) -> None:
-    """A folder to run the command line in: params, the corpus, made-up predictions of a teacher."""
-    folder.mkdir()
-    (folder / "data").mkdir()
-    (folder / "data" / "corpus").symlink_to(corpus)
-    student = {"algorithm": {"name": "noisy_student"}, "unlabeled_ratio": 3, "ema_decay": 0.95, **train}
-    params = {
-        "seed": 0,
-        "train": TINY | {"steps": 60, "validate_every": 20},
-        "select": {"threshold": 0.2},
-        "supervised": {"teacher": {"train": {}}},
-        "rounds": {"student": {"teacher": "teacher", "train": student}},
-        "hardware": {"checkpoint_seconds": 0.1, "threads": 1, "processes": 1},
-    }
-    write_params(folder, params)
-    rng = np.random.default_rng(0)
-    for shard, table in iter_manifest(corpus / "unlabeled", ["key"]):
-        log_probs = np.log(rng.dirichlet(np.full(10, 0.2), table.num_rows) + 1e-6).astype(np.float16)
-        labels = log_probs.argmax(1)
-        confidences = np.exp(log_probs.max(1)).astype(np.float32)
-        part = PredictionPart(table["key"].to_numpy(), labels.astype(np.int32), confidences, log_probs)
-        write_part(folder / "predictions" / "teacher" / "unlabeled", shard, part, [str(c) for c in range(10)], "x")
-    selftrain(
-        folder, "select", "student", "--predictions", "predictions/teacher/unlabeled", "--out", "selections/student"
-    )
-
-
-def write_params(folder: Path, params: dict[str, Any]) -> None:
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-
-
-def selftrain(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "selftrain", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-
-
-TRAIN_STUDENT = (
-    "train", "student", "--out", "models/student", "--selection", "selections/student",
-    "--predictions", "predictions/teacher/unlabeled",
-)  # fmt: skip
-
-
-def mlflow_rows(folder: Path, query: str) -> list[Any]:
-    with sqlite3.connect(folder / "mlflow.db") as connection:
-        return connection.execute(query).fetchall()
-
+from tests.training.project import TRAIN_STUDENT, mlflow_rows, newest_step, selftrain, write_params, write_project
 
 # The teacher learns, and h with its moving average has to come back from a checkpoint.
 TEACHING: dict[str, dict[str, Any]] = {
@@ -84,9 +32,12 @@ def of_algorithm(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["noisy_student", *TEACHING])
+@pytest.mark.parametrize(
+    ("algorithm", "kills"),
+    [("noisy_student", (5, 25, 45)), ("meta_pseudo_labels", (25,)), ("reduced_meta_pseudo_labels", (25,))],
+)
 def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
-    digits_corpus: Path, tmp_path: Path, algorithm: str
+    digits_corpus: Path, tmp_path: Path, algorithm: str, kills: tuple[int, ...]
 ) -> None:
     write_project(tmp_path / "whole", digits_corpus, **of_algorithm(algorithm))
     write_project(tmp_path / "killed", digits_corpus, **of_algorithm(algorithm))
@@ -95,7 +46,7 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
 
     checkpoints = tmp_path / "killed" / ".selftrain" / "checkpoints" / "noisy_student" / "student"
     steps = []
-    for wanted in (5, 25, 45):
+    for wanted in kills:
         process = subprocess.Popen(
             [sys.executable, "-m", "selftrain", *TRAIN_STUDENT], cwd=tmp_path / "killed", stderr=subprocess.DEVNULL
         )
@@ -105,7 +56,8 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
         process.wait()
         steps.append(newest_step(checkpoints))
     assert steps == sorted(steps)
-    assert 5 <= steps[0] < steps[-1] < 60
+    assert kills[0] <= steps[0] <= steps[-1] < 60
+    assert len(set(steps)) == len(kills)
     assert mlflow_rows(tmp_path / "killed", "select status from runs") == [("RUNNING",)]
     ended = selftrain(tmp_path / "killed", *TRAIN_STUDENT)
     assert ended.returncode == 0, ended.stderr
@@ -125,12 +77,8 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
     assert mlflow_rows(tmp_path / "killed", "select run_uuid from runs") == [(run["mlflow_run_id"],)]
 
 
-def newest_step(checkpoints: Path) -> int:
-    return max((int(path.stem.removeprefix("step-")) for path in checkpoints.glob("*/*/step-*.safetensors")), default=0)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["noisy_student", *TEACHING])
+@pytest.mark.parametrize("algorithm", ["noisy_student", "meta_pseudo_labels"])
 def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorithm: str) -> None:
     # A network without BatchNorm, whose statistics are each process's own, and without random noise in the network.
     changes = {
@@ -233,11 +181,10 @@ TWO_PHASES = {
 
 @pytest.mark.slow
 def test_phases_start_where_the_last_ended_and_survive_a_kill(digits_corpus: Path, tmp_path: Path) -> None:
-    for name in ("whole", "killed"):
-        folder = tmp_path / name
-        write_project(folder, digits_corpus, **TWO_PHASES)
-        teacher = selftrain(folder, "train", "teacher", "--out", "models/teacher")
-        assert teacher.returncode == 0, teacher.stderr
+    write_project(tmp_path / "whole", digits_corpus, **TWO_PHASES)
+    teacher = selftrain(tmp_path / "whole", "train", "teacher", "--out", "models/teacher")
+    assert teacher.returncode == 0, teacher.stderr
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed", symlinks=True)
     command = (*TRAIN_STUDENT, "--teacher", "models/teacher")
     whole = selftrain(tmp_path / "whole", *command)
     assert whole.returncode == 0, whole.stderr

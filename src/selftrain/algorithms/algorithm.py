@@ -40,6 +40,8 @@ class Needs:
     """Whether it uses the moving average of the student's weights, and ``train.ema_decay`` must be set."""
     teacher: bool = False
     """Whether it runs the round's teacher itself, instead of reading its table."""
+    layers: tuple[str, ...] = ()
+    """Of ``networks``, those that the algorithm makes itself: they have an optimizer, and no timm model."""
 
     def reads_table(self, source: str) -> bool:
         """Whether it reads the teacher's opinion of ``labeled`` or of ``unlabeled`` images from its table."""

@@ -56,7 +56,7 @@ class FeatureDistillation(DistillingAlgorithm):
     @classmethod
     def needs(cls, config: FeatureDistillationConfig) -> Needs:
         """The teacher."""
-        return Needs(views_of(config), cls.networks, teacher=True)
+        return Needs(views_of(config), cls.networks, teacher=True, layers=cls.networks)
 
     def __init__(self, student: nn.Module, config: Any, networks: Networks) -> None:
         super().__init__(student, config, networks)

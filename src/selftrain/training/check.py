@@ -9,6 +9,9 @@ from selftrain.training.config import MAIN_PHASE, TrainConfig, phases
 from selftrain.training.models import check_model_name
 from selftrain.training.optimization import create_optimizer
 
+OF_A_MODEL = ("model", "model_options", "pretrained", "init", "frozen", "noise")
+"""What a network's parameters say of its timm model."""
+
 
 def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
     """Raises UserError, with ``where`` before it, for names and parameters that the run would stop at."""
@@ -54,6 +57,12 @@ def check_fit(phase: TrainConfig, needs: Needs, where: str) -> None:
         if network not in needs.networks:
             known = did_you_mean(network, list(needs.networks)) if needs.networks else "it has the student alone"
             raise UserError(f"{where}: train.networks.{network}: {name} has no such network; {known}")
+        for key in OF_A_MODEL:
+            if network in needs.layers and key in phase.networks[network]:
+                raise UserError(
+                    f"{where}: train.networks.{network}.{key}: {name} makes its {network} itself; only their optimizer "
+                    "can be set, such as `learning_rate`"
+                )
     if needs.reads_table("labeled") and phase.resplit and set(phase.resplit.splits) != {"labeled"}:
         raise UserError(
             f"{where}: train.resplit: the teacher's table of labeled images has none of other splits'; "
