@@ -8,7 +8,8 @@ Beside the loss of ``soft_targets.py``, the student's last feature maps s have t
 Maps of different sizes are averaged down to the smaller one. The paper matches one hint layer first and distills
 afterwards, with plain squared error; here both go on at once, and the error is relative, so that one factor fits
 networks whose features differ in scale. Feature maps are timm's (``forward_intermediates``). The teacher is run along,
-on the student's view: there is no table of features.
+on the student's view: there is no table of features. ``hardware.compile`` compiles a network's ``forward`` and does not
+reach its feature maps.
 """
 
 from typing import Any
