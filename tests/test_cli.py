@@ -36,17 +36,15 @@ def shipped_params(folder: Path, *path: str, value: Any = None) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
 
-def mistake_told(
+def run_here(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> str:
-    """The one line that a command ends with; run in this process, which has PyTorch and timm already."""
+) -> "subprocess.CompletedProcess[str]":
+    """The same in this process, which has PyTorch and timm already."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["selftrain", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
+    return subprocess.CompletedProcess(arguments, ended.value.code, *capsys.readouterr())
 
 
 def one_line(result: "subprocess.CompletedProcess[str]") -> str:
@@ -120,7 +118,7 @@ def test_mistakes_in_params_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shipped_params(tmp_path, *path, value=value)
-    assert message in mistake_told(tmp_path, monkeypatch, capsys, "check")
+    assert message in one_line(run_here(tmp_path, monkeypatch, capsys, "check"))
 
 
 def test_a_run_that_says_how_long_it_is_says_it_all(tmp_path: Path) -> None:

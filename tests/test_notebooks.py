@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,9 @@ def test_corrections_are_made_and_trained_on(project: Project, monkeypatch: pyte
     assert len(said) > 0
     for key, action in said.select("key", "action").iter_rows():
         assert decided[key] == {"reject": "rejected", "correct": "corrected"}[action]
+    subprocess.run(["git", "checkout", "-q", "corrections.parquet"], cwd=project.folder, check=True)
+    ran_again = project.repro()
+    assert not any(stage.startswith(("train", "select")) for stage in ran_again), "taken back from the cache"
 
 
 def test_notebooks_hold_no_logic_and_no_outputs() -> None:

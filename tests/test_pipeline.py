@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import sqlite3
@@ -124,8 +123,8 @@ def test_only_what_a_change_concerns_runs_again(project: Project) -> None:
 
     algorithm = project.folder / "src/selftrain/algorithms/noisy_student.py"
     algorithm.write_text(algorithm.read_text() + "# changed\n")
-    would_run = re.findall(r"Running stage '(train\S*)'", project.run("dvc", "repro", "--dry"))
-    assert would_run == ["train@student1", "train@student2"]
+    ran = project.repro()
+    assert [stage for stage in ran if stage.startswith("train")] == ["train@student1", "train@student2"]
     project.run("git", "checkout", "src")
 
 

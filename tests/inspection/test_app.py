@@ -1,5 +1,6 @@
 """The FiftyOne App, served and used in a real browser."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -33,20 +34,33 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def hold_its_server(browsing: "subprocess.Popen[str]", port: int) -> None:
-    """Stop the App's server before it listens until its session has given up, as happens on a busy machine."""
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def server_of(browsing: int) -> Any:
+    """The process below `selftrain browse` that serves the App, once it is there."""
     import psutil
 
-    while not (server := [c for c in psutil.Process(browsing.pid).children(True) if c.cmdline()[1:2] == ["main.py"]]):
+    while True:
+        for process in psutil.Process(browsing).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                if process.cmdline()[1:2] == ["main.py"]:
+                    return process
         time.sleep(0.1)
+
+
+def hold_its_server(browsing: "subprocess.Popen[str]", port: int) -> None:
+    """Stop the App's server before it listens until its session has given up, as happens on a busy machine."""
+    server = server_of(browsing.pid)
     time.sleep(3)
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            return
-    server[0].suspend()
+    if listens(port):
+        return
+    server.suspend()
     assert browsing.stdout is not None
     assert any("Could not connect" in line for line in browsing.stdout), "the App ended by itself"
-    server[0].resume()
+    server.resume()
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +129,8 @@ def test_every_saved_view_shows_its_images_with_their_labels(page: Any, port: in
     dataset = fo.load_dataset("selftrain-test")
     names = dataset.list_saved_views()
     assert len(names) > 20
+    page.goto(f"http://127.0.0.1:{port}/datasets/selftrain-test")
+    page.get_by_text("samples").first.wait_for()
     for name in names:
         count = len(dataset.load_saved_view(name))
         page.goto(view_url(port, name))

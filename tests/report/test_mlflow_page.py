@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from tests.inspection.test_app import CHROMIUM, FLAGS, free_port
+from tests.inspection.test_app import CHROMIUM, FLAGS, free_port, listens
 from tests.report.test_report import write_run
 
 
@@ -22,9 +21,8 @@ def wait_for(port: int, process: "subprocess.Popen[str]") -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, "MLflow's page ended by itself"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if listens(port):
+            return
         time.sleep(0.5)
     raise TimeoutError
 

@@ -39,7 +39,7 @@ def write_project(folder: Path, corpus: Path, **train: Any) -> None:
         part = PredictionPart(table["key"].to_numpy(), labels.astype(np.int32), confidences, log_probs)
         write_part(folder / "predictions" / "teacher" / "unlabeled", shard, part, [str(c) for c in range(10)], "x")
     table = folder / "predictions" / "teacher" / "unlabeled"
-    select(SelectConfig(threshold=0.2), 0, table, corpus, folder / "selections" / "student")
+    select(SelectConfig.model_validate(params["select"]), 0, table, corpus, folder / "selections" / "student")
 
 
 def write_params(folder: Path, params: dict[str, Any]) -> None:

@@ -32,12 +32,9 @@ def of_algorithm(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("algorithm", "kills"),
-    [("noisy_student", (5, 25, 45)), ("meta_pseudo_labels", (25,)), ("reduced_meta_pseudo_labels", (25,))],
-)
+@pytest.mark.parametrize("algorithm", ["noisy_student", *TEACHING])
 def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
-    digits_corpus: Path, tmp_path: Path, algorithm: str, kills: tuple[int, ...]
+    digits_corpus: Path, tmp_path: Path, algorithm: str
 ) -> None:
     write_project(tmp_path / "whole", digits_corpus, **of_algorithm(algorithm))
     write_project(tmp_path / "killed", digits_corpus, **of_algorithm(algorithm))
@@ -46,7 +43,7 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
 
     checkpoints = tmp_path / "killed" / ".selftrain" / "checkpoints" / "noisy_student" / "student"
     steps = []
-    for wanted in kills:
+    for wanted in (5, 25, 45):
         process = subprocess.Popen(
             [sys.executable, "-m", "selftrain", *TRAIN_STUDENT], cwd=tmp_path / "killed", stderr=subprocess.DEVNULL
         )
@@ -56,8 +53,7 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
         process.wait()
         steps.append(newest_step(checkpoints))
     assert steps == sorted(steps)
-    assert kills[0] <= steps[0] <= steps[-1] < 60
-    assert len(set(steps)) == len(kills)
+    assert 5 <= steps[0] < steps[-1] < 60
     assert mlflow_rows(tmp_path / "killed", "select status from runs") == [("RUNNING",)]
     ended = selftrain(tmp_path / "killed", *TRAIN_STUDENT)
     assert ended.returncode == 0, ended.stderr
@@ -78,7 +74,7 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["noisy_student", "meta_pseudo_labels"])
+@pytest.mark.parametrize("algorithm", ["noisy_student", *TEACHING])
 def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorithm: str) -> None:
     # A network without BatchNorm, whose statistics are each process's own, and without random noise in the network.
     changes = {

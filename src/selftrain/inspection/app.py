@@ -82,13 +82,11 @@ def _wait_for_server(session: Any) -> None:
     A session gives up for ten seconds when its server takes ten to start, and coming late it takes every open page
     back to the whole dataset. Raises UserError when the server never answers.
     """
-    import requests
-
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             session.refresh()
-        except (requests.ConnectionError, RuntimeError):  # no server yet; or one, and the session not back
+        except (OSError, RuntimeError):  # no server yet; or one, and the session not back
             time.sleep(0.5)
         else:
             time.sleep(1)  # the session looks for its server twice a second
