@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro pipeline mlflow browse seeds choosing study test check format bench lock clean
+.PHONY: help install repro pipeline mlflow browse seeds choosing study test check docs format bench lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,50 +28,56 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	uv pip install --quiet --no-deps --editable .
 	@touch $@
 
-repro: install ## Run the main job: images to three Noisy Student rounds, then its table
+repro: install ## Reproduce params.yaml: images to three Noisy Student rounds, and print their table
 	@selftrain check
 	dvc repro
 	@selftrain summary
 
-pipeline: install ## Run one of pipelines/: make pipeline NAME=self_training
-	@selftrain check --params pipelines/$(NAME)/params.yaml
+pipeline: install ## Reproduce one of pipelines/: make pipeline NAME=self_training
+	@selftrain check --pipeline $(NAME)
 	dvc repro pipelines/$(NAME)/dvc.yaml
-	@test ! -d evaluation/$(NAME) -o $(NAME) = robustness || \
-	  selftrain summary --evaluation evaluation/$(NAME) --params pipelines/$(NAME)/params.yaml
+	@test ! -d evaluation/$(NAME) || selftrain summary --pipeline $(NAME)
 
-mlflow: install ## Compare the runs in MLflow, on 127.0.0.1:5000
+mlflow: install ## Serve MLflow on 127.0.0.1:5000
 	selftrain mlflow
 
-browse: install ## Look at the pseudo-labels in FiftyOne, on 127.0.0.1:5151
+browse: install ## Open the pseudo-labels in FiftyOne on 127.0.0.1:5151
 	selftrain browse
 
-seeds: install ## The README's five-seed table, about 15 minutes on 2 cores
+seeds: install ## Reproduce over five seeds, for the README's table; 15 minutes
 	python benchmarks/seeds.py $(PIPELINES)
 
-choosing: install ## Every algorithm over seeds, for docs/choosing.md, about 70 minutes on 2 cores
+choosing: install ## Train every algorithm over seeds, for docs/choosing.md; 70 minutes
 	python benchmarks/choosing.py
 
 study: install ## Run one study of pipelines/*/studies.yaml: make study NAME=noise
 	selftrain study $(NAME)
 
 test: install ## Run the tests, two files at a time
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: install ## Lint, format and types
+check: install ## Lint, check format, types, imports between rooms, and build the docs
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir .site
+
+docs: install ## Serve the documentation on 127.0.0.1:8000
+	NO_MKDOCS_2_WARNING=1 mkdocs serve --dev-addr 127.0.0.1:8000
 
 format: install ## Format the code
 	ruff format .
 	ruff check --fix .
 
-bench: install ## Run the benchmarks: ratios against a ceiling or a peer
+bench: install ## Measure speed against ceilings and peers
 	python benchmarks/throughput.py
 
 lock: install ## Compile requirements.txt from pyproject.toml
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --extra export \
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --extra all \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 
-clean: ## Remove everything that the pipelines made; not your images, not .venv, not the DVC cache
-	rm -rf data/corpus data/digits data/noisy_student_lite models predictions selections evaluation review report reports robustness mlruns mlflow.db .selftrain
+clean: ## Remove what the pipelines made; not your images, not .venv, not DVC's cache
+	rm -rf data/code data/corpus data/digits data/noisy_student_lite data/domain_shift data/domain_shift_images models \
+	  predictions selections evaluation footprint replication review reports robustness robustness_figures mlruns \
+	  mlflow.db .selftrain .site

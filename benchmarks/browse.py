@@ -2,8 +2,8 @@
 
     python benchmarks/browse.py --images 100000
 
-A made-up pool of that many small images, a teacher and two rounds with made-up opinions and embeddings, and views that
-show every image. In a temporary folder with a database of its own; the App is opened in Debian's chromium.
+A made-up pool of that many small images, a teacher and two rounds with made-up predictions and embeddings, and views
+that show every image. In a temporary folder with a database of its own; the App is opened in Debian's chromium.
 """
 
 import argparse
@@ -19,24 +19,33 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from selftrain.params.pipeline import StagesConfig
+
 CLASSES = [f"class {number}" for number in range(10)]
-PARAMS = """
-supervised: {teacher: {}}
-rounds: {student1: {teacher: teacher}, student2: {teacher: student1}}
-browse: {dataset: selftrain-benchmark, images_per_view: 10000000}
+PIPELINE = "noisy_student"
+PARAMS = f"""
+pipeline: {PIPELINE}
+corpus: data/corpus
+corrections: corrections.parquet
+runs: [teacher, student1, student2]
+tested: {{}}
+stages: {{{", ".join(f"{stage}: []" for stage in StagesConfig.model_fields)}}}
+supervised: {{teacher: {{}}}}
+rounds: {{student1: {{teacher: teacher}}, student2: {{teacher: student1}}}}
+browse: {{dataset: selftrain-benchmark, images_per_view: 10000000}}
 """
 LABELED_PER_CLASS = 20
 
 
 def make_project(folder: Path, count: int) -> None:
     """Images, corpus, prediction tables, selections."""
-    from selftrain.corpus.config import IngestConfig
     from selftrain.corpus.ingest import ingest
-    from selftrain.corpus.manifest import iter_manifest
-    from selftrain.predictions.config import SelectConfig
-    from selftrain.predictions.embeddings import Embeddings, write_embeddings
-    from selftrain.predictions.select import select
-    from selftrain.predictions.table import PredictionPart, write_part
+    from selftrain.params.ingest import IngestConfig
+    from selftrain.params.select import SelectConfig
+    from selftrain.selection.select import select
+    from selftrain.tables.embeddings import Embeddings, write_embeddings
+    from selftrain.tables.manifest import iter_manifest
+    from selftrain.tables.predictions import PredictionPart, write_part
 
     rng = np.random.default_rng(0)
     _write(folder / "images" / "pool", count, rng)
@@ -49,6 +58,7 @@ def make_project(folder: Path, count: int) -> None:
     config = {"root": str(folder / "images"), "images_per_shard": 10000, "near_duplicates": False, **splits}
     corpus = folder / "data" / "corpus"
     ingest(IngestConfig.model_validate(config), 0, corpus)
+    predictions = folder / "predictions" / PIPELINE
     for run in ("teacher", "student1", "student2"):
         for split in ("unlabeled", "validation", "test"):
             for shard, table in iter_manifest(corpus / split, ["key"]):
@@ -56,14 +66,13 @@ def make_project(folder: Path, count: int) -> None:
                 log_probs = np.log(rng.dirichlet(np.full(10, 0.1), rows) + 1e-6).astype(np.float16)
                 arrays = (log_probs.argmax(1).astype(np.int32), np.exp(log_probs.max(1)).astype(np.float32), log_probs)
                 part = PredictionPart(table["key"].to_numpy(), *arrays)
-                write_part(folder / "predictions" / run / split, shard, part, CLASSES, run)
+                write_part(predictions / run / split, shard, part, CLASSES, run)
                 if split == "unlabeled":
                     vectors = rng.normal(size=(rows, 64)).astype(np.float16)
-                    own = Embeddings(part.keys, vectors)
-                    write_embeddings(folder / "predictions" / run / "embeddings", shard, own, run)
+                    write_embeddings(predictions / run / "embeddings", shard, Embeddings(part.keys, vectors), run)
     for round_, teacher in (("student1", "teacher"), ("student2", "student1")):
-        table = folder / "predictions" / teacher / "unlabeled"
-        select(SelectConfig(threshold=0.5), 0, table, corpus, folder / "selections" / round_)
+        table = predictions / teacher / "unlabeled"
+        select(SelectConfig(threshold=0.5), 0, table, corpus, folder / "selections" / PIPELINE / round_)
     (folder / "params.yaml").write_text(PARAMS)
 
 
@@ -118,11 +127,11 @@ def main() -> None:
         for what in ("build", "build again"):
             started = time.monotonic()
             command = [sys.executable, "-m", "selftrain", "browse", "--build-only"]
-            told = subprocess.run(
+            printed = subprocess.run(
                 command, cwd=folder, env=environment, check=True, capture_output=True, text=True
             ).stdout
             print(f"{what}: {time.monotonic() - started:.0f} s", flush=True)
-        print(told.strip().splitlines()[-1])
+        print(printed.strip().splitlines()[-1])
         whole, view = seconds_to_open(folder, environment)
         print(f"open: {whole:.1f} s to the first images, {view:.1f} s to those of a view that compares two fields")
 

@@ -17,8 +17,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from seeds import run_in_clone
 
+from selftrain.plumbing.tracking import connect
 from selftrain.studies.choosing import CONDITIONS, PIPELINE, SEEDS, Condition, experiment_of
-from selftrain.tracking import connect
 
 CLONES = Path(".selftrain/choosing").resolve()
 LANES = 2

@@ -17,7 +17,8 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 CLONES = Path(".selftrain/cifar10").resolve()
-PRESETS = Path("pipelines/cifar10_4k")
+PIPELINE = "cifar10_4k"
+PRESETS = Path("pipelines") / PIPELINE
 ALL_LABELS = {"splits": ["labeled", "validation"], "validation": 0.0002}
 
 
@@ -40,6 +41,7 @@ def clone(name: str, preset: str, images: Path, seed: int, all_labels: bool) -> 
         params["supervised"] = {"supervised_all": params["supervised"]["supervised"]}
         params["supervised"]["supervised_all"]["train"]["resplit"] = ALL_LABELS
         params["rounds"] = {}
+        params["runs"] = ["supervised_all"]
     yaml.dump(params, folder / "params.yaml")
     return folder
 
@@ -47,8 +49,8 @@ def clone(name: str, preset: str, images: Path, seed: int, all_labels: bool) -> 
 def figures(folder: Path) -> dict[str, dict[str, float]]:
     """Each run's test accuracy, steps, images a second and peak memory."""
     found = {}
-    for path in (folder / "evaluation" / "noisy_student").glob("*/metrics.json"):
-        run = json.loads((folder / "models" / path.parent.name / "run.json").read_text())
+    for path in (folder / "evaluation" / PIPELINE).glob("*/metrics.json"):
+        run = json.loads((folder / "models" / PIPELINE / path.parent.name / "run.json").read_text())
         metrics = json.loads(path.read_text())
         found[path.parent.name] = {
             "accuracy": metrics["test_accuracy"],
@@ -71,15 +73,13 @@ def main() -> None:
         name = f"{arguments.preset}{'-all' if all_labels else ''}"
         folder = clone(name, arguments.preset, arguments.images.resolve(), arguments.seed, all_labels)
         environment = os.environ | {"PYTHONPATH": str(folder / "src")}
-        for stages in (["evaluate_supervised"], [] if all_labels else ["evaluate"]):
-            if stages:
-                subprocess.run(["dvc", "repro", "--quiet", *stages], cwd=folder, env=environment, check=True)
+        subprocess.run(["dvc", "repro", "--quiet", "evaluate"], cwd=folder, env=environment, check=True)
         found |= figures(folder)
     print("| run | test accuracy, % | steps | training, s | peak memory, MiB |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    for run, own in sorted(found.items(), key=lambda item: item[1]["accuracy"]):
-        row = f"{100 * own['accuracy']:.1f} | {own['steps']:,} | {own['seconds']:,.0f} | {own['memory']:,}"
-        print(f"| {run} | {row} |")
+    for name, run in sorted(found.items(), key=lambda item: item[1]["accuracy"]):
+        row = f"{100 * run['accuracy']:.1f} | {run['steps']:,} | {run['seconds']:,.0f} | {run['memory']:,}"
+        print(f"| {name} | {row} |")
 
 
 if __name__ == "__main__":

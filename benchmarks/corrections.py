@@ -42,7 +42,7 @@ def by_chance(base: Path) -> pl.DataFrame:
 
 
 def _kept(base: Path) -> pl.DataFrame:
-    return pl.read_parquet(base / "selections" / ROUND / "*.parquet").filter(pl.col("decision") == "kept")
+    return pl.read_parquet(base / "selections" / MAIN / ROUND / "*.parquet").filter(pl.col("decision") == "kept")
 
 
 WAYS: dict[str, Callable[[Path], pl.DataFrame]] = {
@@ -76,15 +76,15 @@ def accuracy(evaluations: Path) -> float:
 
 def main() -> None:
     """Run what is missing, then print the table."""
-    bases = [accuracy(run_seed(seed, MAIN)) for seed in SEEDS]
+    bases = [accuracy(run_seed(seed, MAIN) / "evaluation" / MAIN) for seed in SEEDS]
     print("| the twenty are chosen by | wrong among them | test accuracy of student 3 | gain |")
     print("| --- | ---: | ---: | ---: |")
     print(f"| (none corrected) | | {mean_and_interval(bases)} | |", flush=True)
     for way in WAYS:
         found = [corrected(seed, way) for seed in SEEDS]
         wrong = mean_and_interval([float(wrong) for wrong, _ in found])
-        gain = mean_and_interval([own - base for (_, own), base in zip(found, bases, strict=True)])
-        print(f"| {way} | {wrong} | {mean_and_interval([own for _, own in found])} | {gain} |", flush=True)
+        gain = mean_and_interval([changed - base for (_, changed), base in zip(found, bases, strict=True)])
+        print(f"| {way} | {wrong} | {mean_and_interval([changed for _, changed in found])} | {gain} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ def rounds_of(project: Path) -> list[tuple[str, pl.DataFrame]]:
         run: dict[str, Any] = json.loads(path.read_text())
         if run["teacher"]:
             corpus = project / "data" / "corpus"
-            validation = load_held_out(project / "predictions" / run["teacher"], corpus, "validation")
-            counts = tally(project / "selections" / run["run"], corpus / "truth.parquet")
+            validation = load_held_out(project / "predictions" / MAIN / run["teacher"], corpus, "validation")
+            counts = tally(project / "selections" / MAIN / run["run"], corpus / "truth.parquet")
             found.append((run["run"], expected_precision(validation, counts, run["classes"])))
     return found
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import polars as pl
 from PIL import Image, ImageOps
 
-from selftrain.corpus.config import IngestConfig
-from selftrain.corpus.decode import SUFFIXES
 from selftrain.corpus.ingest import ingest
+from selftrain.images.decode import SUFFIXES
+from selftrain.params.ingest import IngestConfig
 
 RNG = random.Random(0)
 

@@ -24,7 +24,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "noisy_student": {},
     "distillation": {},
     "pseudo_label": {},
-    "distillation, live": {"opinions": "live"},
+    "distillation, live": {"teacher": "live"},
     "feature_distillation": {},
     "self_distillation": {"teacher": "average"},
     "mean_teacher": {},
@@ -39,11 +39,11 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 def train(job: str, model: str, batch_size: int, image_size: int, teacher: Path) -> dict[str, float]:
     """Take a few steps and return the process's peak memory in MiB; ``nothing`` takes none."""
     from selftrain.algorithms.algorithm import find_algorithm
-    from selftrain.hardware import HardwareConfig, peak_memory, resolve
-    from selftrain.training.batches import Share
-    from selftrain.training.config import TrainConfig
+    from selftrain.params.train import TrainConfig
+    from selftrain.plumbing.hardware import HardwareConfig, peak_memory, resolve
+    from selftrain.training.batches import Process
     from selftrain.training.loop import Loop
-    from selftrain.training.networks import RunNetworks
+    from selftrain.training.run_networks import RunNetworks
 
     hardware = resolve(HardwareConfig.model_validate({"workers": 0}))
     if job != "nothing":
@@ -65,7 +65,7 @@ def train(job: str, model: str, batch_size: int, image_size: int, teacher: Path)
 
         networks = RunNetworks(teacher, CLASSES, config, hardware.device)
         algorithm = algorithm_class(networks.student(None), parameters, networks)
-        loop = Loop(algorithm, config, 1.0, 0, hardware, Share())
+        loop = Loop(algorithm, config, 1.0, 0, hardware, Process())
         algorithm.train()
         for _ in range(STEPS):
             loop.one_step(batch(needs.views, batch_size, image_size))
@@ -81,7 +81,7 @@ def batch(views: dict[str, tuple[str, ...]], batch_size: int, image_size: int) -
         count = batch_size * (1 if source == "labeled" else RATIO)
         values = {
             "label": torch.zeros(count, dtype=torch.int64) - (source == "unlabeled") * 1,
-            "lot": torch.rand(count),
+            "uniform": torch.rand(count),
             "log_probs": torch.randn(count, len(CLASSES)).log_softmax(dim=1).half(),
         }
         images = torch.randint(0, 256, (count, image_size, image_size, 3), dtype=torch.uint8)
@@ -91,7 +91,8 @@ def batch(views: dict[str, tuple[str, ...]], batch_size: int, image_size: int) -
 
 def write_teacher(model: str, image_size: int, folder: Path) -> None:
     """An untrained model's folder, for algorithms that run their teacher."""
-    from selftrain.training.models import create_model, export_model
+    from selftrain.networks.export import export_model
+    from selftrain.networks.models import create_model
 
     network = create_model(model, len(CLASSES), image_size)
     export_model(network, folder, classes=CLASSES, image_size=image_size, crop_fraction=1.0, options={})
@@ -123,8 +124,8 @@ def main() -> None:
     print(f"{model} at {image_size} pixels, {images}\n")
     print("| algorithm | peak memory, MiB | of Meta Pseudo Labels' |\n| --- | ---: | ---: |")
     for name in ALGORITHMS:
-        own = found[name] - found["nothing"]
-        print(f"| {name} | {own:,.0f} | {own / (found['meta_pseudo_labels'] - found['nothing']):.2f} |")
+        memory = found[name] - found["nothing"]
+        print(f"| {name} | {memory:,.0f} | {memory / (found['meta_pseudo_labels'] - found['nothing']):.2f} |")
 
 
 if __name__ == "__main__":

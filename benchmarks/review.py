@@ -40,6 +40,8 @@ def of_folder(images: Path) -> dict[str, Any]:
         params["train"]["noise"] |= {"flip": 0.5, "randaugment_policy": "full"}
         params["supervised"] = {"teacher": {"train": {"algorithm": {"name": "supervised"}, "steps": 1200}}}
         del params["rounds"]["student3"]
+        params["runs"] = ["teacher", "student1", "student2"]
+        params["stages"]["digits"] = []
         for entry in params["rounds"].values():
             entry["select"]["threshold"] = 0.5
         yaml.dump(params, clone / "params.yaml")

@@ -24,6 +24,7 @@ from scipy.stats import t as student_t
 SEEDS = range(5)
 CLONES = Path(".selftrain/seeds").resolve()
 MAIN = "noisy_student"
+ROBUSTNESS = "robustness"
 
 
 def run_in_clone(
@@ -33,7 +34,7 @@ def run_in_clone(
     change: Callable[[Path], None] = lambda clone: None,
     settings: dict[str, str] | None = None,
 ) -> Path:
-    """Reproduce a pipeline with a seed in a clone, if that was not done yet; return its evaluations.
+    """Reproduce a pipeline with a seed in a clone, if that was not done yet; return the clone.
 
     ``change`` may change a new clone's files; ``settings`` are more of the environment.
     """
@@ -51,20 +52,22 @@ def run_in_clone(
         environment = os.environ | {"PYTHONPATH": str(clone / "src")} | (settings or {})
         subprocess.run(["dvc", "repro", "--quiet", *target], cwd=clone, env=environment, check=True)
         done.touch()
-    return clone / "evaluation" / pipeline
+    return clone
 
 
 def run_seed(seed: int, pipeline: str) -> Path:
-    """A pipeline's evaluations with a seed."""
+    """The clone in which a pipeline ran with a seed."""
     return run_in_clone(CLONES / f"seed-{seed}", seed, pipeline)
 
 
-def figures(evaluations: Path) -> dict[str, float]:
+def figures(clone: Path, pipeline: str) -> dict[str, float]:
     """Every run's test accuracy in per cent, in the order of the rounds; of ``robustness``, its mCE."""
-    if (evaluations / "metrics.json").exists():
-        return {name: 100 * own["mce"] for name, own in json.loads((evaluations / "metrics.json").read_text()).items()}
+    if pipeline == ROBUSTNESS:
+        tested = json.loads((clone / "robustness_figures" / pipeline / "metrics.json").read_text())
+        return {name: 100 * run["mce"] for name, run in tested.items()}
     metrics: dict[str, Any] = {
-        path.parent.name: json.loads(path.read_text()) for path in evaluations.glob("*/metrics.json")
+        path.parent.name: json.loads(path.read_text())
+        for path in (clone / "evaluation" / pipeline).glob("*/metrics.json")
     }
     names = sorted(metrics, key=lambda name: ("coverage" in metrics[name], name != "teacher", name))
     return {name: 100 * metrics[name]["test_accuracy"] for name in names}
@@ -93,20 +96,20 @@ def gains(found: list[dict[str, float]], others: list[dict[str, float]], name: s
 
 def main() -> None:
     """Run what is missing, then print each pipeline's table and its gains, paired by seed."""
-    found = {name: [figures(run_seed(seed, name)) for seed in SEEDS] for name in sys.argv[1:] or [MAIN]}
-    for pipeline, own in found.items():
+    found = {name: [figures(run_seed(seed, name), name) for seed in SEEDS] for name in sys.argv[1:] or [MAIN]}
+    for pipeline, by_seed in found.items():
         print(f"\n{pipeline}\n")
-        print_table(own)
-        for name in own[0]:
-            if "teacher" in own[0] and name != "teacher" and pipeline != "robustness":
-                gains(own, own, name, "teacher")
-        if pipeline == "robustness":
-            for name in own[0]:
-                gains(own, own, "student3", name)
+        print_table(by_seed)
+        for name in by_seed[0]:
+            if "teacher" in by_seed[0] and name != "teacher" and pipeline != ROBUSTNESS:
+                gains(by_seed, by_seed, name, "teacher")
+        if pipeline == ROBUSTNESS:
+            for name in by_seed[0]:
+                gains(by_seed, by_seed, "student3", name)
         elif MAIN in found and pipeline != MAIN:
             print("\nof the main job:")
-            for name in own[0]:
-                gains(found[MAIN], own, "student3", name)
+            for name in by_seed[0]:
+                gains(found[MAIN], by_seed, "student3", name)
     if MAIN in found:
         gains(found[MAIN], found[MAIN], "student3", "labeled_only")
 

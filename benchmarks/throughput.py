@@ -18,19 +18,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from selftrain.corpus.config import IngestConfig
-from selftrain.corpus.decode import decode
 from selftrain.corpus.ingest import ingest
-from selftrain.corpus.keys import make_key
-from selftrain.corpus.transforms import clean
-from selftrain.hardware import HardwareConfig
-from selftrain.predictions.config import SelectConfig
-from selftrain.predictions.predict import predict
-from selftrain.predictions.select import select
-from selftrain.predictions.table import PredictionPart, write_part
-from selftrain.training.config import NoiseConfig
-from selftrain.training.models import create_model, export_model
-from selftrain.training.views import view
+from selftrain.images.decode import decode
+from selftrain.images.transforms import clean
+from selftrain.images.views import view
+from selftrain.networks.export import export_model
+from selftrain.networks.models import create_model
+from selftrain.params.ingest import IngestConfig
+from selftrain.params.noise import NoiseConfig
+from selftrain.params.predict import PredictConfig
+from selftrain.params.select import SelectConfig
+from selftrain.plumbing.hardware import HardwareConfig
+from selftrain.prediction.predict import predict
+from selftrain.selection.select import select
+from selftrain.tables.keys import make_key
+from selftrain.tables.predictions import PredictionPart, write_part
 
 IMAGES, SIDE, CLASSES = 4000, 96, ["a", "b"]
 ROWS = 4_000_000
@@ -91,7 +93,7 @@ def main() -> None:
         noising = seconds(lambda: [view(image, "image", 64, 1.0, noise, place) for place, image in enumerate(images)])
         row("a noised view", "a bare resize", noising, resizing, IMAGES)
 
-        model = create_model("test_resnet", 2).eval().to(memory_format=torch.channels_last)
+        model = create_model("test_resnet", 2, 32).eval().to(memory_format=torch.channels_last)
         export_model(model, folder / "model", classes=CLASSES, image_size=64, crop_fraction=1.0)
         model.to(memory_format=torch.channels_last)
         batch = torch.randn(250, 3, 64, 64).to(memory_format=torch.channels_last)
@@ -100,7 +102,9 @@ def main() -> None:
             forward = seconds(lambda: [model(batch) for _ in range(IMAGES // 250)])
         hardware = HardwareConfig(device="cpu", threads=1, workers=1)
         predicting = seconds(
-            lambda: predict(folder / "model", folder / "corpus", ["unlabeled"], folder / "p", hardware)
+            lambda: predict(
+                folder / "model", folder / "corpus", ["unlabeled"], folder / "p", PredictConfig(), 0, hardware
+            )
         )
         row("predict", "a bare forward pass", predicting, forward, IMAGES)
 
@@ -112,11 +116,10 @@ def main() -> None:
                 keys, rng.integers(0, 2, len(keys), np.int32), confidence, np.zeros((len(keys), 2), np.float16)
             )
             write_part(folder / "table", shard, part, CLASSES, "bench")
-        repeats = folder / "corpus" / "duplicates.parquet"
         query = f"SELECT label, count(*) FROM '{folder}/table/*.parquet' WHERE confidence > 0.3 GROUP BY label"
         scanning = seconds(lambda: duckdb.sql(query).fetchall())
         selecting = seconds(
-            lambda: select(SelectConfig(per_class=ROWS // 4), 0, folder / "table", repeats, folder / "s")
+            lambda: select(SelectConfig(per_class=ROWS // 4), 0, folder / "table", folder / "corpus", folder / "s")
         )
         row("select", "one scan that counts", selecting, scanning, ROWS)
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from filelock import FileLock
 from PIL import Image
 
-from selftrain.corpus.config import DigitsConfig, IngestConfig
-from tests.repository import reproduced
+from selftrain.params.digits import DigitsConfig
+from selftrain.params.ingest import IngestConfig
+from tests.repository import reproduced, with_pipeline
 
 # Before anything imports MLflow, DVC or FiftyOne.
 os.environ.update(
@@ -24,6 +26,14 @@ os.environ.update(
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 SMALL_DIGITS = DigitsConfig(labels_per_class=3, validation_per_class=4, test_per_class=5, out_of_domain=20)
+
+
+LONG = ("test_pipeline", "test_pipelines", "test_notebooks", "test_docs", "test_init", "test_app", "test_train")
+"""Files that take minutes. They go first, so that two workers end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 def image_bytes(seed: int = 0, size: tuple[int, int] = (12, 10), image_format: str = "PNG", mode: str = "RGB") -> bytes:
@@ -89,11 +99,11 @@ def digits_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_rounds(digits_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project folder with made-up opinions of a teacher and two students, and what is selected and reviewed by them."""
-    from selftrain.corpus.manifest import iter_manifest
-    from selftrain.predictions.config import SelectConfig
-    from selftrain.predictions.select import select
-    from selftrain.predictions.table import PredictionPart, write_part
+    """A project folder with made-up predictions of a teacher and two students, and what is selected and reviewed by them."""
+    from selftrain.params.select import SelectConfig
+    from selftrain.selection.select import select
+    from selftrain.tables.manifest import iter_manifest
+    from selftrain.tables.predictions import PredictionPart, write_part
 
     folder = tmp_path_factory.mktemp("project")
     (folder / "data").mkdir()
@@ -106,35 +116,37 @@ def digits_rounds(digits_corpus: Path, tmp_path_factory: pytest.TempPathFactory)
                 log_probs = np.log(rng.dirichlet(np.full(10, 0.15), table.num_rows) + 1e-6).astype(np.float16)
                 arrays = (log_probs.argmax(1).astype(np.int32), np.exp(log_probs.max(1)).astype(np.float32), log_probs)
                 part = PredictionPart(table["key"].to_numpy(), *arrays)
-                write_part(folder / "predictions" / run / split, shard, part, classes, run)
+                write_part(folder / "predictions" / "noisy_student" / run / split, shard, part, classes, run)
     for round_, teacher in (("student1", "teacher"), ("student2", "student1")):
-        table = folder / "predictions" / teacher / "unlabeled"
-        select(SelectConfig(threshold=0.5), 0, table, digits_corpus, folder / "selections" / round_)
+        table = folder / "predictions" / "noisy_student" / teacher / "unlabeled"
+        select(SelectConfig(threshold=0.5), 0, table, digits_corpus, folder / "selections" / "noisy_student" / round_)
     _review_and_embeddings(folder)
-    (folder / "params.yaml").write_text(
-        "supervised: {teacher: {}}\n"
-        "rounds: {student1: {teacher: teacher}, student2: {teacher: student1}}\n"
-        "browse: {dataset: selftrain-test, images_per_view: 15}\n"
-    )
+    params = {
+        "supervised": {"teacher": {}},
+        "rounds": {"student1": {"teacher": "teacher"}, "student2": {"teacher": "student1"}},
+        "browse": {"dataset": "selftrain-test", "images_per_view": 15},
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump(with_pipeline(params)))
     return folder
 
 
 def _review_and_embeddings(folder: Path) -> None:
     """Beside them the lists of what to look at, and the last student's embeddings, made up too."""
     from selftrain.evaluation.review import Rounds, review
-    from selftrain.evaluation.review_config import ReviewConfig
-    from selftrain.files import write_json
-    from selftrain.predictions.embeddings import Embeddings, write_embeddings
-    from selftrain.predictions.selection import selection_digest
-    from selftrain.predictions.table import iter_predictions, made_from_digest
+    from selftrain.params.review import ReviewConfig
+    from selftrain.plumbing.files import write_json
+    from selftrain.tables.embeddings import Embeddings, write_embeddings
+    from selftrain.tables.predictions import iter_predictions, made_from_digest
+    from selftrain.tables.selection import selection_digest
 
-    chain = Rounds({"student1": "teacher", "student2": "student1"}, folder / "predictions", folder / "selections")
+    tables = (folder / "predictions" / "noisy_student", folder / "selections" / "noisy_student")
+    chain = Rounds({"student1": "teacher", "student2": "student1"}, *tables)
     evaluation = folder / "evaluation" / "noisy_student"
     for run in chain.runs:
         tables = {"predictions": made_from_digest(chain.predictions / run / "unlabeled")}
         if run in chain.teachers:
             tables["selection"] = selection_digest(chain.selections / run)
-        write_json(evaluation / run / "details" / "run.json", {"tables": tables})
+        write_json(evaluation / run / "details" / "run.json", {"run": run, "tables": tables})
     out = folder / "review" / "noisy_student"
     review(chain, evaluation, folder / "data" / "corpus", ReviewConfig(images=40), out)
     for shard, part in iter_predictions(chain.predictions / "student2" / "unlabeled"):

@@ -14,6 +14,31 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
 
+ABSENT = ("installed_code", "digits", "shift", "ingest", "robustness_figures", "card", "footprint", "replication")
+PIPELINE: dict[str, Any] = {
+    "pipeline": "noisy_student",
+    "corpus": "data/corpus",
+    "corrections": "corrections.parquet",
+    "tested": {},
+    "stages": {
+        "code": ["src/selftrain"],
+        "results": ["noisy_student"],
+        **{stage: [] for stage in ABSENT},
+    },
+}
+"""What every params.yaml says of its pipeline."""
+
+
+def with_pipeline(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with what every params.yaml says, and all their runs in the list."""
+    runs = [
+        run
+        for section in ("teachers", "ensembles", "pretrained", "supervised", "leaky", "rounds")
+        for run in params.get(section) or {}
+    ]
+    return {**PIPELINE, **params, "runs": runs}
+
+
 class Project:
     """A git repository with DVC in it, and what its commands say."""
 
@@ -67,6 +92,7 @@ def reproduced(folder: Path) -> Project:
     params = yaml.safe_load((folder / "params.yaml").read_text())
     del params["supervised"]["labeled_only"]
     del params["rounds"]["student3"]
+    params["runs"] = ["teacher", "student1", "student2"]
     params["train"] |= {"steps": 30, "validate_every": 10}
     params["supervised"]["teacher"]["train"]["steps"] = 40
     params["select"]["threshold"] = 0.1
@@ -78,7 +104,7 @@ def reproduced(folder: Path) -> Project:
     made.run("dvc", "init", "-q")
     made.run("git", "add", "-A")
     made.run("git", "commit", "-q", "-m", "start")
-    assert len(made.repro()) == 2 + 3 + 2 * 4 + 3
+    assert len(made.repro()) == 3 + 3 + 2 * 4 + 3
     made.run("git", "add", "-A")
     made.run("git", "commit", "-q", "-m", "first results")
     return made

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from selftrain.cli import main
+from selftrain.__main__ import main
 from tests.repository import ROOT
 
 
@@ -107,6 +107,15 @@ def test_the_commands_that_there_are() -> None:
         (("rounds", "student3", "train", "model"), "resnet1O1", "rounds.student3.train.model: timm knows no model 'resnet1O1'; did you mean 'resnet101'?"),
         (("train", "optimizer"), "adamww", "train.optimizer: timm knows no optimizer 'adamww'; did you mean 'adamw"),
         (("ingest", "root"), "data/photoz", "ingest.root: there is no folder data/photoz"),
+        (("corpus",), "/data", "params.yaml: corpus: expected a path inside the project"),
+        (("pipeline",), "My photos", "params.yaml: pipeline: String should match pattern"),
+        (("runs",), ["teacher"], "params.yaml: runs: 'labeled_only' is a run but not in the list; add it"),
+        (("runs",), ["taecher"], "params.yaml: runs: there is no run 'taecher'; take it out of the list, or did you mean 'teacher'?"),
+        (("stages", "results"), ["other"], "params.yaml: stages.results: expected [] or [noisy_student], found ['other']"),
+        (("stages", "code"), [], "params.yaml: stages: give either `code` or `installed_code`"),
+        (("stages",), {}, "params.yaml: stages.code: missing; it has no default"),
+        (("select", "policy"), "treshold", "rounds.student1.select.policy: there is no 'treshold'; did you mean 'threshold'?"),
+        (("train", "noise", "randaugment_policy"), "shvn", "train.noise.randaugment_policy: there is no 'shvn'; did you mean 'svhn'?"),
     ],
 )  # fmt: skip
 def test_mistakes_in_params_are_one_line(
@@ -122,7 +131,7 @@ def test_mistakes_in_params_are_one_line(
 
 
 def test_a_run_that_says_how_long_it_is_says_it_all(tmp_path: Path) -> None:
-    from selftrain.training.config import train_config
+    from selftrain.params.runs import train_config
 
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["train"] |= {"steps": None, "epochs": 30}
@@ -140,20 +149,22 @@ def test_shipped_params_pass(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("check", "--params", "other.yaml"), "other.yaml: no such file"),
-        (("ingest", "--out", "c"), "data/digits: no such folder; correct `ingest.root` in params.yaml"),
+        (("ingest",), "data/digits: no such folder; correct `ingest.root` in params.yaml"),
         (("summary",), "evaluation/noisy_student: nothing evaluated there yet; run `dvc repro`"),
-        (("diff", "student1", "student2"), "selections/student2: no selection there; there are: none"),
+        (("diff", "student1", "student2"), "selections/noisy_student/student2: no selection there; there are: none"),
         (("lineage", "models/best"), "models/best: no run.json there, so not a model that a run made"),
-        (("export", "--out", "x"), "models/best/config.json: no such file; `dvc repro` makes it"),
-        (("register", "n"), "models/best/run.json: no such file; `dvc repro` makes it"),
-        (("browse",), "no run of this params file has predictions yet"),
-        (("select", "student1", "--predictions", "p", "--out", "s"), "data/corpus/duplicates.parquet: no such file"),
-        (("select", "student7", "--predictions", "p", "--out", "s"), "there is no round 'student7'"),
-        (("train", "studnet1", "--out", "m"), "there is no run 'studnet1'; did you mean 'student1'?"),
+        (("export", "--out", "x"), "models/noisy_student/best/config.json: no such file; `dvc repro` makes it"),
+        (("register", "n"), "models/noisy_student/best/run.json: no such file; `dvc repro` makes it"),
+        (("browse",), "no run of this pipeline has predictions yet"),
+        (("select", "student1"), "data/corpus/duplicates.parquet: no such file"),
+        (("select", "student7"), "there is no round 'student7'"),
+        (("train", "studnet1"), "there is no run 'studnet1'; did you mean 'student1'?"),
+        (("report",), "evaluation/noisy_student: nothing evaluated there yet"),
         (
-            ("report", "--evaluation", "e", "--review", "v", "--selections", "s", "--out", "r"),
-            "e: nothing evaluated there yet",
+            ("train", "teacher", "--pipeline", "noisy_studnet"),
+            "there is no pipeline 'noisy_studnet'; did you mean 'noisy_student'?",
         ),
+        (("robustness", "teacher"), "params.yaml: tested: there is no 'teacher'"),
     ],
 )
 def test_missing_things_are_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -171,7 +182,7 @@ def test_missing_things_are_one_line(tmp_path: Path, arguments: tuple[str, ...],
 )  # fmt: skip
 def test_mistakes_in_a_run_are_one_line(tmp_path: Path, path: tuple[str, ...], value: Any, message: str) -> None:
     shipped_params(tmp_path, *path, value=value)
-    assert message in one_line(run(tmp_path, "train", "teacher", "--out", "m"))
+    assert message in one_line(run(tmp_path, "train", "teacher"))
 
 
 def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import ast
 import os
 import re
 import shutil
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from selftrain.config import merged
-from selftrain.corpus.config import DigitsConfig
-from selftrain.params import check_params
-from tests.repository import ROOT, Project, copy_of_repository
+from selftrain.check import check_project
+from selftrain.params.digits import DigitsConfig
+from selftrain.plumbing.sections import load_params, merged
+from selftrain.project import Project
+from tests.repository import ROOT
+from tests.repository import Project as Repository
 
 DOCS = ROOT / "docs"
 
@@ -26,46 +28,44 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.fixture
-def tutorial(tmp_path: Path) -> Project:
-    """The tutorial's project: photographs laid out as it says, its parameters laid over the shipped ones."""
+def photos(tmp_path: Path) -> Repository:
+    """A folder with the tutorial's photographs, and nothing else of the project."""
     from selftrain.corpus.digits import write_digits
 
-    project = copy_of_repository(tmp_path / "selftrain")
-    write_digits(
-        DigitsConfig(labels_per_class=8, validation_per_class=4, test_per_class=5, out_of_domain=20),
-        0,
-        tmp_path / "digits",
-    )
-    photos = project.folder / "data" / "photos"
+    counts = DigitsConfig(labels_per_class=8, validation_per_class=4, test_per_class=5, out_of_domain=20)
+    write_digits(counts, 0, tmp_path / "digits")
+    folder = tmp_path / "pictures"
     for split, name in (("labeled", "labeled"), ("test", "test"), ("unlabeled", "pool")):
-        shutil.copytree(tmp_path / "digits" / split, photos / name)
-    params = yaml.safe_load((project.folder / "params.yaml").read_text())
-    del params["ingest"]
-    for block in blocks("tutorial.md", "yaml"):
-        params = merged(params, yaml.safe_load(block))
-    check_params_of(params, project.folder)
-    # From here on it only has to be quick.
+        shutil.copytree(tmp_path / "digits" / split, folder / "photos" / name)
+    user = Repository(folder)
+    user.environment |= {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "src"),
+        # A database of its own: FiftyOne's lives as long as the process that first asked for it.
+        "FIFTYONE_DATABASE_DIR": str(tmp_path / "mongo"),
+    }
+    return user
+
+
+def shorten(params_yaml: Path) -> None:
+    """The tutorial's project with less work in it."""
+    params = yaml.safe_load(params_yaml.read_text())
     params["train"] |= {"model": "test_resnet", "image_size": 32, "steps": 30, "validate_every": 15}
     params["supervised"]["teacher"]["train"]["steps"] = 60
     params["select"]["threshold"] = 0.1
     del params["supervised"]["labeled_only"]
     params["rounds"] = {"student3": params["rounds"]["student3"] | {"teacher": "teacher", "select": {}}}
+    params["runs"] = ["teacher", "student3"]
     params["train"]["noise"] = {"flip": 0}
     params["browse"] |= {"dataset": "selftrain-tutorial-test", "images_per_view": 3, "brain": False}
     params["hardware"] = {"threads": 1, "workers": 0}
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    project.environment |= {"PATH": f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"}  # type: ignore[attr-defined]
-    project.run("git", "init", "-q")
-    project.run("dvc", "init", "-q")
-    project.run("git", "add", "-A")
-    project.run("git", "commit", "-q", "-m", "as it was cloned")
-    return project
+    params_yaml.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 def check_params_of(params: dict[str, Any], folder: Path, paths: bool = False) -> None:
     path = folder / "params.yaml"
     path.write_text(yaml.safe_dump(params, sort_keys=False))
-    check_params(path, paths=paths)
+    check_project(Project(folder, path, load_params(path)), paths=paths)
 
 
 REJECT_ONE = """
@@ -76,34 +76,29 @@ dataset.load_saved_view("student3: look here first").limit(1).tag_samples("rejec
 
 
 @pytest.mark.slow
-def test_the_tutorials_commands_run_from_the_first_to_the_last(tutorial: Project, tmp_path: Path) -> None:
-    # A database of its own: FiftyOne's lives as long as the process that first asked for it.
-    tutorial.environment |= {"FIFTYONE_DATABASE_DIR": str(tmp_path / "mongo")}
+def test_the_tutorials_commands_run_from_the_first_to_the_last(photos: Repository) -> None:
+    first, *commands = [line for block in blocks("tutorial.md", "sh") for line in block.strip().splitlines()]
+    assert first == "selftrain init my-project --labeled photos/labeled --pool photos/pool --test photos/test"
+    photos.run(*first.split())
+    project = Repository(photos.folder / "my-project")
+    project.environment = photos.environment
+    shorten(project.folder / "params.yaml")
     printed = {}
-    for block in blocks("tutorial.md", "sh"):
-        for command in block.strip().splitlines():
-            if command == "selftrain corrections export":
-                tutorial.run("python", "-c", REJECT_ONE)
-            result = subprocess.run(
-                command,
-                shell=True,
-                cwd=tutorial.folder,
-                env=tutorial.environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
-            printed[command] = result.stdout
+    for command in commands:
+        if command == "selftrain corrections export":
+            project.run("python", "-c", REJECT_ONE)
+        printed[command] = project.run("sh", "-c", command)
     assert "student3" in printed["selftrain summary"]
     assert "1 corrections, 1 new" in printed["selftrain corrections export"]
     assert "student3 at HEAD → student3" in printed["selftrain diff student3 --rev HEAD"]
-    assert "every link is as it was recorded" in printed["selftrain lineage models/best"]
-    assert (tutorial.folder / "exported" / "model.onnx").is_file()
+    assert "every link is as it was recorded" in printed["selftrain lineage models/noisy_student/best"]
+    assert (project.folder / "exported" / "model.onnx").is_file()
     assert "models:/photos@champion" in printed["selftrain register photos"]
 
 
-@pytest.mark.parametrize("block", blocks("recipes.md", "yaml"))
+@pytest.mark.parametrize(
+    "block", [*blocks("recipes.md", "yaml"), *blocks("algorithms.md", "yaml"), *blocks("gpus.md", "yaml")]
+)
 def test_recipes_fit_the_shipped_parameters(block: str, tmp_path: Path) -> None:
     shipped = yaml.safe_load((ROOT / "params.yaml").read_text())
     check_params_of(merged(shipped, yaml.safe_load(block)), tmp_path)
@@ -147,11 +142,15 @@ def test_schemas_are_those_of_the_tables(digits_rounds: Path) -> None:
         "data/corpus/<split>/manifest/part-*.parquet": next((corpus / "unlabeled" / "manifest").iterdir()),
         "data/corpus/duplicates.parquet": corpus / "duplicates.parquet",
         "data/corpus/truth.parquet": corpus / "truth.parquet",
-        "predictions/<run>/<split>/part-*.parquet": next((digits_rounds / "predictions/student2/unlabeled").iterdir()),
-        "predictions/<run>/embeddings/part-*.parquet": next(
-            (digits_rounds / "predictions/student2/embeddings").iterdir()
+        "predictions/<pipeline>/<run>/<split>/part-*.parquet": next(
+            (digits_rounds / "predictions/noisy_student/student2/unlabeled").iterdir()
         ),
-        "selections/<round>/part-*.parquet": next((digits_rounds / "selections/student2").glob("*.parquet")),
+        "predictions/<pipeline>/<run>/embeddings/part-*.parquet": next(
+            (digits_rounds / "predictions/noisy_student/student2/embeddings").iterdir()
+        ),
+        "selections/<pipeline>/<round>/part-*.parquet": next(
+            (digits_rounds / "selections/noisy_student/student2").glob("*.parquet")
+        ),
         "corrections.parquet": ROOT / "corrections.parquet",
         "review/<pipeline>/<round>.parquet": digits_rounds / "review/noisy_student/student2.parquet",
         "review/<pipeline>/out_of_domain.parquet": digits_rounds / "review/noisy_student/out_of_domain.parquet",
@@ -190,9 +189,9 @@ def test_nothing_is_left_to_be_filled_in(page: str) -> None:
 def test_commands_that_pages_name_are_there(page: str) -> None:
     import typer
 
-    from selftrain import cli, cli_results, cli_studies  # noqa: F401, they add their commands
+    from selftrain.__main__ import app
 
-    commands = typer.main.get_command(cli.app)
+    commands = typer.main.get_command(app)
     text = (ROOT / page).read_text()
     for line in re.findall(r"(?:`|^    |^)(selftrain [^`|#\n]+)", text, re.MULTILINE):
         words = line.split()[1:]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from selftrain.errors import UserError
-from selftrain.files import atomic_path, read_json, remove_temporary_files, sha256_of, write_json
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import atomic_path, read_json, remove_temporary_files, sha256_of, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_killed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     program = (
-        "import os, signal; from pathlib import Path; from selftrain.files import atomic_path\n"
+        "import os, signal; from pathlib import Path; from selftrain.plumbing.files import atomic_path\n"
         f"with atomic_path(Path({str(path)!r})) as t:\n"
         "    t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -63,12 +63,12 @@ def test_corrections_are_made_and_trained_on(project: Project, monkeypatch: pyte
 
     cells = run("03_corrections", project, monkeypatch)
     text = str([cell.outputs for cell in cells])
-    ran = {stage for stage in ("select@student1", "train@student2", "evaluate@student2", "report") if stage in text}
-    assert ran == {"select@student1", "train@student2", "evaluate@student2", "report"}
-    assert "train_supervised@teacher" not in text, "the first teacher learned nothing from them"
+    ran = set(re.findall(r"Running stage '([^']+)'", text))
+    assert ran >= {"select@student1", "train@student2", "evaluate@student2", "report@noisy_student"}
+    assert "train_supervised@teacher" not in ran, "the first teacher learned nothing from them"
     assert "student2 at HEAD → student2" in text
     said = pl.read_parquet(project.folder / "corrections.parquet")
-    selected = pl.read_parquet(project.folder / "selections" / "student2" / "*.parquet")
+    selected = pl.read_parquet(project.folder / "selections" / "noisy_student" / "student2" / "*.parquet")
     decided = dict(selected.select("key", "decision").iter_rows())
     assert len(said) > 0
     for key, action in said.select("key", "action").iter_rows():

@@ -13,7 +13,9 @@ import pytest
 
 from tests.repository import BIN, Project
 
-ROUND_2 = ["select@student2", "train@student2", "predict@student2", "evaluate@student2", "review", "report", "best"]
+RESULTS = ["review@noisy_student", "report@noisy_student", "best@noisy_student"]
+CODE = "code@src/selftrain"
+ROUND_2 = [CODE, "select@student2", "train@student2", "predict@student2", "evaluate@student2", *RESULTS]
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +38,10 @@ def test_everything_is_accounted_for(project: Project) -> None:
     assert corpus["found"] == corpus["images"] + corpus["quarantined"] + corpus["listed_twice"]
     manifest = pl.read_parquet(project.folder / "data/corpus/unlabeled/manifest/*.parquet")
     for run in ("teacher", "student1"):
-        predicted = pl.read_parquet(project.folder / f"predictions/{run}/unlabeled/*.parquet")
+        predicted = pl.read_parquet(project.folder / f"predictions/noisy_student/{run}/unlabeled/*.parquet")
         assert predicted["key"].to_list() == manifest["key"].to_list()
     for round_ in ("student1", "student2"):
-        selected = pl.read_parquet(project.folder / f"selections/{round_}/*.parquet")
+        selected = pl.read_parquet(project.folder / f"selections/noisy_student/{round_}/*.parquet")
         assert selected["key"].to_list() == manifest["key"].to_list()
         metrics = json.loads((project.folder / f"evaluation/noisy_student/{round_}/metrics.json").read_text())
         assert sum(metrics["decisions"].values()) == corpus["images"]
@@ -80,7 +82,7 @@ def test_mlflow_has_a_run_for_each_training_with_its_figures(project: Project) -
 
 @pytest.mark.slow
 def test_the_report_needs_no_other_file(project: Project) -> None:
-    page = (project.folder / "report" / "index.html").read_text()
+    page = (project.folder / "reports" / "noisy_student" / "index.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     )
@@ -111,21 +113,45 @@ def test_only_what_a_change_concerns_runs_again(project: Project) -> None:
     assert "rounds.student2.select.per_class" in project.run("dvc", "params", "diff")
     assert sorted(project.repro()) == sorted(ROUND_2)
     assert "coverage" in project.run("dvc", "metrics", "diff")
-    before = (project.folder / "models/student2/run.json").read_text()
+    before = (project.folder / "models/noisy_student/student2/run.json").read_text()
     project.run("git", "checkout", "params.yaml")
     ran = project.repro()
     assert not any(stage.startswith(("train", "select")) for stage in ran), "restored from the cache"
-    restored = (project.folder / "models/student2/run.json").read_text()
+    restored = (project.folder / "models/noisy_student/student2/run.json").read_text()
     assert restored != before
     assert json.loads(restored)["mlflow_run_id"] != json.loads(before)["mlflow_run_id"], (
         "points at the run that made it"
     )
 
-    algorithm = project.folder / "src/selftrain/algorithms/noisy_student.py"
-    algorithm.write_text(algorithm.read_text() + "# changed\n")
+
+def edit(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+
+
+@pytest.mark.slow
+def test_a_change_of_the_program_reruns_what_it_concerns(project: Project) -> None:
+    source = project.folder / "src" / "selftrain"
+    # A docstring, a comment and what is printed change no result, wherever they are.
+    edit(source / "training" / "loop.py", '"""The training loop. It knows no algorithm by name."""', '"""The loop."""')
+    edit(source / "selection" / "balance.py", "import math", "# Rounds up.\nimport math")
+    edit(source / "report" / "build.py", "too large with pictures of", "larger than it may be with pictures of")
+    edit(source / "tables" / "predictions.py", "no predictions there; run", "there are no predictions; run")
+    assert project.repro() == [CODE]
+    # A policy that no run names gets an operation.
+    edit(source / "images" / "policies" / "full.py", '    "rotate",\n', '    "rotate",\n    "invert",\n')
+    assert project.repro() == [CODE]
+    # Words of the page make the page anew, and nothing else.
+    edit(source / "report" / "template.html", "<h2", '<h2 class="changed"')
+    assert project.repro() == [CODE, "report@noisy_student"]
+    # An algorithm trains its own runs again: not the teacher, which is supervised.
+    edit(source / "algorithms" / "noisy_student.py", "class NoisyStudent(", "ADDED = 1\n\n\nclass NoisyStudent(")
     ran = project.repro()
+    assert ran[0] == CODE
     assert [stage for stage in ran if stage.startswith("train")] == ["train@student1", "train@student2"]
     project.run("git", "checkout", "src")
+    project.repro()
 
 
 @pytest.mark.slow
@@ -149,7 +175,7 @@ def test_a_killed_repro_goes_on(project: Project) -> None:
     process.wait()
     ran = project.repro()
     assert ran[0] == "train@student2"
-    run = json.loads((project.folder / "models/student2/run.json").read_text())
+    run = json.loads((project.folder / "models/noisy_student/student2/run.json").read_text())
     assert run["steps"] == 150
     with sqlite3.connect(project.folder / "mlflow.db") as connection:
         query = "select step from metrics where key = 'loss' and run_uuid = ? order by step"
@@ -179,13 +205,13 @@ def test_a_study_runs_its_arms_beside_the_workspace(project: Project) -> None:
     project.run("git", "add", "-A")
     project.run("git", "commit", "-q", "-m", "a study")
     params, lock = (folder / "params.yaml").read_bytes(), (folder / "dvc.lock").read_bytes()
-    model = (folder / "models" / "student1" / "model.safetensors").read_bytes()
+    model = (folder / "models" / "noisy_student" / "student1" / "model.safetensors").read_bytes()
     printed = project.run("selftrain", "study", "tiny")
     assert "tiny-hard-0: done" in printed
     assert "less the first, paired" in printed
     assert (folder / "params.yaml").read_bytes() == params
     assert (folder / "dvc.lock").read_bytes() == lock
-    assert (folder / "models" / "student1" / "model.safetensors").read_bytes() == model
+    assert (folder / "models" / "noisy_student" / "student1" / "model.safetensors").read_bytes() == model
     query = "select e.name, r.name, r.status from runs r join experiments e using (experiment_id) where e.name like 'selftrain studies%'"
     with sqlite3.connect(folder / "mlflow.db") as connection:
         rows = sorted(connection.execute(query).fetchall())

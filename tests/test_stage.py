@@ -7,7 +7,7 @@ from pathlib import Path
 HOLD = """
 import sys, time
 from pathlib import Path
-from selftrain.stage import sole_writer
+from selftrain.plumbing.locks import sole_writer
 with sole_writer(Path("models/a")):
     print("in", flush=True)
     time.sleep(float(sys.argv[1]))

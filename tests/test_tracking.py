@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from selftrain.errors import UserError
-from selftrain.tracking import Tracker
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.tracking import Tracker
 
 
 def tracker(run_id: str | None = None, made: list[str] | None = None) -> Tracker:
@@ -74,7 +74,7 @@ def test_a_dead_server_fails_the_training_early_with_its_address(monkeypatch: py
 @pytest.mark.slow
 def test_processes_that_start_at_once_on_a_new_database() -> None:
     program = (
-        "from selftrain.tracking import Tracker\n"
+        "from selftrain.plumbing.tracking import Tracker\n"
         "t = Tracker('r', None, {}, {}, {}, lambda run_id: None); t.log(1, {'loss': 1.0}); t.finish('FINISHED')"
     )
     processes = [subprocess.Popen([sys.executable, "-c", program], env=os.environ) for _ in range(6)]

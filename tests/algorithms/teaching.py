@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Batch, Gradient
+from selftrain.algorithms.algorithm import Batch
 from selftrain.algorithms.meta_pseudo_labels import MetaPseudoLabels, MetaPseudoLabelsConfig
-from selftrain.training.config import TrainConfig
+from selftrain.algorithms.runtime import Gradient, Runtime
+from selftrain.params.train import TrainConfig
 from selftrain.training.optimization import Descent
 from tests.algorithms.given import GivenNetworks
 from tests.training.conftest import TINY
@@ -29,7 +30,7 @@ class Recorded(Descent):
         self.taken = gradient
 
 
-class Setting:
+class Case:
     """A teacher, a student and a batch; the teacher stands still and the student takes plain SGD steps."""
 
     def __init__(self, learning_rate: float = 0.1, optimizer: dict[str, Any] | None = None, **config: Any) -> None:
@@ -41,20 +42,20 @@ class Setting:
         train = TrainConfig.model_validate(TINY | PLAIN | {"learning_rate": learning_rate} | options)
         self.descent = Descent(self.student, train, 10, 1)
         self.recorded = Recorded(self.teacher, train, 10, 1)
-        self.algorithm.minimizers.update({"student": self.descent, "teacher": self.recorded})
+        self.runtime = Runtime({"student": self.descent, "teacher": self.recorded})
         generator = torch.Generator().manual_seed(0)
         unlabeled = torch.randn(UNLABELED, 3, 2, 2, generator=generator)
         self.batch: Batch = {
             "labeled": {
                 "image": torch.randn(LABELED, 3, 2, 2, generator=generator),
                 "label": torch.arange(LABELED) % CLASSES,
-                "lot": torch.zeros(LABELED),
+                "uniform": torch.zeros(LABELED),
             },
             "unlabeled": {
                 "image": unlabeled,
                 "image_weak": unlabeled,
                 "label": torch.full((UNLABELED,), -1),
-                "lot": torch.full((UNLABELED,), 0.5),
+                "uniform": torch.full((UNLABELED,), 0.5),
             },
         }
 
@@ -64,8 +65,8 @@ class Setting:
             probs = self.teacher(self.batch["unlabeled"]["image"]).softmax(dim=1)
             upper = probs.cumsum(dim=1)[torch.arange(UNLABELED), torch.tensor(labels)]
             own = probs[torch.arange(UNLABELED), torch.tensor(labels)]
-            self.batch["unlabeled"]["lot"] = (upper - own / 2).detach()
-        return self.algorithm.update(self.batch, 0)
+            self.batch["unlabeled"]["uniform"] = (upper - own / 2).detach()
+        return self.algorithm.update(self.batch, 0, self.runtime)
 
     def feedback_gradient(self) -> Tensor:
         """The teacher's last gradient less that of its supervised loss, flat."""

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 import torch
 
-import selftrain
 from selftrain.algorithms.algorithm import SHARED, Algorithm, Batch, find_algorithm
-from selftrain.hardware import Hardware
-from selftrain.training.batches import Share
+from selftrain.networks.freezing import train_mode
+from selftrain.params.train import TrainConfig
+from selftrain.plumbing.by_name import known_modules
+from selftrain.plumbing.hardware import Hardware
+from selftrain.training.batches import Process
 from selftrain.training.checkpoint import load_checkpoint
-from selftrain.training.config import TrainConfig
-from selftrain.training.freezing import train_mode
 from selftrain.training.loop import Loop
 from tests.algorithms.given import GivenNetworks, GivenTeacher
 from tests.repository import ROOT
 from tests.training.conftest import TINY
 
-NAMES = sorted({path.stem for path in (Path(selftrain.__file__).parent / "algorithms").glob("*.py")} - SHARED)
+NAMES = known_modules("algorithms", SHARED)
 NUM_CLASSES = 3
 
 
@@ -81,7 +81,7 @@ def config(name: str, plain: bool = False) -> TrainConfig:
 
 
 def new_loop(
-    name: str, plain: bool = False, share: Share | None = None, teacher_width: int = 12, **parameters: Any
+    name: str, plain: bool = False, process: Process | None = None, teacher_width: int = 12, **parameters: Any
 ) -> Loop:
     torch.manual_seed(0)
     algorithm_class, own = find_algorithm(name, parameters)
@@ -93,7 +93,7 @@ def new_loop(
         1.0,
         seed=0,
         hardware=hardware,
-        share=share or Share(),
+        process=process or Process(),
     )
 
 
@@ -108,7 +108,7 @@ def random_batch(algorithm: Algorithm, seed: int) -> Batch:
         images[torch.arange(count), :, :, labels] += 150  # a class is a colour
         values = {
             "label": labels if source == "labeled" else torch.full((count,), -1),
-            "lot": torch.rand(count, generator=generator),
+            "uniform": torch.rand(count, generator=generator),
             "log_probs": torch.nn.functional.one_hot(labels, NUM_CLASSES).float().mul(4).log_softmax(dim=1).half(),
         }
         batch[source] = {view: values.get(view, images) for view in views}
@@ -155,7 +155,7 @@ def test_only_trained_networks_change(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_rounds_teacher_stays_as_it_is(name: str) -> None:
-    loop = new_loop(name, **({"opinions": "live"} if name == "distillation" else {}))
+    loop = new_loop(name, **({"teacher": "live"} if name == "distillation" else {}))
     teacher = getattr(loop.algorithm, "teacher", None)
     if not isinstance(teacher, GivenTeacher):
         pytest.skip("it does not run the round's teacher")
@@ -172,7 +172,7 @@ def test_the_rounds_teacher_stays_as_it_is(name: str) -> None:
 PART = """
 import pickle, sys, torch
 from torch import distributed
-from selftrain.training.batches import Share
+from selftrain.training.batches import Process
 from selftrain.training.checkpoint import load_checkpoint
 from tests.algorithms.test_contract import NAMES, new_loop, random_batch, weights
 
@@ -190,10 +190,10 @@ def take(loop, steps):
         loop.one_step(mine)
 
 for name in NAMES:
-    loop = new_loop(name, plain=True, share=Share(rank, 2))
+    loop = new_loop(name, plain=True, process=Process(rank, 2))
     take(loop, range(3))
     found[name] = weights(loop)
-    whole, before, after = (new_loop(name, share=Share(rank, 2)) for _ in range(3))
+    whole, before, after = (new_loop(name, process=Process(rank, 2)) for _ in range(3))
     take(whole, range(4))
     take(before, range(2))
     state = [before.state()]

@@ -12,7 +12,8 @@ from selftrain.algorithms.dynamic_teacher import DynamicTeacher
 from selftrain.algorithms.feature_distillation import feature_loss
 from selftrain.algorithms.losses import distillation_loss, divergence
 from selftrain.algorithms.mutual_learning import mutual_loss
-from selftrain.errors import UserError
+from selftrain.algorithms.runtime import Runtime
+from selftrain.plumbing.errors import UserError
 from tests.algorithms.given import GivenNetworks
 from tests.algorithms.test_contract import new_loop, random_batch
 from tests.algorithms.test_semi_supervised import Given, softmax
@@ -79,7 +80,7 @@ def test_hintons_loss(alpha: float, distill_on: str) -> None:
     algorithm = method("distillation", alpha=alpha, temperature=2, distill_on=distill_on)
     each = [kl(t, s, 2) for t, s in zip(OF_LABELED, LABELED, strict=True)] * (distill_on != "unlabeled")
     each += [kl(t, s, 2) for t, s in zip(TEACHER, STUDENT, strict=True)] * (distill_on != "labeled")
-    found = algorithm.loss(needed(algorithm, batch()), 0)
+    found = algorithm.loss(needed(algorithm, batch()), 0, Runtime())
     assert found["distillation_loss"].item() == pytest.approx(4 * sum(each) / len(each), rel=2e-3)
     expected = alpha * 4 * sum(each) / len(each) + (1 - alpha) * cross_entropy()
     assert found["loss"].item() == pytest.approx(expected, rel=2e-3)
@@ -93,7 +94,7 @@ def test_alpha_0_is_labels_alone_and_alpha_1_the_teacher_alone() -> None:
         whole["labeled"]["label"] = torch.tensor(labels)
         whole["unlabeled"]["log_probs"] = teacher.log_softmax(dim=1)
         algorithm.student.scale.grad = None  # type: ignore[union-attr]
-        algorithm.loss(needed(algorithm, whole), 0)["loss"].backward()
+        algorithm.loss(needed(algorithm, whole), 0, Runtime())["loss"].backward()
         return algorithm.student.scale.grad.clone()  # type: ignore[union-attr, operator, return-value]
 
     assert torch.equal(slope(0, LABELS, TEACHER), slope(0, LABELS, -TEACHER))
@@ -105,16 +106,16 @@ def test_alpha_0_is_labels_alone_and_alpha_1_the_teacher_alone() -> None:
 def test_alpha_is_scheduled_after_a_delay() -> None:
     algorithm = method("distillation", alpha=0.9, alpha_end=0.1, alpha_steps=4, delay_steps=2)
     assert [algorithm.config.alpha_at(step) for step in range(8)] == pytest.approx([0, 0, 0.9, 0.7, 0.5, 0.3, 0.1, 0.1])
-    found = algorithm.loss(needed(algorithm, batch()), 4)
+    found = algorithm.loss(needed(algorithm, batch()), 4, Runtime())
     expected = 0.5 * found["distillation_loss"] + 0.5 * cross_entropy()
     torch.testing.assert_close(found["loss"], expected)
 
 
-@pytest.mark.parametrize("opinions", ["table", "live"])
-def test_what_a_person_said_is_the_opinion(opinions: str) -> None:
-    algorithm = method("distillation", Given(), opinions=opinions, temperature=1, alpha=1, distill_on="unlabeled")
-    found = algorithm.loss(needed(algorithm, batch((-1, 2, -1))), 0)
-    teacher = TEACHER if opinions == "table" else STUDENT
+@pytest.mark.parametrize("teacher_from", ["table", "live"])
+def test_what_a_person_said_is_the_prediction(teacher_from: str) -> None:
+    algorithm = method("distillation", Given(), teacher=teacher_from, temperature=1, alpha=1, distill_on="unlabeled")
+    found = algorithm.loss(needed(algorithm, batch((-1, 2, -1))), 0, Runtime())
+    teacher = TEACHER if teacher_from == "table" else STUDENT
     each = [kl(t, s, 1) for t, s in zip(teacher, STUDENT, strict=True)]
     each[1] = -math.log(softmax(STUDENT[1])[2])
     assert found["loss"].item() == pytest.approx(sum(each) / 3, rel=2e-3)
@@ -124,8 +125,8 @@ def test_a_consistent_teacher_sees_the_students_view() -> None:
     teacher = Given()
     with torch.no_grad():
         teacher.scale.fill_(-0.5)
-    algorithm = method("distillation", teacher, opinions="live", temperature=1, alpha=1)
-    found = algorithm.loss(needed(algorithm, batch()), 0)
+    algorithm = method("distillation", teacher, teacher="live", temperature=1, alpha=1)
+    found = algorithm.loss(needed(algorithm, batch()), 0, Runtime())
     rows = torch.cat([LABELED, STUDENT])
     assert found["loss"].item() == pytest.approx(sum(kl(-0.5 * row, row, 1) for row in rows) / 5, rel=1e-4)
     assert "log_probs" not in {view for views in algorithm.needs(algorithm.config).views.values() for view in views}
@@ -146,11 +147,11 @@ def test_peers_listen_to_the_mean_divergence_of_the_others() -> None:
 def test_identical_peers_teach_one_another_nothing() -> None:
     algorithm = method("mutual_learning", peers=3)
     assert algorithm.needs(algorithm.config).networks == ("peer2", "peer3")
-    found = algorithm.loss(needed(algorithm, batch()), 0)
+    found = algorithm.loss(needed(algorithm, batch()), 0, Runtime())
     mutual = [found[name].item() for name in ("mutual_loss", "peer2_mutual_loss", "peer3_mutual_loss")]
     assert mutual == pytest.approx([0, 0, 0], abs=1e-6)
     assert found["loss"].item() == pytest.approx(3 * cross_entropy(), rel=1e-5)
-    known = algorithm.loss(needed(algorithm, batch((-1, 2, -1))), 0)["labeled_loss"].item()
+    known = algorithm.loss(needed(algorithm, batch((-1, 2, -1))), 0, Runtime())["labeled_loss"].item()
     assert known == pytest.approx(cross_entropy() - math.log(softmax(STUDENT[1])[2]) / 3, rel=1e-5)
 
 
@@ -176,16 +177,16 @@ def test_identical_peers_stay_identical_to_a_student_alone() -> None:
 def test_the_average_is_asked_about_the_weak_view() -> None:
     algorithm = method("self_distillation", teacher="average", alpha=1, distill_on="unlabeled")
     assert algorithm.needs(algorithm.config).average
-    algorithm.average = lambda images: 2 * images
     whole = batch()
     whole["unlabeled"]["image_weak"] = TEACHER
-    found = algorithm.loss(needed(algorithm, whole), 0)["loss"].item()
+    runtime = Runtime(averaged_student=lambda images: 2 * images)
+    found = algorithm.loss(needed(algorithm, whole), 0, runtime)["loss"].item()
     assert found == pytest.approx(sum(kl(2 * t, s, 1) for t, s in zip(TEACHER, STUDENT, strict=True)) / 3, rel=1e-4)
 
 
 def test_a_generation_learns_as_born_again_networks_do() -> None:
     algorithm = method("self_distillation")
-    found = algorithm.loss(needed(algorithm, batch()), 0)
+    found = algorithm.loss(needed(algorithm, batch()), 0, Runtime())
     pairs = [*zip(OF_LABELED, LABELED, strict=True), *zip(TEACHER, STUDENT, strict=True)]
     expected = 0.5 * cross_entropy() + 0.5 * sum(kl(t, s, 1) for t, s in pairs) / 5
     assert found["loss"].item() == pytest.approx(expected, rel=2e-3)
@@ -205,7 +206,7 @@ def test_whose_turn_it_is(updates: str, every: int, expected: str) -> None:
         loop.one_step(random_batch(algorithm, step))
         moved = {name: not torch.equal(_weights(getattr(algorithm, name)), old) for name, old in before.items()}
         turns += "b" if all(moved.values()) else "s" if moved["student"] else "t"
-        assert algorithm.teacher.training, "its opinion is asked for in eval mode, and only that"
+        assert algorithm.teacher.training, "its prediction is asked for in eval mode, and only that"
     assert turns == expected
 
 
@@ -217,7 +218,7 @@ def test_a_slow_teacher_moves_slowly_and_its_students_gradient_is_its_own() -> N
     algorithm = method("dynamic_teacher", alpha=1, temperature=1, distill_on="unlabeled")
     with torch.no_grad():
         algorithm.teacher.scale.fill_(2.0)  # type: ignore[union-attr]
-    found = algorithm.loss(needed(algorithm, batch()), 0)["loss"]
+    found = algorithm.loss(needed(algorithm, batch()), 0, Runtime())["loss"]
     assert found.item() == pytest.approx(sum(kl(2 * row, row, 1) for row in STUDENT) / 3, rel=1e-4)
     found.backward()
     assert algorithm.teacher.scale.grad is None  # type: ignore[union-attr]

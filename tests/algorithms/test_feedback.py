@@ -13,11 +13,12 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Batch
-from selftrain.algorithms.feedback import cosine, dot_product, sampled_labels
-from selftrain.errors import UserError
-from selftrain.training.config import TrainConfig
+from selftrain.algorithms.gradients import cosine, dot_product, sampled_labels
+from selftrain.algorithms.runtime import Runtime
+from selftrain.params.train import TrainConfig
+from selftrain.plumbing.errors import UserError
 from selftrain.training.optimization import Descent
-from tests.algorithms.teaching import CLASSES, LABELED, PLAIN, UNLABELED, Setting, flat
+from tests.algorithms.teaching import CLASSES, LABELED, PLAIN, UNLABELED, Case, flat
 from tests.training.conftest import TINY
 
 
@@ -33,18 +34,16 @@ def labeled_loss(student: nn.Module, parameters: dict[str, Tensor], batch: Batch
     return functional.cross_entropy(logits, batch["labeled"]["label"])
 
 
-def true_gradient(setting: Setting, learning_rate: float) -> Tensor:
+def true_gradient(case: Case, learning_rate: float) -> Tensor:
     """∂/∂θ_T of the labeled loss after the student's expected step, differentiated through that step (Equation 4)."""
-    images = setting.batch["unlabeled"]["image"]
+    images = case.batch["unlabeled"]["image"]
     # The expectation over hard labels of a loss that is linear in them is the loss at the distribution.
-    probs = setting.teacher(images).softmax(dim=1)
-    loss = -(probs * setting.student(images).log_softmax(dim=1)).sum(dim=1).mean()
-    named = dict(setting.student.named_parameters())
+    probs = case.teacher(images).softmax(dim=1)
+    loss = -(probs * case.student(images).log_softmax(dim=1)).sum(dim=1).mean()
+    named = dict(case.student.named_parameters())
     slopes = torch.autograd.grad(loss, [*named.values()], create_graph=True)
     stepped = {name: value - learning_rate * slope for (name, value), slope in zip(named.items(), slopes, strict=True)}
-    return flat(
-        torch.autograd.grad(labeled_loss(setting.student, stepped, setting.batch), [*setting.teacher.parameters()])
-    )
+    return flat(torch.autograd.grad(labeled_loss(case.student, stepped, case.batch), [*case.teacher.parameters()]))
 
 
 def expected_gradient(learning_rate: float, **config: Any) -> Tensor:
@@ -54,11 +53,11 @@ def expected_gradient(learning_rate: float, **config: Any) -> Tensor:
     """
     total = torch.zeros(())
     for labels in itertools.product(range(CLASSES), repeat=UNLABELED):
-        setting = Setting(learning_rate, **config)
-        probs = setting.teacher(setting.batch["unlabeled"]["image"]).softmax(dim=1).detach()
+        case = Case(learning_rate, **config)
+        probs = case.teacher(case.batch["unlabeled"]["image"]).softmax(dim=1).detach()
         likelihood = probs[torch.arange(UNLABELED), torch.tensor(labels)].prod()
-        setting.update(labels)
-        total = total + likelihood * setting.feedback_gradient() * UNLABELED
+        case.update(labels)
+        total = total + likelihood * case.feedback_gradient() * UNLABELED
     return total
 
 
@@ -67,7 +66,7 @@ def test_the_expected_update_is_the_labeled_losss_gradient_through_the_students_
     errors = []
     for learning_rate in (0.1, 0.01, 0.001):
         expected = expected_gradient(learning_rate, feedback=feedback)
-        true = true_gradient(Setting(), learning_rate)
+        true = true_gradient(Case(), learning_rate)
         errors.append(((expected - true).norm() / true.norm()).item())
         if learning_rate < 0.1:
             assert functional.cosine_similarity(expected, true, dim=0) > 0.999
@@ -79,49 +78,47 @@ def test_the_expected_update_is_the_labeled_losss_gradient_through_the_students_
 def test_the_authors_sign_ascends_what_the_paper_descends() -> None:
     paper, code = (expected_gradient(0.001, feedback_sign=sign) for sign in ("paper", "authors_code"))
     torch.testing.assert_close(code, -paper)
-    assert functional.cosine_similarity(code, true_gradient(Setting(), 0.001), dim=0) < -0.999
+    assert functional.cosine_similarity(code, true_gradient(Case(), 0.001), dim=0) < -0.999
 
 
 def test_exact_feedback_is_the_gradient_through_the_students_step() -> None:
-    setting = Setting(0.1, feedback="exact", labels="soft")
-    true = true_gradient(setting, 0.1)
-    setting.update()
-    torch.testing.assert_close(setting.feedback_gradient(), true)
+    case = Case(0.1, feedback="exact", labels="soft")
+    true = true_gradient(case, 0.1)
+    case.update()
+    torch.testing.assert_close(case.feedback_gradient(), true)
 
 
 @pytest.mark.parametrize("feedback", ["cosine", "dot_product", "finite_difference"])
 def test_soft_labels_without_exact_feedback_teach_the_teacher_nothing(feedback: str) -> None:
-    setting = Setting(0.1, feedback=feedback, labels="soft")
-    found = setting.update()
+    case = Case(0.1, feedback=feedback, labels="soft")
+    found = case.update()
     assert found["feedback"] != 0
-    torch.testing.assert_close(setting.feedback_gradient(), torch.zeros_like(setting.feedback_gradient()))
+    torch.testing.assert_close(case.feedback_gradient(), torch.zeros_like(case.feedback_gradient()))
 
 
 def by_hand(
-    setting: Setting, labels: tuple[int, ...], learning_rate: float, feedback: str, labeled_factor: float = 0.0
+    case: Case, labels: tuple[int, ...], learning_rate: float, feedback: str, labeled_factor: float = 0.0
 ) -> float:
     """The definition of h, from the student and batch as they are; its own labeled loss moves the student before."""
-    logits = setting.student(setting.batch["unlabeled"]["image"])
-    slopes = torch.autograd.grad(
-        functional.cross_entropy(logits, torch.tensor(labels)), [*setting.student.parameters()]
-    )
-    old = {name: value.detach() for name, value in setting.student.named_parameters()}
+    logits = case.student(case.batch["unlabeled"]["image"])
+    slopes = torch.autograd.grad(functional.cross_entropy(logits, torch.tensor(labels)), [*case.student.parameters()])
+    old = {name: value.detach() for name, value in case.student.named_parameters()}
     if labeled_factor:
-        loss = labeled_loss(setting.student, dict(setting.student.named_parameters()), setting.batch)
-        own = torch.autograd.grad(loss, [*setting.student.parameters()])
+        loss = labeled_loss(case.student, dict(case.student.named_parameters()), case.batch)
+        own = torch.autograd.grad(loss, [*case.student.parameters()])
         rate = learning_rate * labeled_factor
         old = {name: value - rate * slope for (name, value), slope in zip(old.items(), own, strict=True)}
     new = {
         name: (value - learning_rate * slope).requires_grad_()
         for (name, value), slope in zip(old.items(), slopes, strict=True)
     }
-    loss = labeled_loss(setting.student, new, setting.batch)
+    loss = labeled_loss(case.student, new, case.batch)
     labeled = flat(torch.autograd.grad(loss, [*new.values()], retain_graph=True))
     if feedback == "dot_product":
         return (learning_rate * labeled @ flat(slopes)).item()
     if feedback == "cosine":
         return functional.cosine_similarity(labeled, flat(slopes), dim=0).item()
-    return (labeled_loss(setting.student, old, setting.batch) - loss).item()
+    return (labeled_loss(case.student, old, case.batch) - loss).item()
 
 
 @pytest.mark.parametrize("feedback", ["cosine", "dot_product", "finite_difference"])
@@ -132,22 +129,22 @@ def by_hand(
 def test_feedback_is_its_definition_whatever_the_students_optimizer_carries(
     feedback: str, optimizer: dict[str, Any], labeled_factor: float
 ) -> None:
-    setting = Setting(0.2, optimizer, feedback=feedback, student_labeled_factor=labeled_factor)
+    case = Case(0.2, optimizer, feedback=feedback, student_labeled_factor=labeled_factor)
     for labels in [(0, 1, 2), (1, 1, 0), (2, 0, 0)]:
-        expected = by_hand(setting, labels, 0.2, feedback, labeled_factor)
-        before = copy.deepcopy(setting.student.state_dict())
-        assert setting.update(labels)["feedback"].item() == pytest.approx(expected, rel=1e-9)
-        assert not torch.equal(before["1.weight"], setting.student.state_dict()["1.weight"])
+        expected = by_hand(case, labels, 0.2, feedback, labeled_factor)
+        before = copy.deepcopy(case.student.state_dict())
+        assert case.update(labels)["feedback"].item() == pytest.approx(expected, rel=1e-9)
+        assert not torch.equal(before["1.weight"], case.student.state_dict()["1.weight"])
 
 
 def test_at_the_new_student_momentum_and_decay_get_into_the_difference() -> None:
     optimizer = {"optimizer_options": {"momentum": 0.9}, "weight_decay": 0.3}
-    setting = Setting(0.2, optimizer, feedback="finite_difference", feedback_at="new_student")
-    setting.update((0, 1, 2))
-    old = labeled_loss(setting.student, dict(setting.student.named_parameters()), setting.batch).item()
-    plain = by_hand(setting, (1, 1, 0), 0.2, "finite_difference")
-    found = setting.update((1, 1, 0))["feedback"].item()
-    new = labeled_loss(setting.student, dict(setting.student.named_parameters()), setting.batch).item()
+    case = Case(0.2, optimizer, feedback="finite_difference", feedback_at="new_student")
+    case.update((0, 1, 2))
+    old = labeled_loss(case.student, dict(case.student.named_parameters()), case.batch).item()
+    plain = by_hand(case, (1, 1, 0), 0.2, "finite_difference")
+    found = case.update((1, 1, 0))["feedback"].item()
+    new = labeled_loss(case.student, dict(case.student.named_parameters()), case.batch).item()
     assert found == pytest.approx(old - new, rel=1e-9)
     assert found != pytest.approx(plain, rel=1e-2)
 
@@ -158,32 +155,32 @@ def test_at_the_new_student_momentum_and_decay_get_into_the_difference() -> None
 def test_labels_that_help_the_student_get_likelier_and_labels_that_hurt_less_likely(
     feedback: str, feedback_at: str, right: bool
 ) -> None:
-    setting = Setting(0.1, feedback=feedback, feedback_at=feedback_at)
+    case = Case(0.1, feedback=feedback, feedback_at=feedback_at)
     # The unlabeled images are labeled ones whose labels the teacher does not see: right labels help, wrong ones hurt.
-    labeled = setting.batch["labeled"]
+    labeled = case.batch["labeled"]
     images = labeled["image"][:UNLABELED]
-    setting.batch["unlabeled"] |= {"image": images, "image_weak": images}
+    case.batch["unlabeled"] |= {"image": images, "image_weak": images}
     labels = labeled["label"][:UNLABELED] if right else (labeled["label"][:UNLABELED] + 1) % CLASSES
-    before = functional.cross_entropy(setting.teacher(images), labels)
-    found = setting.update(tuple(labels.tolist()))
+    before = functional.cross_entropy(case.teacher(images), labels)
+    found = case.update(tuple(labels.tolist()))
     assert (found["feedback"] > 0) == right
-    parameters = dict(setting.teacher.named_parameters())
+    parameters = dict(case.teacher.named_parameters())
     sizes = [value.numel() for value in parameters.values()]
     moved = {
         name: value - 1e-3 * part.view_as(value)
-        for (name, value), part in zip(parameters.items(), setting.feedback_gradient().split(sizes), strict=True)
+        for (name, value), part in zip(parameters.items(), case.feedback_gradient().split(sizes), strict=True)
     }
-    after = functional.cross_entropy(functional_call(setting.teacher, moved, (images,)), labels)
+    after = functional.cross_entropy(functional_call(case.teacher, moved, (images,)), labels)
     assert (after < before) == right
 
 
 def test_the_baseline_is_the_moving_average_of_what_came_before() -> None:
-    setting = Setting(0.2, baseline=True, baseline_decay=0.9)
+    case = Case(0.2, baseline=True, baseline_decay=0.9)
     average = 0.0
     for labels in [(0, 1, 2), (1, 1, 0), (2, 0, 0)]:
-        found = setting.update(labels)
+        found = case.update(labels)
         ratio = found["feedback_loss"] / functional.cross_entropy(
-            setting.teacher(setting.batch["unlabeled"]["image"]), torch.tensor(labels)
+            case.teacher(case.batch["unlabeled"]["image"]), torch.tensor(labels)
         )
         assert ratio.item() == pytest.approx(found["feedback"].item() - average, rel=1e-6)
         average += 0.1 * (found["feedback"].item() - average)
@@ -192,43 +189,43 @@ def test_the_baseline_is_the_moving_average_of_what_came_before() -> None:
 def test_a_students_step_depends_on_labeled_images_through_its_teacher_alone() -> None:
     weights = []
     for factor in (1.0, -3.0):
-        setting = Setting(0.1)
+        case = Case(0.1)
         torch.manual_seed(3)
-        setting.student.insert(2, nn.BatchNorm1d(4))
-        setting.descent = Descent(setting.student, TrainConfig.model_validate(TINY | PLAIN), 10, 1)
-        setting.algorithm.minimizers["student"] = setting.descent
-        setting.batch["labeled"]["image"] *= factor
-        setting.update((0, 1, 2))
-        weights.append(copy.deepcopy(setting.student.state_dict()))
+        case.student.insert(2, nn.BatchNorm1d(4))
+        case.descent = Descent(case.student, TrainConfig.model_validate(TINY | PLAIN), 10, 1)
+        case.runtime = Runtime({"student": case.descent, "teacher": case.recorded})
+        case.batch["labeled"]["image"] *= factor
+        case.update((0, 1, 2))
+        weights.append(copy.deepcopy(case.student.state_dict()))
     assert all(torch.equal(one, other) for one, other in zip(weights[0].values(), weights[1].values(), strict=True))
 
 
 def test_waiting_students_stand_still() -> None:
-    setting = Setting(0.1, student_wait_steps=1)
-    before = copy.deepcopy(setting.student.state_dict())
-    found = setting.update((0, 1, 2))
-    assert all(torch.equal(before[name], value) for name, value in setting.student.state_dict().items())
+    case = Case(0.1, student_wait_steps=1)
+    before = copy.deepcopy(case.student.state_dict())
+    found = case.update((0, 1, 2))
+    assert all(torch.equal(before[name], value) for name, value in case.student.state_dict().items())
     assert "feedback" not in found
-    assert setting.algorithm.first_step("student") == 1
+    assert case.algorithm.first_step("student") == 1
 
 
 def test_a_persons_labels_stand_and_are_not_the_teachers_to_answer_for() -> None:
-    setting = Setting(0.1)
-    setting.batch["unlabeled"]["label"] = torch.tensor([2, 2, 2])
-    setting.update((0, 1, 0))
-    assert setting.feedback_gradient().norm() < 1e-12
-    expected = Setting(0.1)
+    case = Case(0.1)
+    case.batch["unlabeled"]["label"] = torch.tensor([2, 2, 2])
+    case.update((0, 1, 0))
+    assert case.feedback_gradient().norm() < 1e-12
+    expected = Case(0.1)
     expected.update((2, 2, 2))
-    for one, other in zip(setting.student.parameters(), expected.student.parameters(), strict=True):
+    for one, other in zip(case.student.parameters(), expected.student.parameters(), strict=True):
         torch.testing.assert_close(one, other)
 
 
 def test_sampled_labels_follow_the_distribution() -> None:
     logits = torch.tensor([[0.3, -1.0, 2.0], [5.0, 0.0, 0.0]])
-    lots = torch.linspace(0, 1, 10_001)[:-1]
+    uniforms = torch.linspace(0, 1, 10_001)[:-1]
     for row in logits:
-        labels = sampled_labels(row.expand(len(lots), -1), lots)
-        shares = torch.bincount(labels, minlength=3) / len(lots)
+        labels = sampled_labels(row.expand(len(uniforms), -1), uniforms)
+        shares = torch.bincount(labels, minlength=3) / len(uniforms)
         torch.testing.assert_close(shares, row.softmax(dim=0), atol=2e-4, rtol=0)
     assert sampled_labels(logits, torch.tensor([0.0, 0.9999999])).tolist() == [0, 2]
 
@@ -252,24 +249,24 @@ def test_exact_feedback_needs_soft_labels() -> None:
 
 @pytest.mark.parametrize("labels", ["hard", "argmax", "soft"])
 def test_what_the_student_is_given_to_learn(labels: str) -> None:
-    setting = Setting(0.1, labels=labels, label_smoothing=0.3, feedback="none")
-    images = setting.batch["unlabeled"]["image"]
-    probs = setting.teacher(images).softmax(dim=1).detach()
-    setting.batch["unlabeled"]["label"] = torch.tensor([-1, -1, 2])
-    student_logits = setting.student(images)
+    case = Case(0.1, labels=labels, label_smoothing=0.3, feedback="none")
+    images = case.batch["unlabeled"]["image"]
+    probs = case.teacher(images).softmax(dim=1).detach()
+    case.batch["unlabeled"]["label"] = torch.tensor([-1, -1, 2])
+    student_logits = case.student(images)
     drawn = {"hard": [0, 1], "argmax": probs[:2].argmax(dim=1).tolist()}
     targets = probs.clone() if labels == "soft" else functional.one_hot(torch.tensor([*drawn[labels], 2]), 3).double()
     targets[2] = torch.tensor([0.0, 0.0, 1.0])
     expected = -((targets * 0.7 + 0.1) * student_logits.log_softmax(dim=1)).sum(dim=1).mean()
-    assert setting.update((0, 1, 0))["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+    assert case.update((0, 1, 0))["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_the_feedback_pass_has_no_noise_in_the_student() -> None:
-    setting = Setting(0.1)
+    case = Case(0.1)
     seen: list[dict[str, int]] = []
-    setting.algorithm.noised_rows["student"] = lambda counts: seen.append(counts) or nullcontext()
-    setting.update((0, 1, 2))
+    case.runtime.noised_rows = {case.student: lambda counts: seen.append(counts) or nullcontext()}
+    case.update((0, 1, 2))
     assert seen == [{"unlabeled": UNLABELED}, {"feedback": LABELED}]
-    from selftrain.training.config import NoiseConfig
+    from selftrain.params.noise import NoiseConfig
 
     assert NoiseConfig().on("feedback") == ()

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from selftrain.algorithms import losses
 from selftrain.algorithms.noisy_student import NoisyStudent, NoisyStudentConfig, noisy_student_loss
+from selftrain.algorithms.runtime import Runtime
 from tests.algorithms.given import GivenNetworks
 
 
@@ -47,7 +48,7 @@ def test_noisy_student_averages_as_section_3_1_or_as_algorithm_1() -> None:
 
 
 @pytest.mark.parametrize(("labels", "temperature"), [("soft", 1.0), ("soft", 0.5), ("hard", 1.0)])
-def test_noisy_student_takes_the_teachers_opinion_as_asked(labels: str, temperature: float) -> None:
+def test_noisy_student_takes_the_teachers_prediction_as_asked(labels: str, temperature: float) -> None:
     student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     config = NoisyStudentConfig.model_validate({"labels": labels, "temperature": temperature})
     algorithm = NoisyStudent(student, config, GivenNetworks(lambda _: student))
@@ -61,4 +62,4 @@ def test_noisy_student_takes_the_teachers_opinion_as_asked(labels: str, temperat
         (log_probs / temperature).softmax(dim=1) if labels == "soft" else functional.one_hot(log_probs.argmax(1), 3)
     )
     expected = functional.cross_entropy(student(images[2:]), target.float())
-    assert algorithm.loss(batch, 0)["unlabeled_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert algorithm.loss(batch, 0, Runtime())["unlabeled_loss"].item() == pytest.approx(expected.item(), rel=1e-5)

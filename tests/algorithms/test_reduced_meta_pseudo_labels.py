@@ -11,7 +11,8 @@ from selftrain.algorithms.reduced_meta_pseudo_labels import (
     ReducedMetaPseudoLabelsConfig,
     ReducedTeacher,
 )
-from selftrain.training.config import TrainConfig
+from selftrain.algorithms.runtime import Runtime
+from selftrain.params.train import TrainConfig
 from selftrain.training.optimization import Descent
 from tests.algorithms.given import GivenNetworks
 from tests.training.conftest import TINY
@@ -40,7 +41,7 @@ def batch(log_probs: torch.Tensor = LOG_PROBS) -> Batch:
         "unlabeled": {
             "image": torch.randn(3, 3, 2, 2, generator=generator),
             "label": torch.full((3,), -1),
-            "lot": torch.tensor([0.1, 0.5, 0.9]),
+            "uniform": torch.tensor([0.1, 0.5, 0.9]),
             "log_probs": log_probs.half(),
         },
     }
@@ -50,14 +51,13 @@ class Student(nn.Sequential):
     num_classes = 3
 
 
-def algorithm(**parameters: object) -> ReducedMetaPseudoLabels:
+def algorithm(**parameters: object) -> tuple[ReducedMetaPseudoLabels, Runtime]:
     torch.manual_seed(0)
     config = ReducedMetaPseudoLabelsConfig.model_validate({"hidden": 8, **parameters})
     student = Student(nn.Flatten(), nn.Linear(12, 3))
     made = ReducedMetaPseudoLabels(student, config, GivenNetworks(lambda _: pytest.fail("it has no other network")))
     train = TrainConfig.model_validate(TINY | {"learning_rate": 0.1, "warmup": 0})
-    made.minimizers.update({name: Descent(net, train, 100, 1) for name, net in made.trained_networks().items()})
-    return made
+    return made, Runtime({name: Descent(net, train, 100, 1) for name, net in made.trained_networks().items()})
 
 
 def test_what_a_person_corrected_keeps_its_label_whatever_the_teacher_learns() -> None:
@@ -68,14 +68,15 @@ def test_what_a_person_corrected_keeps_its_label_whatever_the_teacher_learns() -
 
 
 def test_the_identity_factor_holds_the_teacher_to_the_table() -> None:
-    free = algorithm(residual=False, identity_factor=1.0, feedback="none")
-    first = free.update(batch(), 0)["identity_loss"]
+    free, runtime = algorithm(residual=False, identity_factor=1.0, feedback="none")
+    first = free.update(batch(), 0, runtime)["identity_loss"]
     for step in range(1, 60):
-        last = free.update(batch(), step)["identity_loss"]
+        last = free.update(batch(), step, runtime)["identity_loss"]
     probs = LOG_PROBS.half().float().exp()
     entropy = -(probs * probs.log()).sum(dim=1).mean()
     assert last - entropy < 0.1 * (first - entropy)
-    found = algorithm(residual=True, identity_factor=1.0, feedback="none").update(batch(), 0)
+    bound, runtime = algorithm(residual=True, identity_factor=1.0, feedback="none")
+    found = bound.update(batch(), 0, runtime)
     assert found["identity_loss"].item() == pytest.approx(entropy.item(), rel=1e-3)
 
 
@@ -83,10 +84,10 @@ def test_the_identity_factor_holds_the_teacher_to_the_table() -> None:
 def test_the_student_sees_labeled_images_only_if_asked(factor: float) -> None:
     weights = []
     for labels in ([0, 1, 2, 0], [1, 2, 0, 1]):
-        made = algorithm(student_labeled_factor=factor, feedback="none")
+        made, runtime = algorithm(student_labeled_factor=factor, feedback="none")
         given = batch()
         given["labeled"]["label"] = torch.tensor(labels)
-        found = made.update(given, 0)
+        found = made.update(given, 0, runtime)
         weights.append(copy.deepcopy(made.student.state_dict()["1.weight"]))
     assert torch.equal(*weights) == (factor == 0)
     # Lots 0.1, 0.5 and 0.9 draw classes 0, 2 and 2.

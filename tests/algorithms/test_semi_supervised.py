@@ -12,8 +12,9 @@ from selftrain.algorithms.algorithm import Algorithm, Batch, find_algorithm
 from selftrain.algorithms.losses import confident_labels, consistency_loss, ramp
 from selftrain.algorithms.mean_teacher import sigmoid_ramp, squared_difference
 from selftrain.algorithms.meta_pseudo_labels import mixup, mixup_loss
+from selftrain.algorithms.runtime import Runtime
 from selftrain.algorithms.uda import annealed_cross_entropy
-from selftrain.errors import UserError
+from selftrain.plumbing.errors import UserError
 from tests.algorithms.given import GivenNetworks
 
 WEAK = torch.tensor([[4.0, 0.0, 0.0], [0.2, 0.1, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0]])
@@ -69,7 +70,7 @@ def test_udas_loss(threshold: float, temperature: float, known: list[int]) -> No
     loss, share = consistency_loss(WEAK, STRONG, torch.tensor(known), temperature, threshold)
     assert (loss.item(), share.item()) == pytest.approx((total / 4, counted / 4))
     uda = algorithm("uda", threshold=threshold, temperature=temperature, factor=2.5)
-    found = uda.loss(batch(torch.tensor(known)), 0)
+    found = uda.loss(batch(torch.tensor(known)), 0, Runtime())
     assert found["loss"].item() == pytest.approx(labeled_loss() + 2.5 * total / 4, rel=1e-5)
 
 
@@ -98,7 +99,7 @@ def test_fixmatchs_loss(known: list[int]) -> None:
         own = softmax(weak)
         if label >= 0 or max(own) >= 0.9:
             total -= math.log(softmax(strong)[label if label >= 0 else own.index(max(own))])
-    found = algorithm("fixmatch", threshold=0.9, factor=0.5).loss(batch(torch.tensor(known)), 0)
+    found = algorithm("fixmatch", threshold=0.9, factor=0.5).loss(batch(torch.tensor(known)), 0, Runtime())
     assert found["loss"].item() == pytest.approx(labeled_loss() + 0.5 * total / 4, rel=1e-5)
 
 
@@ -109,17 +110,18 @@ def test_lees_loss_and_its_ramp(step: int, factor: float) -> None:
         own = softmax(strong)
         if max(own) >= 0.5:
             total -= math.log(max(own))
-    found = algorithm("pseudo_label", threshold=0.5, factor=3, ramp_start=10, ramp_end=20).loss(batch(), step)
+    found = algorithm("pseudo_label", threshold=0.5, factor=3, ramp_start=10, ramp_end=20).loss(
+        batch(), step, Runtime()
+    )
     assert found["loss"].item() == pytest.approx(labeled_loss() + factor * total / 4, rel=1e-5)
 
 
 def test_mean_teachers_loss() -> None:
     method = algorithm("mean_teacher", factor=10, ramp_steps=4)
-    method.average = lambda images: 2 * images
     total = 0.0
     for weak, strong in zip(WEAK, STRONG, strict=True):
         total += sum((p - q) ** 2 for p, q in zip(softmax(strong), softmax(2 * weak), strict=True))
-    found = method.loss(batch(), 2)
+    found = method.loss(batch(), 2, Runtime(averaged_student=lambda images: 2 * images))
     assert found["loss"].item() == pytest.approx(labeled_loss() + 10 * math.exp(-1.25) * total / 12, rel=1e-5)
     assert [sigmoid_ramp(step, 4) for step in (4, 9)] == [1, 1]
     assert squared_difference(WEAK, WEAK) == 0
@@ -134,10 +136,9 @@ def test_the_mean_teacher_is_the_average_that_is_exported() -> None:
     for _ in range(3):
         loop.one_step(batch)
     images = torch.randn(2, 3, 16, 16)
-    assert loop.algorithm.average is not None
-    assert torch.equal(loop.algorithm.average(images), loop.evaluated_model()(images))
-    assert not loop.algorithm.average(images).requires_grad
-    assert not torch.equal(loop.algorithm.average(images), loop.algorithm.student.eval()(images))
+    assert torch.equal(loop.runtime.average(images), loop.evaluated_model()(images))
+    assert not loop.runtime.average(images).requires_grad
+    assert not torch.equal(loop.runtime.average(images), loop.algorithm.student.eval()(images))
 
 
 def test_confident_labels() -> None:
@@ -153,16 +154,16 @@ def test_ramp() -> None:
 
 
 def test_mixups_loss_is_that_of_both_images() -> None:
-    images, lots = torch.rand(3, 3, 2, 2), torch.tensor([1.0, 0.25, 0.0])
-    mixed = mixup(images, lots)
+    images, uniforms = torch.rand(3, 3, 2, 2), torch.tensor([1.0, 0.25, 0.0])
+    mixed = mixup(images, uniforms)
     torch.testing.assert_close(mixed[0], images[0])
     torch.testing.assert_close(mixed[1], 0.25 * images[1] + 0.75 * images[0])
     torch.testing.assert_close(mixed[2], images[1])
     logits, labels = torch.randn(3, 4), torch.tensor([0, 3, 2])
     each = [functional.cross_entropy(logits[i], labels[i]) for i in range(3)]
     crossed = [functional.cross_entropy(logits[i], labels[i - 1]) for i in range(3)]
-    expected = sum(lots[i] * each[i] + (1 - lots[i]) * crossed[i] for i in range(3)) / 3
-    torch.testing.assert_close(mixup_loss(logits, labels, lots, 0.0), expected)
+    expected = sum(uniforms[i] * each[i] + (1 - uniforms[i]) * crossed[i] for i in range(3)) / 3
+    torch.testing.assert_close(mixup_loss(logits, labels, uniforms, 0.0), expected)
     torch.testing.assert_close(
         mixup_loss(logits, labels, torch.ones(3), 0.1), functional.cross_entropy(logits, labels, label_smoothing=0.1)
     )
@@ -186,17 +187,17 @@ def test_meta_pseudo_labels_teacher(teacher_loss: str, labels_from: str, mixed: 
     )  # fmt: skip
     method = found(Given(), config, GivenNetworks(lambda _: Given()))
     images = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
-    labels, lots = [0, 1], [0.3, 0.8]
-    labeled = {"image": images[:, :, None, None], "label": torch.tensor(labels), "lot": torch.tensor(lots)}
+    labels, uniforms = [0, 1], [0.3, 0.8]
+    labeled = {"image": images[:, :, None, None], "label": torch.tensor(labels), "uniform": torch.tensor(uniforms)}
     unlabeled = {"image_weak": WEAK[:, :, None, None], "image": STRONG[:, :, None, None], "label": NOBODYS}
-    opinion, losses = method.teacher_step({"labeled": labeled, "unlabeled": unlabeled}, 2)  # type: ignore[operator]
-    torch.testing.assert_close(opinion, STRONG if labels_from == "image" else WEAK)
+    prediction, losses = method.teacher_step({"labeled": labeled, "unlabeled": unlabeled}, 2, Runtime())  # type: ignore[operator]
+    torch.testing.assert_close(prediction, STRONG if labels_from == "image" else WEAK)
     supervised = 0.0
-    for place, lot in enumerate(lots):
-        lot = lot if mixed else 1.0
-        row = lot * images[place] + (1 - lot) * images[place - 1]
-        supervised += lot * cross_entropy(row, labels[place], 0.1) / 2
-        supervised += (1 - lot) * cross_entropy(row, labels[place - 1], 0.1) / 2
+    for place, uniform in enumerate(uniforms):
+        uniform = uniform if mixed else 1.0
+        row = uniform * images[place] + (1 - uniform) * images[place - 1]
+        supervised += uniform * cross_entropy(row, labels[place], 0.1) / 2
+        supervised += (1 - uniform) * cross_entropy(row, labels[place - 1], 0.1) / 2
     own = 0.0
     for weak, strong in zip(WEAK, STRONG, strict=True):
         if teacher_loss == "uda" and max(softmax(weak)) >= 0.6:

@@ -6,8 +6,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from selftrain.corpus.digits import write_digits
-from selftrain.corpus.keys import SPLITS
-from selftrain.corpus.manifest import read_manifest
+from selftrain.tables.keys import SPLITS
+from selftrain.tables.manifest import read_manifest
 from tests.conftest import SMALL_DIGITS
 
 

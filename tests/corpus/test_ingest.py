@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 import webdataset
 
-from selftrain.corpus.config import IngestConfig
 from selftrain.corpus.ingest import ingest
-from selftrain.corpus.lookup import find_rows, read_rows
-from selftrain.corpus.manifest import read_manifest
-from selftrain.errors import UserError
-from selftrain.files import read_json
+from selftrain.images.reader import read_rows
+from selftrain.params.ingest import IngestConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json
+from selftrain.tables.manifest import find_rows, read_manifest
 from tests.conftest import image_bytes, write_images
 
 MakeConfig = Callable[..., IngestConfig]
@@ -255,7 +255,7 @@ def test_killed_at_any_moment_and_run_again_it_ends_the_same(photos: Path, tmp_p
     )
     program = (
         "import sys; from pathlib import Path; from selftrain.corpus.ingest import ingest\n"
-        f"from selftrain.corpus.config import IngestConfig\ningest(IngestConfig(**{values}), 0, Path(sys.argv[1]))"
+        f"from selftrain.params.ingest import IngestConfig\ningest(IngestConfig(**{values}), 0, Path(sys.argv[1]))"
     )
     command = [sys.executable, "-c", program]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)

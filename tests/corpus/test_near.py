@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from selftrain.corpus.config import IngestConfig
 from selftrain.corpus.ingest import ingest
 from selftrain.corpus.near import near_pairs
-from selftrain.files import read_json
+from selftrain.params.ingest import IngestConfig
+from selftrain.plumbing.files import read_json
 
 SIDE = 64
 

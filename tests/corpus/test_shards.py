@@ -5,10 +5,10 @@ import pytest
 
 from selftrain.corpus import shards
 from selftrain.corpus.inspect import image_facts
-from selftrain.corpus.manifest import read_manifest
-from selftrain.corpus.reader import ShardReader
 from selftrain.corpus.shards import Shard, ShardWriter, recover
-from selftrain.errors import UserError
+from selftrain.images.reader import ShardReader
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.manifest import read_manifest
 from tests.conftest import image_bytes
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from selftrain.corpus.sources import class_folders, find_images
-from selftrain.errors import UserError
+from selftrain.plumbing.errors import UserError
 from tests.conftest import image_bytes, write_images
 
 

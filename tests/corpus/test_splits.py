@@ -4,7 +4,7 @@ import pytest
 
 from selftrain.corpus.sources import SourceImage
 from selftrain.corpus.splits import cut
-from selftrain.errors import UserError
+from selftrain.plumbing.errors import UserError
 
 
 def images(**per_class: int) -> list[SourceImage]:

@@ -9,20 +9,19 @@ import polars as pl
 import pytest
 from cleanlab.rank import get_label_quality_scores
 
-from selftrain.errors import UserError
 from selftrain.evaluation.review import Rounds, found_errors, review
-from selftrain.evaluation.review_config import ReviewConfig
-from selftrain.predictions.selection import selection_digest
-from selftrain.predictions.table import iter_predictions, made_from_digest
+from selftrain.params.review import ReviewConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.predictions import iter_predictions, made_from_digest
+from selftrain.tables.selection import selection_digest
 
 RUNS = ("teacher", "student1", "student2")
 
 
 @pytest.fixture
 def chain(digits_rounds: Path) -> Rounds:
-    return Rounds(
-        {"student1": "teacher", "student2": "student1"}, digits_rounds / "predictions", digits_rounds / "selections"
-    )
+    tables = (digits_rounds / name / "noisy_student" for name in ("predictions", "selections"))
+    return Rounds({"student1": "teacher", "student2": "student1"}, *tables)
 
 
 @pytest.fixture
@@ -34,23 +33,23 @@ def evaluation(chain: Rounds, tmp_path: Path) -> Path:
             tables["selection"] = selection_digest(chain.selections / run)
         details = tmp_path / "evaluation" / run / "details"
         details.mkdir(parents=True)
-        (details / "run.json").write_text(json.dumps({"tables": tables}))
+        (details / "run.json").write_text(json.dumps({"run": run, "tables": tables}))
     return tmp_path / "evaluation"
 
 
 def test_the_list_is_cleanlabs_over_the_mean_of_all_runs(chain: Rounds, evaluation: Path, tmp_path: Path) -> None:
-    corpus = chain.predictions.parent / "data" / "corpus"
+    corpus = chain.predictions.parent.parent / "data" / "corpus"
     summary = review(chain, evaluation, corpus, ReviewConfig(images=50), tmp_path / "out")
     for round_ in chain.teachers:
         listed = pl.read_parquet(tmp_path / "out" / f"{round_}.parquet")
         selected = pl.read_parquet(chain.selections / round_ / "*.parquet").sort("key")
         kept = (selected["decision"] == "kept").to_numpy()
-        opinions = []
+        predictions = []
         for run in RUNS:
             parts = [part for _, part in iter_predictions(chain.predictions / run / "unlabeled")]
             probs = np.exp(np.concatenate([part.log_probs for part in parts]).astype(float))[kept]
-            opinions.append(probs / probs.sum(axis=1, keepdims=True))
-        mean = np.mean(opinions, axis=0)
+            predictions.append(probs / probs.sum(axis=1, keepdims=True))
+        mean = np.mean(predictions, axis=0)
         labels = selected["label"].to_numpy()[kept]
         quality = get_label_quality_scores(labels, mean, method="self_confidence", adjust_pred_probs=True)
         keys = selected["key"].to_numpy()[kept]
@@ -63,7 +62,7 @@ def test_the_list_is_cleanlabs_over_the_mean_of_all_runs(chain: Rounds, evaluati
             for row, label in zip(mean[order], labels[order], strict=True)
         ]
         assert listed["suggested"].to_list() == [-c for c in other]
-        assert listed["agreeing"].to_list() == sum((o.argmax(axis=1) == labels)[order].astype(int) for o in opinions).tolist()  # type: ignore[attr-defined]  # fmt: skip
+        assert listed["agreeing"].to_list() == sum((o.argmax(axis=1) == labels)[order].astype(int) for o in predictions).tolist()  # type: ignore[attr-defined]  # fmt: skip
         assert set(listed["runs"]) == {3}
         assert summary[round_]["kept"] == kept.sum()
 
@@ -79,17 +78,19 @@ def test_a_round_is_judged_by_its_own_branch() -> None:
 
 def test_no_rounds_give_empty_lists(chain: Rounds, tmp_path: Path) -> None:
     nothing = Rounds({}, chain.predictions, chain.selections)
-    summary = review(nothing, tmp_path, chain.predictions.parent / "data" / "corpus", ReviewConfig(), tmp_path / "out")
+    summary = review(
+        nothing, tmp_path, chain.predictions.parent.parent / "data" / "corpus", ReviewConfig(), tmp_path / "out"
+    )
     assert summary == {"out_of_domain": {"images": 0, "listed": 0}}
     assert len(pl.read_parquet(tmp_path / "out" / "out_of_domain.parquet")) == 0
 
 
-def test_who_says_nan_has_no_opinion() -> None:
-    from selftrain.evaluation.opinions import opinions
+def test_who_says_nan_has_no_prediction() -> None:
+    from selftrain.evaluation.probabilities import probabilities
 
     log_probs = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])).astype(np.float16)
     log_probs[1, 0] = np.nan
-    np.testing.assert_allclose(opinions(log_probs), [[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]], atol=1e-3)
+    np.testing.assert_allclose(probabilities(log_probs), [[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]], atol=1e-3)
 
 
 def test_found_errors_are_counted_in_both_orders() -> None:
@@ -114,9 +115,9 @@ def test_found_errors_are_counted_in_both_orders() -> None:
 
 def test_tables_that_were_not_evaluated_are_an_error(chain: Rounds, evaluation: Path, tmp_path: Path) -> None:
     path = evaluation / "student1" / "details" / "run.json"
-    about = json.loads(path.read_text())
-    path.write_text(json.dumps({"tables": about["tables"] | {"selection": "another"}}))
-    corpus = chain.predictions.parent / "data" / "corpus"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"tables": record["tables"] | {"selection": "another"}}))
+    corpus = chain.predictions.parent.parent / "data" / "corpus"
     with pytest.raises(UserError, match="student1: .* was made from other selection; run `dvc repro`"):
         review(chain, evaluation, corpus, ReviewConfig(), tmp_path / "out")
 
@@ -134,9 +135,9 @@ def test_suspects_are_what_the_first_teacher_knows_least_of(chain: Rounds, tmp_p
     truth = pl.DataFrame(
         {"key": keys[order[:3]].tolist(), "truth": [-1, -1, 4]}, schema={"key": pl.Int64, "truth": pl.Int32}
     )
-    listed, about = suspects([table], truth, 10**6)
+    listed, record = suspects([table], truth, 10**6)
     assert listed["key"].to_list() == keys[order][: round(SHARE * len(keys))].tolist()
     np.testing.assert_allclose(listed["entropy"], entropy[order][: len(listed)])
-    assert (about["listed"], about["truth_known"], about["of_no_class"]) == (len(listed), 3, 2)
+    assert (record["listed"], record["truth_known"], record["of_no_class"]) == (len(listed), 3, 2)
     few, _ = suspects([table], truth, 7)
     assert few.rows() == listed.head(7).rows()

@@ -9,14 +9,16 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selftrain.corpus.keys import make_key, part_name
-from selftrain.errors import UserError
 from selftrain.history.compare import compare, write_diff_json
 from selftrain.history.diff import CHANGES, diff_selections
-from selftrain.predictions.selection import TRAINED_ON
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.keys import make_key, part_name
+from selftrain.tables.selection import TRAINED_ON
+from tests.repository import with_pipeline
 
 CLASSES = ["a", "b", "c"]
 Rows = dict[int, tuple[int, float, str, int]]
@@ -114,8 +116,9 @@ def test_a_round_against_an_earlier_revision(tmp_path: Path) -> None:
     dvc, ours = [sys.executable, "-m", "dvc"], [sys.executable, "-m", "selftrain"]
     write(tmp_path / "source" / "r", dict.fromkeys(range(4), (0, 0.5, "kept", 1)))
     (tmp_path / "dvc.yaml").write_text(
-        "stages: {select: {cmd: mkdir -p selections && cp -r source/r selections/r, deps: [source], outs: [selections/r]}}"
+        "stages: {select: {cmd: mkdir -p selections/p && cp -r source/r selections/p/r, deps: [source], outs: [selections/p/r]}}"
     )
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(with_pipeline({"pipeline": "p"})))
     run("git", "init", "-q")
     run(*dvc, "init", "-q")
     run(*dvc, "repro", "-q")
@@ -142,7 +145,7 @@ def test_a_round_against_an_earlier_revision(tmp_path: Path) -> None:
 def test_json_and_page_hold_the_comparison(digits_rounds: Path, tmp_path: Path) -> None:
     from selftrain.report.diff_page import write_diff_page
 
-    compared = compare(digits_rounds / "selections", "student1", "student2", None, 5)
+    compared = compare(digits_rounds / "selections" / "noisy_student", "student1", "student2", None, 5)
     write_diff_json(compared, tmp_path / "d.json")
     told = json.loads((tmp_path / "d.json").read_text())
     assert (told["a"], told["b"]) == ("student1", "student2")

@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 
-from selftrain.corpus.manifest import manifest_digest
-from selftrain.errors import UserError
 from selftrain.history.lineage import Link, recorded, trace
-from selftrain.predictions.selection import selection_digest
-from selftrain.predictions.table import made_from_digest, made_from_text, read_part, write_part
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.manifest import manifest_digest
+from selftrain.tables.predictions import made_from_digest, made_from_text, read_part, write_part
+from selftrain.tables.records import RunRecord
+from selftrain.tables.selection import selection_digest
 
 
 @pytest.fixture
 def project(digits_rounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A teacher and a student of the digits, with the records that training writes."""
     shutil.copytree(digits_rounds / "data" / "corpus", tmp_path / "data" / "corpus")
-    shutil.copytree(digits_rounds / "selections" / "student1", tmp_path / "selections" / "student1")
+    shutil.copytree(digits_rounds / "selections" / "noisy_student" / "student1", tmp_path / "selections" / "student1")
     monkeypatch.chdir(tmp_path)
     corpus = Path("data/corpus")
     weights = {}
@@ -31,7 +32,7 @@ def project(digits_rounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(run.encode())
         weights[run] = hashlib.sha256(run.encode()).hexdigest()
-    for part in sorted((digits_rounds / "predictions" / "teacher" / "unlabeled").iterdir()):
+    for part in sorted((digits_rounds / "predictions" / "noisy_student" / "teacher" / "unlabeled").iterdir()):
         shard = int(part.stem.removeprefix("part-"))
         made = made_from_text(weights["teacher"], "code", "images")
         write_part(Path("predictions/teacher/unlabeled"), shard, read_part(part), [str(n) for n in range(10)], made)
@@ -99,9 +100,9 @@ def test_a_missing_or_changed_link_is_told(project: Path, harm: Any, deep: bool,
 
 def test_another_selection_and_another_table_are_told(project: Path, digits_rounds: Path) -> None:
     shutil.rmtree("selections/student1")
-    shutil.copytree(digits_rounds / "selections" / "student2", "selections/student1")
+    shutil.copytree(digits_rounds / "selections" / "noisy_student" / "student2", "selections/student1")
     shutil.rmtree("predictions/teacher")
-    shutil.copytree(digits_rounds / "predictions" / "student1", "predictions/teacher")
+    shutil.copytree(digits_rounds / "predictions" / "noisy_student" / "student1", "predictions/teacher")
     found = {link.kind: link for link in trace(Path("models/student1")).all() if link.state == "changed"}
     assert set(found) == {"selection", "predictions"}
     assert "another selection lies there now" in found["selection"].trouble
@@ -173,9 +174,9 @@ def test_the_corrections_of_a_selection_are_part_of_the_line(project: Path) -> N
 
 
 def test_what_is_recorded_needs_nothing_but_the_records(project: Path) -> None:
-    abouts = {run: json.loads(Path(f"models/{run}/run.json").read_text()) for run in ("teacher", "student1")}
+    records = {run: RunRecord.read(Path(f"models/{run}/run.json")) for run in ("teacher", "student1")}
     shutil.rmtree("data")
-    line = recorded(abouts["student1"], abouts, "student1")
+    line = recorded(records["student1"], records, "student1")
     assert {link.state for link in line.all()} == {"recorded"}
     assert [link.kind for link in line.made_from][-1] == "teacher"
     with pytest.raises(UserError, match="no run.json there"):

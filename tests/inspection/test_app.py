@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from selftrain.predictions.corrections import read_corrections
+from selftrain.tables.corrections import read_corrections
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -39,21 +39,23 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def server_of(browsing: int) -> Any:
+def server_of(browsing: "subprocess.Popen[str]") -> Any:
     """The process below `selftrain browse` that serves the App, once it is there."""
     import psutil
 
-    while True:
-        for process in psutil.Process(browsing).children(recursive=True):
+    while browsing.poll() is None:
+        for process in psutil.Process(browsing.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):  # it ended meanwhile
                 if process.cmdline()[1:2] == ["main.py"]:
                     return process
         time.sleep(0.1)
+    assert browsing.stdout is not None
+    raise AssertionError("the App ended by itself:\n" + browsing.stdout.read())
 
 
 def hold_its_server(browsing: "subprocess.Popen[str]", port: int) -> None:
     """Stop the App's server before it listens until its session has given up, as happens on a busy machine."""
-    server = server_of(browsing.pid)
+    server = server_of(browsing)
     time.sleep(3)
     if listens(port):
         return
@@ -73,7 +75,7 @@ def port(project: Path) -> Iterator[int]:
     """`selftrain browse`, serving; its server starts as late as on a busy machine."""
     port = free_port()
     command = [sys.executable, "-u", "-m", "selftrain", "browse", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         hold_its_server(process, port)
         assert process.stdout is not None
@@ -185,6 +187,6 @@ def test_the_rounds_panel_counts_the_whole_pool(page: Any, port: int, project: P
     page.locator('[data-cy="new-panel-btn"]').first.click()
     page.get_by_text("Rounds", exact=True).first.click()
     page.get_by_text("below, the whole pool").first.wait_for()
-    rows = pl.read_parquet(project / "selections" / "student2" / "*.parquet")
+    rows = pl.read_parquet(project / "selections" / "noisy_student" / "student2" / "*.parquet")
     kept = len(rows.filter(pl.col("decision") == "kept"))
     assert page.locator("table", has_text=f"{kept:,}").count() >= 1

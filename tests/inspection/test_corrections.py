@@ -8,13 +8,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from selftrain.errors import UserError
-from selftrain.inspection.config import BrowseConfig
 from selftrain.inspection.corrections import REJECTED_WORD, export_corrections, import_corrections, merge
-from selftrain.inspection.rounds import shown_runs
+from selftrain.inspection.rounds import browsed_runs
 from selftrain.inspection.tables import Pool
-from selftrain.predictions.corrections import no_corrections, read_corrections, write_corrections
-from tests.inspection.test_dataset import PARAMS
+from selftrain.params.browse import BrowseConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.corrections import no_corrections, read_corrections, write_corrections
+from tests.inspection.test_dataset import project_of
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,17 @@ def test_what_one_side_left_alone_the_other_decides(
     sides = [{7: said} if said is not None else {} for said in (base, app, file)]
     for prefer, place in (("app", 0), ("file", 1)):
         result = merge(*sides, {7}, prefer)
-        assert result.said.get(7) == (merged[place] if conflict else merged)
+        assert result.corrections.get(7) == (merged[place] if conflict else merged)
         assert bool(result.conflicts) == conflict
-    assert merge(*sides, set(), "app").said.get(7) == file, "what the App does not show, it does not decide"
+    assert merge(*sides, set(), "app").corrections.get(7) == file, "what the App does not show, it does not decide"
 
 
 def test_a_merge_repeated_changes_nothing() -> None:
     sides = [None, "3", "5", REJECTED_WORD]
     for base, app, file in itertools.product(sides, repeat=3):
         start = [{1: said} if said is not None else {} for said in (base, app, file)]
-        once = merge(*start, {1}, "app").said
-        assert merge(once, once, once, {1}, "app").said == once
+        once = merge(*start, {1}, "app").corrections
+        assert merge(once, once, once, {1}, "app").corrections == once
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def project(digits_rounds: Path, tmp_path: Path) -> Iterator[tuple[Any, Path, Pa
     from selftrain.inspection.dataset import build_dataset
 
     name, file = "selftrain-corrections-test", tmp_path / "corrections.parquet"
-    runs = shown_runs(PARAMS, digits_rounds / "predictions", digits_rounds / "selections")
+    runs = browsed_runs(project_of(digits_rounds))
     corpus = digits_rounds / "data" / "corpus"
     pool = Pool(runs, corpus, digits_rounds / "review" / "noisy_student")
     config = BrowseConfig(dataset=name, images_per_view=4, brain=False)
@@ -196,7 +196,7 @@ def test_a_project_that_moved_keeps_what_was_said(
     say(dataset, first, None)
     say(dataset, second, "7")
     export_corrections(dataset, file, corpus, "ann")
-    runs = shown_runs(PARAMS, digits_rounds / "predictions", digits_rounds / "selections")
+    runs = browsed_runs(project_of(digits_rounds))
     pool = Pool(runs, corpus, digits_rounds / "review" / "noisy_student")
     config = BrowseConfig(dataset=dataset.name, images_per_view=4, brain=False)
     after.mkdir()

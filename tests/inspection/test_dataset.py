@@ -8,12 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from selftrain.corpus.keys import SPLITS, split_of
-from selftrain.inspection.config import BrowseConfig
-from selftrain.inspection.rounds import history, shown_runs
-from selftrain.inspection.tables import Pool, iter_pool, opinions, rows_of, sample_views
+from selftrain.inspection.rounds import browsed_runs, history
+from selftrain.inspection.tables import Pool, image_predictions, iter_pool, rows_of, sample_views
 from selftrain.inspection.views import all_views
+from selftrain.params.browse import BrowseConfig
+from selftrain.project import Project
+from selftrain.tables.keys import SPLITS, split_of
 from tests.conftest import write_images
+from tests.repository import with_pipeline
 
 PARAMS: dict[str, Any] = {
     "supervised": {"teacher": {}, "not_run": {}},
@@ -21,9 +23,14 @@ PARAMS: dict[str, Any] = {
 }
 
 
+def project_of(folder: Path) -> Project:
+    """A project whose parameters have a run that was not run."""
+    return Project(folder, folder / "params.yaml", with_pipeline(PARAMS))
+
+
 @pytest.fixture(scope="module")
 def pool(digits_rounds: Path) -> Pool:
-    runs = shown_runs(PARAMS, digits_rounds / "predictions", digits_rounds / "selections")
+    runs = browsed_runs(project_of(digits_rounds))
     return Pool(runs, digits_rounds / "data" / "corpus", digits_rounds / "review" / "noisy_student")
 
 
@@ -52,9 +59,9 @@ def test_runs_without_tables_are_left_out(pool: Pool) -> None:
 def test_the_pool_is_its_tables_side_by_side(pool: Pool, digits_rounds: Path) -> None:
     table = pl.concat(list(iter_pool(pool)))
     for run in ("teacher", "student1", "student2"):
-        own = pl.read_parquet(digits_rounds / "predictions" / run / "unlabeled" / "*.parquet")
+        own = pl.read_parquet(digits_rounds / "predictions" / "noisy_student" / run / "unlabeled" / "*.parquet")
         assert table.select("key", f"{run}_label", f"{run}_confidence").rows() == own.select("key", "label", "confidence").rows()  # fmt: skip
-    chosen = pl.read_parquet(digits_rounds / "selections" / "student2" / "*.parquet")
+    chosen = pl.read_parquet(digits_rounds / "selections" / "noisy_student" / "student2" / "*.parquet")
     names = ["student2_pseudo", "student2_decision", "student2_copies"]
     assert table.select(names).rows() == chosen.select("label", "decision", "copies").rows()
     listed = table.filter(pl.col("student2_review").is_not_null()).sort("student2_review")
@@ -74,7 +81,7 @@ def test_views_sample_the_pool_and_count_all_of_it(pool: Pool) -> None:
         assert (len(keys), count) == (min(15, len(expected)), len(expected))
         assert keys <= expected
     first = table.sort("student2_review", nulls_last=True)["key"].to_list()[:15]
-    assert some["student2: look here first"][0] == set(first), "by rank, not by lot"
+    assert some["student2: look here first"][0] == set(first), "by rank, not by uniform"
     assert some == sample_views(pool, views, 15), "the same every time"
 
 
@@ -101,20 +108,20 @@ def test_every_view_shows_what_its_filter_over_the_tables_selects(build: Any, po
 
 
 @pytest.mark.slow
-def test_samples_carry_opinions_decisions_truth_and_history(build: Any, pool: Pool, digits_rounds: Path) -> None:
+def test_samples_carry_predictions_decisions_truth_and_history(build: Any, pool: Pool, digits_rounds: Path) -> None:
     dataset = build()
     keys = dataset.values("key")
     unlabeled = {key for key in keys if split_of(key) == "unlabeled"}
     assert {split_of(key) for key in keys} == set(SPLITS)
     assert 15 < len(unlabeled) < 15 * 26
-    table = opinions(pool.runs[1].predictions, unlabeled)
+    table = image_predictions(pool.runs[1].predictions, unlabeled)
     rows = {row["key"]: row for row in rows_of(pool, unlabeled).iter_rows(named=True)}
     classes = [str(label) for label in range(10)]
     for sample in dataset.match({"split": "unlabeled"}):
-        opinion, row = table[sample.key], rows[sample.key]
-        assert sample.student1.label == str(opinion.label)
-        assert sample.student1.confidence == pytest.approx(opinion.confidence)
-        np.testing.assert_allclose(sample.student1.logits, opinion.log_probs)
+        prediction, row = table[sample.key], rows[sample.key]
+        assert sample.student1.label == str(prediction.label)
+        assert sample.student1.confidence == pytest.approx(prediction.confidence)
+        np.testing.assert_allclose(sample.student1.logits, prediction.log_probs)
         assert (sample.student2_decision, sample.student2_copies) == (row["student2_decision"], row["student2_copies"])
         assert (sample.student2_pseudo, sample.student2_review) == (str(row["student2_pseudo"]), row["student2_review"])
         assert sample.history == history(row, pool.runs, classes)
@@ -209,9 +216,9 @@ def test_copies_stand_beside_what_they_repeat(ingest_config: Any, photos: Path, 
     import fiftyone as fo
 
     from selftrain.corpus.ingest import ingest
-    from selftrain.corpus.manifest import iter_manifest
     from selftrain.inspection.dataset import build_dataset
-    from selftrain.predictions.table import PredictionPart, write_part
+    from selftrain.tables.manifest import iter_manifest
+    from selftrain.tables.predictions import PredictionPart, write_part
 
     held_out = sorted((photos / "test" / "cat").iterdir())[0]
     pooled = sorted((photos / "pool").iterdir())
@@ -225,9 +232,14 @@ def test_copies_stand_beside_what_they_repeat(ingest_config: Any, photos: Path, 
         part = PredictionPart(
             table["key"].to_numpy(), np.zeros(rows, np.int32), np.full(rows, 1 / 3, np.float32), probs
         )
-        write_part(tmp_path / "p" / "teacher" / "unlabeled", shard, part, ["cat", "dog", "owl"], "x")
-    runs = shown_runs({"supervised": {"teacher": {}}}, tmp_path / "p", tmp_path / "s")
-    pool = Pool(runs, tmp_path / "corpus", None)
+        write_part(
+            tmp_path / "predictions" / "noisy_student" / "teacher" / "unlabeled",
+            shard,
+            part,
+            ["cat", "dog", "owl"],
+            "x",
+        )
+    pool = Pool(browsed_runs(project_of(tmp_path)), tmp_path / "corpus", None)
     config = BrowseConfig(dataset="selftrain-pairs-test", images_per_view=1, brain=False)
     try:
         dataset = build_dataset(config, pool, tmp_path / "media", tmp_path / "none.parquet")

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import polars as pl
 
-from selftrain.inspection.rounds import Shown
+from selftrain.inspection.rounds import BrowsedRun
 from selftrain.inspection.views import all_views
 
 
 def test_views_that_need_truth_are_left_out_without_it() -> None:
-    runs = [Shown("t", Path("p"), None, None)]
-    runs += [Shown(f"student{n}", Path("p"), "t" if n == 1 else "student1", Path("s")) for n in (1, 2)]
+    runs = [BrowsedRun("t", Path("p"), None, None)]
+    runs += [BrowsedRun(f"student{n}", Path("p"), "t" if n == 1 else "student1", Path("s")) for n in (1, 2)]
     without = {view.name for view in all_views(runs, truth_known=False)}
     left_out = {view.name for view in all_views(runs)} - without
     assert left_out == {
@@ -21,8 +21,8 @@ def test_a_label_that_flips_back_has_a_view() -> None:
         "supervised": {"t": {}},
         "rounds": {f"s{n}": {"teacher": f"s{n - 1}" if n > 1 else "t"} for n in (1, 2, 3)},
     }
-    runs = [Shown("t", Path("p"), None, None)]
-    runs += [Shown(name, Path("p"), entry["teacher"], Path("s")) for name, entry in params["rounds"].items()]
+    runs = [BrowsedRun("t", Path("p"), None, None)]
+    runs += [BrowsedRun(name, Path("p"), entry["teacher"], Path("s")) for name, entry in params["rounds"].items()]
     (view,) = [view for view in all_views(runs) if "flipped back" in view.name]
     rows = pl.DataFrame({"s1_pseudo": [1, 1, 1], "s2_pseudo": [2, 1, 2], "s3_pseudo": [1, 1, 3]})
     assert rows.filter(view.rows()).rows() == [(1, 2, 1)]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from selftrain.errors import UserError
+from selftrain.plumbing.errors import UserError
 from selftrain.release.best import write_best
 
 NAMES = ("teacher", "student1", "student2")
@@ -29,13 +29,13 @@ def write_run(evaluation: Path, models: Path, name: str, teacher: str | None, ac
         "temperature": 0.8, "train_seconds": 3,
     }  # fmt: skip
     (evaluation / name / "metrics.json").write_text(json.dumps(figures | metrics))
-    about = {
+    record = {
         "run": name, "teacher": teacher, "model": "test_resnet", "algorithm": "noisy_student", "parameters": 373658, "seed": 4,
         "classes": ["cat", "dog"], "per_class_accuracy": {"cat": accuracy + 0.08, "dog": accuracy - 0.08},
         "mlflow_run_id": f"id-{name}", "git_commit": "abc", "data": {"labeled": "d1"},
         "weights": hashlib.sha256(name.encode()).hexdigest(),
     }  # fmt: skip
-    (details / "run.json").write_text(json.dumps(about))
+    (details / "run.json").write_text(json.dumps(record))
 
 
 @pytest.fixture
@@ -124,4 +124,4 @@ def test_robustness_is_told_only_of_this_very_training(project: Path) -> None:
     assert "| accuracy under PGD, ε = 4 of 255 | 30.0% |" in text
     assert "not measured" not in text
     path.write_text(json.dumps({"s": figures | {"mlflow_run_id": "id-of-another-training"}}))
-    assert "Not measured by this job" in card_of(project, path)
+    assert "Not measured by this pipeline" in card_of(project, path)

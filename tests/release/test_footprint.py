@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from selftrain.networks.export import export_model
+from selftrain.networks.models import create_model
 from selftrain.release import footprint as footprints
-from selftrain.training.models import create_model, export_model
 from tests.release.test_best import write_run
 
 SMALL = {"channels": [8, 16, 16, 32]}

@@ -16,10 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from selftrain.corpus.decode import decode
-from selftrain.corpus.transforms import clean
+from selftrain.images.decode import decode
+from selftrain.images.transforms import clean
+from selftrain.networks.export import export_model
+from selftrain.networks.models import create_model, load_model, to_input
 from selftrain.release.formats import export_formats
-from selftrain.training.models import create_model, export_model, load_model, to_input
 from tests.conftest import image_bytes
 from tests.repository import ROOT
 
@@ -36,9 +37,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expected(folder: Path, files: list[bytes]) -> torch.Tensor:
     """Probabilities as ``predict`` has them."""
-    network, about = load_model(folder)
+    network, record = load_model(folder)
     squares = np.stack([np.asarray(clean(decode(data), 32, 0.9)) for data in files])
-    config = about["pretrained_cfg"]
+    config = record["pretrained_cfg"]
     inputs = to_input(torch.from_numpy(squares), config["mean"], config["std"], torch.device("cpu"))
     with torch.inference_mode():
         return network(inputs).softmax(dim=1)
@@ -98,7 +99,7 @@ def test_the_champion_is_served(model: Path, tmp_path: Path, monkeypatch: pytest
     client = mlflow.MlflowClient(uri)
     run = client.create_run(client.create_experiment("selftrain"))
     client.set_terminated(run.info.run_id, "FINISHED", end_time=1234567)
-    (model / "run.json").write_text(json.dumps({"mlflow_run_id": run.info.run_id}))
+    (model / "run.json").write_text(json.dumps({"run": "student", "mlflow_run_id": run.info.run_id}))
     assert register(model, "pets") == "models:/pets@champion"
     assert register(model, "pets") == "models:/pets@champion"
     version = client.get_model_version_by_alias("pets", "champion")

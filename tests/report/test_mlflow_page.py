@@ -12,9 +12,11 @@ from typing import Any
 
 import mlflow
 import pytest
+import yaml
 
 from tests.inspection.test_app import CHROMIUM, FLAGS, free_port, listens
 from tests.report.test_report import write_run
+from tests.repository import PIPELINE, with_pipeline
 
 
 def wait_for(port: int, process: "subprocess.Popen[str]") -> None:
@@ -50,15 +52,15 @@ def test_it_opens_on_the_comparison(tmp_path: Path) -> None:
                 client.log_metric(run.info.run_id, figure, value)
         client.set_terminated(run.info.run_id)
         if name != "other":
-            write_run(tmp_path / "evaluation", name, teacher, **(figures if teacher else {}))
-            path = tmp_path / "evaluation" / name / "details" / "run.json"
+            write_run(tmp_path / "evaluation" / PIPELINE["pipeline"], name, teacher, **(figures if teacher else {}))
+            path = tmp_path / "evaluation" / PIPELINE["pipeline"] / name / "details" / "run.json"
             path.write_text(json.dumps(json.loads(path.read_text()) | {"mlflow_run_id": run.info.run_id}))
-    (tmp_path / "params.yaml").write_text(
-        "supervised: {teacher: {}}\nrounds: {student1: {teacher: teacher}, student2: {teacher: student1}}\n"
-    )
+    rounds = {"student1": {"teacher": "teacher"}, "student2": {"teacher": "student1"}}
+    params = with_pipeline({"supervised": {"teacher": {}}, "rounds": rounds})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "selftrain", "mlflow", "--evaluation", "evaluation", "--port", str(port)],
+        [sys.executable, "-m", "selftrain", "mlflow", "--port", str(port)],
         cwd=tmp_path,
         env=os.environ | {"MLFLOW_TRACKING_URI": uri},
         stdout=subprocess.PIPE,
@@ -83,6 +85,10 @@ def test_it_opens_on_the_comparison(tmp_path: Path) -> None:
                 "3 matching runs",
             ):
                 page.get_by_text(text, exact=False).first.wait_for()
+            if shot := os.environ.get("SELFTRAIN_SCREENSHOT"):
+                page.screenshot(path=shot)
+            assert "workflowType=machine_learning" in page.url
+            assert page.locator("aside").get_by_text("Runs", exact=True).count() == 1
             browser.close()
     finally:
         os.killpg(process.pid, signal.SIGTERM)

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from selftrain.errors import UserError
+from selftrain.plumbing.errors import UserError
 from selftrain.report import charts, drawing, pictures
 from selftrain.report.mlflow_page import compared_runs, view_as_tag
 from selftrain.report.runs import load_runs
@@ -18,8 +18,8 @@ def write_run(folder: Path, name: str, teacher: str | None, **metrics: Any) -> N
     (folder / name / "details").mkdir(parents=True)
     figures = {"test_accuracy": 0.9123, "test_accuracy_low": 0.88, "test_accuracy_high": 0.94, "train_seconds": 12.4}
     (folder / name / "metrics.json").write_text(json.dumps(figures | metrics))
-    about = {"run": name, "teacher": teacher, "model": "m", "mlflow_run_id": f"id-{name}", "classes": ["a", "b"]}
-    (folder / name / "details" / "run.json").write_text(json.dumps(about))
+    record = {"run": name, "teacher": teacher, "model": "m", "mlflow_run_id": f"id-{name}", "classes": ["a", "b"]}
+    (folder / name / "details" / "run.json").write_text(json.dumps(record))
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def test_mlflows_view_shows_these_runs_and_the_charts_that_matter(evaluation: Pa
 def test_more_runs_than_a_tag_can_name_are_named_by_their_pipeline(tmp_path: Path) -> None:
     for number in range(200):
         write_run(tmp_path, f"run{number}", None)
+        path = tmp_path / f"run{number}" / "details" / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"pipeline": "p"}))
     runs = load_runs(tmp_path)
-    for run in runs:
-        run.about["pipeline"] = "p"
     assert json.loads(view_as_tag(runs))["searchFilter"] == "tags.pipeline = 'p'"
 
 

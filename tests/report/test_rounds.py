@@ -66,9 +66,9 @@ def test_runs_that_saw_held_out_images_are_neither_chosen_nor_judged(evaluation:
 
 
 def test_adopted_runs_are_not_the_best_and_tell_what_they_saw(evaluation: Path) -> None:
-    def tell(run: str, **about: object) -> None:
+    def tell(run: str, **record: object) -> None:
         path = evaluation / run / "details" / "run.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | about))
+        path.write_text(json.dumps(json.loads(path.read_text()) | record))
 
     tell("student2", algorithm="adopt")
     assert best_run(load_runs(evaluation)).name == "student3"

@@ -7,8 +7,11 @@ import polars as pl
 import pytest
 
 from selftrain.algorithms.algorithm import SHARED
-from selftrain.config import load_params
-from selftrain.errors import UserError
+from selftrain.params.runs import all_runs, train_config
+from selftrain.plumbing.by_name import known_modules
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import load_params
+from selftrain.plumbing.tracking import connect
 from selftrain.studies.choosing import (
     CONDITIONS,
     MEASURES,
@@ -19,8 +22,6 @@ from selftrain.studies.choosing import (
     markdown,
     write_comparison,
 )
-from selftrain.tracking import connect
-from selftrain.training.config import all_runs, train_config
 from tests.repository import ROOT
 
 PARAMS = ROOT / "pipelines" / PIPELINE / "params.yaml"
@@ -104,7 +105,7 @@ def test_every_algorithm_is_compared_at_the_same_steps_of_the_student() -> None:
     params = load_params(PARAMS)
     runs = [run for run in all_runs(params, "p") if run != "teacher"]
     configs = {run: train_config(params, run, "p") for run in runs}
-    known = {path.stem for path in (ROOT / "src/selftrain/algorithms").glob("*.py")} - SHARED
+    known = set(known_modules("algorithms", SHARED))
     assert {config.algorithm.name for config in configs.values()} == known
     for run, config in configs.items():
         waiting = config.algorithm.parameters.get("student_wait_steps", 0)

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selftrain.errors import UserError
-from selftrain.studies.config import all_studies, experiment_name, load_study, of_pipeline
+from selftrain.plumbing.errors import UserError
+from selftrain.studies.study import all_studies, experiment_name, load_study, of_pipeline
+from tests.repository import with_pipeline
 
 
 @pytest.fixture
@@ -26,9 +27,14 @@ def pipelines(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_arms_become_overrides_of_dvc(pipelines: Path) -> None:
+def test_arms_become_overrides_of_dvc(pipelines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, pipeline = load_study("noise", pipelines)
     assert pipeline == "one"
+    project = pipelines / "project"
+    for folder, name in ((project, "noisy_student"), (project / "pipelines" / "one", "one")):
+        folder.mkdir(parents=True)
+        (folder / "params.yaml").write_text(yaml.safe_dump(with_pipeline({"pipeline": name})))
+    monkeypatch.chdir(project)
     assert of_pipeline("noisy_student", ["++a=1"], 3) == ["++a=1"]
     assert of_pipeline("one", ["++a=1"], 3) == ["pipelines/one/params.yaml:++a=1", "++seed=3"]
     assert study.overrides("as it is", 3) == ["++rounds.student1.train.steps=9", "++seed=3"]

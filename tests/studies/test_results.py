@@ -9,10 +9,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from selftrain.errors import UserError
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.tracking import connect
 from selftrain.studies import results
-from selftrain.studies.config import PIPELINES, load_study
-from selftrain.tracking import connect
+from selftrain.studies.study import PIPELINES, load_study
 from tests.repository import ROOT
 
 VALUES = {"first": {0: 0.90, 1: 0.80, 2: 0.85}, "second": {0: 0.95, 1: 0.83, 2: 0.90}}

@@ -11,9 +11,10 @@ from nbclient import NotebookClient
 from torch import Tensor, nn
 
 from selftrain.algorithms.meta_pseudo_labels import MetaPseudoLabels, MetaPseudoLabelsConfig
-from selftrain.studies.two_moons import SETTINGS, Draws, Setting, forward, teach, train
+from selftrain.algorithms.runtime import Runtime
+from selftrain.params.train import TrainConfig
+from selftrain.studies.two_moons import SETTINGS, Draws, MoonsConfig, forward, teach, train
 from selftrain.studies.two_moons_table import success_rate
-from selftrain.training.config import TrainConfig
 from selftrain.training.optimization import Descent
 from tests.algorithms.given import GivenNetworks
 from tests.repository import ROOT
@@ -21,7 +22,7 @@ from tests.training.conftest import TINY
 
 
 def test_every_draw_is_two_moons_with_three_labels_each() -> None:
-    draws = Draws(Setting(points=200), 5)
+    draws = Draws(MoonsConfig(points=200), 5)
     assert draws.points.shape == (5, 200, 2)
     assert (draws.moons.sum(axis=1) == 100).all()
     labels = np.take_along_axis(draws.moons, draws.labeled, axis=1)
@@ -57,14 +58,14 @@ class Network(nn.Module):
 @pytest.mark.parametrize("feedback", ["cosine", "dot_product"])
 @pytest.mark.parametrize("uda_factor", [0.0, 3.0])
 def test_a_step_is_that_of_the_algorithm(feedback: str, uda_factor: float) -> None:
-    setting = Setting.model_validate(
+    setting = MoonsConfig.model_validate(
         {"feedback": feedback, "feedback_factor": 3, "learning_rate": 0.2, "uda_factor": uda_factor}
     )
     generator = torch.Generator().manual_seed(0)
     points, labels = torch.randn(30, 2, generator=generator), torch.tensor([0, 0, 0, 1, 1, 1])
-    lots = torch.rand(24, generator=generator)
+    uniforms = torch.rand(24, generator=generator)
     moved = points[6:] + 0.2 * torch.randn(24, 2, generator=generator)
-    batch = {"unlabeled": points[6:], "moved": moved, "lots": lots, "labeled": points[:6], "labels": labels}
+    batch = {"unlabeled": points[6:], "moved": moved, "uniforms": uniforms, "labeled": points[:6], "labels": labels}
     teacher, student, baseline = teach(weights(1), weights(2), torch.tensor(0.01), batch, setting)
 
     config = {"feedback": feedback, "feedback_factor": 3, "labels_from": "image_weak", "temperature": 0.3}
@@ -77,13 +78,18 @@ def test_a_step_is_that_of_the_algorithm(feedback: str, uda_factor: float) -> No
     plain = {"optimizer": "sgd", "optimizer_options": {"momentum": 0, "nesterov": False}, "weight_decay": 0}
     rate = {"learning_rate": 0.2, "warmup": 0, "schedule": "constant"}
     own = TrainConfig.model_validate(TINY | plain | rate)
-    for name, network in algorithm.trained_networks().items():
-        algorithm.minimizers[name] = Descent(network, own, 10, 1)
+    minimizers = {name: Descent(network, own, 10, 1) for name, network in algorithm.trained_networks().items()}
     nobodys = torch.full((24,), -1)
-    # The student learns from the points as they are; the moved ones are the teacher's alone.
-    algorithm.student_logits = lambda unlabeled: {"unlabeled": networks[1](points[6:])}  # type: ignore[method-assign]
-    unlabeled = {"image": moved, "image_weak": points[6:], "label": nobodys, "lot": lots}
-    algorithm.update({"labeled": {"image": points[:6], "label": labels, "lot": lots[:6]}, "unlabeled": unlabeled}, 0)
+
+    class StudentSeesThePoints(Runtime):
+        """The student learns from the points as they are; the moved ones are the teacher's alone."""
+
+        def logits(self, network: torch.nn.Module, **images: torch.Tensor) -> dict[str, torch.Tensor]:
+            return super().logits(network, **images | ({"unlabeled": points[6:]} if network is networks[1] else {}))
+
+    unlabeled = {"image": moved, "image_weak": points[6:], "label": nobodys, "uniform": uniforms}
+    labeled = {"image": points[:6], "label": labels, "uniform": uniforms[:6]}
+    algorithm.update({"labeled": labeled, "unlabeled": unlabeled}, 0, StudentSeesThePoints(minimizers))
     for network, expected in zip(networks, (teacher, student), strict=True):
         for name, value in expected.items():
             torch.testing.assert_close(network.weights[name].detach(), value)
@@ -91,7 +97,7 @@ def test_a_step_is_that_of_the_algorithm(feedback: str, uda_factor: float) -> No
 
 
 def test_draws_do_not_touch_each_other() -> None:
-    setting = Setting(points=60, steps=5, batch_size=60, initial_weights=1.0, uda_factor=1, learning_rate=0.5)
+    setting = MoonsConfig(points=60, steps=5, batch_size=60, initial_weights=1.0, uda_factor=1, learning_rate=0.5)
     draws = Draws(setting, 3)
     found = train(setting, draws, 0)
     draws.points[1] += 1
@@ -104,7 +110,7 @@ def test_draws_do_not_touch_each_other() -> None:
 
 
 def test_supervised_training_is_gradient_descent_on_six_points() -> None:
-    setting = Setting(points=60, steps=300, initial_weights=1.0, learning_rate=0.5)
+    setting = MoonsConfig(points=60, steps=300, initial_weights=1.0, learning_rate=0.5)
     draws = Draws(setting, 2)
     found = train(setting, draws, 0)["supervised"]
     for draw in range(2):
@@ -124,7 +130,8 @@ def test_success_rates() -> None:
 def test_the_command_prints_and_draws(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "selftrain", "two-moons", "--draws", "3", "--steps", "20", "--out", "found"]
     printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    rows = list(csv.DictReader((tmp_path / "found" / "two_moons.csv").open()))
+    with (tmp_path / "found" / "two_moons.csv").open() as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == 5 * len(SETTINGS)
     assert all(float(row["low"]) <= float(row["success"]) <= float(row["high"]) for row in rows)
     for place, name in enumerate(SETTINGS):

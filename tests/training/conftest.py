@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from selftrain.corpus.ingest import ingest
-from selftrain.training.config import TrainConfig
+from selftrain.params.train import TrainConfig
 from tests.conftest import write_images
 
 TINY: dict[str, Any] = {

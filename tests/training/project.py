@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
-from selftrain.corpus.manifest import iter_manifest
-from selftrain.predictions.config import SelectConfig
-from selftrain.predictions.select import select
-from selftrain.predictions.table import PredictionPart, write_part
+from selftrain.params.select import SelectConfig
+from selftrain.selection.select import select
+from selftrain.tables.corrections import no_corrections, write_corrections
+from selftrain.tables.manifest import iter_manifest
+from selftrain.tables.predictions import PredictionPart, write_part
+from tests.repository import with_pipeline
 from tests.training.conftest import TINY
 
 
@@ -31,19 +34,45 @@ def write_project(folder: Path, corpus: Path, **train: Any) -> None:
         "hardware": {"checkpoint_seconds": 0.1, "threads": 1, "processes": 1},
     }
     write_params(folder, params)
+    write_corrections(folder / "corrections.parquet", no_corrections())
+    write_teacher(folder / "models" / "noisy_student" / "teacher")
     rng = np.random.default_rng(0)
     for shard, table in iter_manifest(corpus / "unlabeled", ["key"]):
         log_probs = np.log(rng.dirichlet(np.full(10, 0.2), table.num_rows) + 1e-6).astype(np.float16)
         labels = log_probs.argmax(1)
         confidences = np.exp(log_probs.max(1)).astype(np.float32)
         part = PredictionPart(table["key"].to_numpy(), labels.astype(np.int32), confidences, log_probs)
-        write_part(folder / "predictions" / "teacher" / "unlabeled", shard, part, [str(c) for c in range(10)], "x")
-    table = folder / "predictions" / "teacher" / "unlabeled"
-    select(SelectConfig.model_validate(params["select"]), 0, table, corpus, folder / "selections" / "student")
+        write_part(
+            folder / "predictions" / "noisy_student" / "teacher" / "unlabeled",
+            shard,
+            part,
+            [str(c) for c in range(10)],
+            "x",
+        )
+    table = folder / "predictions" / "noisy_student" / "teacher" / "unlabeled"
+    select(
+        SelectConfig.model_validate(params["select"]),
+        0,
+        table,
+        corpus,
+        folder / "selections" / "noisy_student" / "student",
+    )
+
+
+def write_teacher(folder: Path) -> None:
+    """An untrained model, as a run's folder."""
+    from selftrain.networks.export import export_model
+    from selftrain.networks.models import create_model
+    from selftrain.plumbing.files import write_json
+
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 10, 32)
+    export_model(model, folder, classes=[str(label) for label in range(10)], image_size=32, crop_fraction=1.0)
+    write_json(folder / "run.json", {"run": "teacher", "mlflow_run_id": "0", "parameters": 0})
 
 
 def write_params(folder: Path, params: dict[str, Any]) -> None:
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "params.yaml").write_text(yaml.safe_dump(with_pipeline(params)))
 
 
 def selftrain(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -52,10 +81,7 @@ def selftrain(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str
     )
 
 
-TRAIN_STUDENT = (
-    "train", "student", "--out", "models/student", "--selection", "selections/student",
-    "--predictions", "predictions/teacher/unlabeled",
-)  # fmt: skip
+TRAIN_STUDENT = ("train", "student")
 
 
 def mlflow_rows(folder: Path, query: str) -> list[Any]:

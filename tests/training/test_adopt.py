@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from selftrain.errors import UserError
 from selftrain.history.lineage import trace
+from selftrain.networks.export import export_model
+from selftrain.networks.models import create_model, load_model
+from selftrain.params.adopted import AdoptedConfig, adopted_config
+from selftrain.plumbing.errors import UserError
 from selftrain.training.adopt import adopt
-from selftrain.training.adopted_config import AdoptedConfig, adopted_config
-from selftrain.training.models import create_model, export_model, load_model
 
 CLASSES = ["a", "b", "c"]
 
@@ -43,14 +44,14 @@ def adopted(name: str, **config: Any) -> dict[str, Any]:
 
 
 def test_one_model_is_taken_as_it_is(models: dict[str, nn.Module]) -> None:
-    about = adopted("large", models=["one"])
+    record = adopted("large", models=["one"])
     taken, config = load_model(Path("models/large"))
     images = torch.randn(4, 3, 32, 32)
     assert torch.equal(taken(images), models["one"](images))
     assert (config["label_names"], config["pretrained_cfg"]["input_size"]) == (CLASSES, [3, 32, 32])
-    assert about["run"] == "large"
-    assert about["members"][0]["path"] == "one"
-    assert about["parameters"] == sum(weight.numel() for weight in models["one"].parameters()) < 60_000
+    assert record["run"] == "large"
+    assert record["members"][0]["path"] == "one"
+    assert record["parameters"] == sum(weight.numel() for weight in models["one"].parameters()) < 60_000
     links = {link.kind: link for link in trace(Path("models/large")).all()}
     assert links["adopted"].state == "found"
     (Path("one") / "model.safetensors").write_bytes(b"other")
@@ -61,7 +62,7 @@ def test_one_model_is_taken_as_it_is(models: dict[str, nn.Module]) -> None:
 
 
 def test_several_are_the_weighted_mean_of_what_they_say(models: dict[str, nn.Module]) -> None:
-    about = adopted("two", models=["one", "other"], weights=[2, 1])
+    record = adopted("two", models=["one", "other"], weights=[2, 1])
     both, config = load_model(Path("models/two"))
     images = torch.randn(4, 3, 48, 48)
     shown = (images * 0.5 + 0.5 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
@@ -72,7 +73,7 @@ def test_several_are_the_weighted_mean_of_what_they_say(models: dict[str, nn.Mod
     torch.testing.assert_close(both(images), mean.log(), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(both(images).exp().sum(1), torch.ones(4))
     assert config["pretrained_cfg"]["input_size"] == [3, 48, 48]
-    assert about["model"] == "test_resnet + test_efficientnet"
+    assert record["model"] == "test_resnet + test_efficientnet"
     assert both.forward_head(both.forward_features(images), pre_logits=True).shape == (4, 32 + 256)
 
 
@@ -145,25 +146,25 @@ def test_a_bare_config_json_is_enough(models: dict[str, nn.Module]) -> None:
 
 def test_an_ensemble_may_be_a_member_and_its_shares_are_in_its_weights(models: dict[str, nn.Module]) -> None:
     adopted("two", models=["one", "other"])
-    about = adopted("three", models=["models/two", "one"], weights=[2, 1])
+    record = adopted("three", models=["models/two", "one"], weights=[2, 1])
     images = torch.randn(4, 3, 48, 48)
     two, three = load_model(Path("models/two"))[0], load_model(Path("models/three"))[0]
     smaller = functional.interpolate(images, size=(32, 32), mode="bilinear", antialias=True)
     expected = 2 / 3 * two(images).exp() + 1 / 3 * models["one"](smaller).softmax(1)
     torch.testing.assert_close(three(images).exp(), expected, atol=1e-4, rtol=1e-4)
-    assert adopted("again", models=["models/two", "one"], weights=[2, 1])["weights"] == about["weights"]
-    assert adopted("other_shares", models=["models/two", "one"], weights=[1, 2])["weights"] != about["weights"]
+    assert adopted("again", models=["models/two", "one"], weights=[2, 1])["weights"] == record["weights"]
+    assert adopted("other_shares", models=["models/two", "one"], weights=[1, 2])["weights"] != record["weights"]
 
 
 def test_what_a_models_chain_was_trained_on_is_not_forgotten(models: dict[str, nn.Module]) -> None:
-    def told(folder: str, **about: Any) -> None:
-        (Path(folder) / "run.json").write_text(json.dumps({"run": folder, "train_seconds": 1.0} | about))
+    def write_record(folder: str, **record: Any) -> None:
+        (Path(folder) / "run.json").write_text(json.dumps({"run": folder, "train_seconds": 1.0} | record))
 
-    told("other", train={"resplit": {"splits": ["labeled", "test"]}})
-    told("one", train={"resplit": None}, paths={"teacher": "other"})
+    write_record("other", train={"resplit": {"splits": ["labeled", "test"]}})
+    write_record("one", train={"resplit": None}, paths={"teacher": "other"})
     assert adopted("large", models=["one"])["saw"] == ["labeled", "test"]
     assert adopted("larger", models=["models/large", "one"])["saw"] == ["labeled", "test"]
-    told("one")
+    write_record("one")
     assert adopted("fair", models=["one"])["saw"] == []
 
 

@@ -6,21 +6,21 @@ import pytest
 import torch
 
 from selftrain.algorithms.algorithm import Batch
-from selftrain.training.batches import Share, TrainingBatches
-from selftrain.training.device_noise import noised
-from selftrain.training.loading import load_index
+from selftrain.images.device_noise import noised
+from selftrain.images.loading import load_index
+from selftrain.images.workers import in_order
+from selftrain.training.batches import Process, TrainingBatches
 from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
-from selftrain.training.workers import in_order
 
 VIEWS = {"labeled": ("image", "label"), "unlabeled": ("image", "image_weak", "log_probs")}
 
 
-def batches(corpus: Path, config: Any, share: Share | None = None, seed: int = 0) -> TrainingBatches:
+def batches(corpus: Path, config: Any, process: Process | None = None, seed: int = 0) -> TrainingBatches:
     index = load_index(corpus / "unlabeled")
     log_probs = np.arange(len(index) * 3, dtype=np.float16).reshape(-1, 3)
     epoch = np.repeat(np.arange(len(index), dtype=np.int32), np.arange(len(index)) % 3)
     pseudo_labels = PseudoLabels(index, log_probs, np.full(len(index), -1, np.int32), epoch)
-    return TrainingBatches(config, VIEWS, seed, share or Share(), load_index(corpus / "labeled"), pseudo_labels)
+    return TrainingBatches(config, VIEWS, seed, process or Process(), load_index(corpus / "labeled"), pseudo_labels)
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -54,7 +54,7 @@ def test_workers_change_nothing_and_any_step_can_be_sought(photo_corpus: Path, t
 def test_processes_see_the_global_batch_between_them(photo_corpus: Path, tiny: Any, world_size: int) -> None:
     config = tiny(unlabeled_ratio=2)
     whole = batches(photo_corpus, config)[3]
-    parts = [batches(photo_corpus, config, Share(rank, world_size))[3] for rank in range(world_size)]
+    parts = [batches(photo_corpus, config, Process(rank, world_size))[3] for rank in range(world_size)]
     for source, views in whole.items():
         for name, value in views.items():
             assert torch.equal(torch.cat([part[source][name] for part in parts]), value)
@@ -103,15 +103,15 @@ def test_weak_augmentation_is_the_weak_view(photo_corpus: Path, tiny: Any, sourc
 
 def test_lots_are_even_and_of_their_place_in_the_stream(photo_corpus: Path, tiny: Any) -> None:
     made = batches(photo_corpus, tiny(unlabeled_ratio=2))
-    made.views = {"labeled": ("lot",), "unlabeled": ("lot",)}
-    lots = torch.cat([made[step]["unlabeled"]["lot"] for step in range(100)])
-    assert len(lots.unique()) == 1600
-    assert torch.histc(lots, 4, 0, 1).div(1600).sub(0.25).abs().max() < 0.04
-    assert not set(lots.tolist()) & set(made[0]["labeled"]["lot"].tolist())
-    parts = [batches(photo_corpus, tiny(unlabeled_ratio=2), Share(rank, 2)) for rank in (0, 1)]
+    made.views = {"labeled": ("uniform",), "unlabeled": ("uniform",)}
+    uniforms = torch.cat([made[step]["unlabeled"]["uniform"] for step in range(100)])
+    assert len(uniforms.unique()) == 1600
+    assert torch.histc(uniforms, 4, 0, 1).div(1600).sub(0.25).abs().max() < 0.04
+    assert not set(uniforms.tolist()) & set(made[0]["labeled"]["uniform"].tolist())
+    parts = [batches(photo_corpus, tiny(unlabeled_ratio=2), Process(rank, 2)) for rank in (0, 1)]
     for part in parts:
         part.views = made.views
-    assert torch.equal(torch.cat([part[3]["unlabeled"]["lot"] for part in parts]), made[3]["unlabeled"]["lot"])
+    assert torch.equal(torch.cat([part[3]["unlabeled"]["uniform"] for part in parts]), made[3]["unlabeled"]["uniform"])
 
 
 def test_unlabeled_images_have_no_label_but_a_persons(photo_corpus: Path, tiny: Any) -> None:
@@ -123,7 +123,7 @@ def test_unlabeled_images_have_no_label_but_a_persons(photo_corpus: Path, tiny: 
     assert torch.equal(found["label"], (found["log_probs"][:, 0] / 3).long() % 5 - 1)
 
 
-def test_labeled_images_as_a_pool_are_their_own_opinion(photo_corpus: Path) -> None:
+def test_labeled_images_as_a_pool_are_their_own_prediction(photo_corpus: Path) -> None:
     index = load_index(photo_corpus / "labeled")
     pool = labeled_as_pool(index, 3)
     assert pool.log_probs is not None

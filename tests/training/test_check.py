@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from selftrain.errors import UserError
+from selftrain.params.train import TrainConfig
+from selftrain.plumbing.errors import UserError
 from selftrain.training.check import check_run
-from selftrain.training.config import TrainConfig
 from tests.training.conftest import TINY
 
 

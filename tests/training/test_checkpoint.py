@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from selftrain.errors import UserError
+from selftrain.plumbing.errors import UserError
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
 
 

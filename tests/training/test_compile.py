@@ -5,10 +5,10 @@ import torch
 from torch._dynamo.utils import counters
 
 from selftrain.algorithms.algorithm import find_algorithm
-from selftrain.hardware import Hardware
-from selftrain.training.batches import Share
+from selftrain.networks.models import create_model
+from selftrain.plumbing.hardware import Hardware
+from selftrain.training.batches import Process
 from selftrain.training.loop import Loop
-from selftrain.training.models import create_model
 from tests.algorithms.given import GivenNetworks
 from tests.algorithms.test_contract import NUM_CLASSES, config, random_batch
 
@@ -28,7 +28,7 @@ def test_compiled_networks_train_as_others_do() -> None:
         algorithm = algorithm_class(
             create_model("test_resnet", NUM_CLASSES, 32), parameters, GivenNetworks(lambda _: torch.nn.Module())
         )
-        loop = Loop(algorithm, own, 1.0, seed=0, hardware=hardware, share=Share())
+        loop = Loop(algorithm, own, 1.0, seed=0, hardware=hardware, process=Process())
         algorithm.train()
         batch = random_batch(algorithm, 0)
         plain.append([loop.one_step(batch)["loss"].item() for _ in range(3)])

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from selftrain.history.lineage import trace
-from selftrain.predictions.table import iter_predictions
+from selftrain.tables.predictions import iter_predictions
 from tests.training.conftest import TINY
 from tests.training.project import selftrain, write_params, write_project
 
@@ -37,44 +37,48 @@ def test_distilled_students_are_small_and_load_in_plain_timm(digits_corpus: Path
     params["rounds"] = {name: {"teacher": "teacher", "train": train} for name, train in STUDENTS.items()}
     write_params(folder, params)
     for command in (
-        ("train", "teacher", "--out", "models/teacher"),
-        ("predict", "--model", "models/teacher", "--out", "predictions/teacher"),
-        ("select", "small", "--predictions", "predictions/teacher/unlabeled", "--out", "selections/s"),
+        ("train", "teacher"),
+        ("predict", "teacher"),
+        *(("select", name) for name in STUDENTS),
     ):
         done = selftrain(folder, *command)
         assert done.returncode == 0, done.stderr
-    labeled = [part for _, part in iter_predictions(folder / "predictions" / "teacher" / "labeled")]
+    labeled = [part for _, part in iter_predictions(folder / "predictions" / "noisy_student" / "teacher" / "labeled")]
     assert sum(len(part.keys) for part in labeled) == 30
-    inputs = ("--selection", "selections/s", "--teacher", "models/teacher")
     for name in STUDENTS:
-        table = ("--predictions", "predictions/teacher/unlabeled")
-        done = selftrain(folder, "train", name, "--out", f"models/{name}", *inputs, *table)
+        done = selftrain(folder, "train", name)
         assert done.returncode == 0, done.stderr
         assert "is smaller than its teacher" not in done.stdout, "that is what it is for"
     program = (
         "import json, timm, torch\n"
         "for name in ('small', 'on_labeled', 'by_features'):\n"
-        "    m = timm.create_model(f'local-dir:models/{name}', pretrained=True).eval()\n"
+        "    m = timm.create_model(f'local-dir:models/noisy_student/{name}', pretrained=True).eval()\n"
         "    print(json.dumps([sum(p.numel() for p in m.parameters()), list(m(torch.zeros(2, 3, 32, 32)).shape)]))\n"
     )
     shown = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, env={"PATH": ""}, capture_output=True, text=True, check=True
     )
     sizes = [json.loads(line) for line in shown.stdout.splitlines()]
-    about = {name: json.loads((folder / "models" / name / "run.json").read_text()) for name in STUDENTS}
-    assert [size for size, _ in sizes] == [about[name]["parameters"] for name in STUDENTS] == [49482, 49482, 101766]
+    record = {
+        name: json.loads((folder / "models" / "noisy_student" / name / "run.json").read_text()) for name in STUDENTS
+    }
+    assert [size for size, _ in sizes] == [record[name]["parameters"] for name in STUDENTS] == [49482, 49482, 101766]
     assert all(shape == [2, 10] for _, shape in sizes)
-    assert about["small"]["teacher_parameters"] / 4 > 49482
-    assert [about[name]["learns_from_table"] for name in STUDENTS] == [True, True, False]
-    assert ["labeled_predictions" in about[name]["data"] for name in STUDENTS] == [True, True, False]
-    tables = [link for link in trace(folder / "models" / "on_labeled").all() if link.kind == "labeled_predictions"]
-    assert [(link.path, link.state) for link in tables] == [("predictions/teacher/labeled", "missing")], (
+    assert record["small"]["teacher_parameters"] / 4 > 49482
+    assert [record[name]["learns_from_table"] for name in STUDENTS] == [True, True, False]
+    assert ["labeled_predictions" in record[name]["data"] for name in STUDENTS] == [True, True, False]
+    tables = [
+        link
+        for link in trace(folder / "models" / "noisy_student" / "on_labeled").all()
+        if link.kind == "labeled_predictions"
+    ]
+    assert [(link.path, link.state) for link in tables] == [("predictions/noisy_student/teacher/labeled", "missing")], (
         "seen from here"
     )
     # Without the teacher's table of labeled images there is nothing to distill on there.
-    for part in (folder / "predictions" / "teacher" / "labeled").glob("*.parquet"):
+    for part in (folder / "predictions" / "noisy_student" / "teacher" / "labeled").glob("*.parquet"):
         part.unlink()
-    failed = selftrain(folder, "train", "on_labeled", "--out", "models/again", *inputs, *table)
+    failed = selftrain(folder, "train", "on_labeled")
     assert failed.returncode == 1
-    assert "predictions/teacher/labeled: no predictions there" in failed.stderr
+    assert "predictions/noisy_student/teacher/labeled: no predictions there" in failed.stderr
     assert "Traceback" not in failed.stderr

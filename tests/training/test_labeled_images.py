@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selftrain.training.config import Resplit
+from selftrain.images.loading import ImageLoader, load_index, load_splits
+from selftrain.params.train import Resplit
 from selftrain.training.labeled_images import labeled_and_validation
-from selftrain.training.loading import ImageLoader, load_index, load_splits
 
 
 def test_a_cut_of_ones_own_is_whole_stratified_and_keyed_by_the_seed(digits_corpus: Path) -> None:

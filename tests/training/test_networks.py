@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.algorithms.distillation import Distillation
-from selftrain.errors import UserError
-from selftrain.training.freezing import train_mode
-from selftrain.training.models import create_model, export_model, normalization, to_input
-from selftrain.training.networks import RunNetworks
+from selftrain.networks.export import export_model
+from selftrain.networks.freezing import train_mode
+from selftrain.networks.models import create_model, normalization, to_input
+from selftrain.plumbing.errors import UserError
+from selftrain.training.run_networks import RunNetworks
 
 CLASSES = ["a", "b", "c"]
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def test_a_teacher_sees_images_at_its_own_size(tmp_path: Path, tiny: Any) -> Non
 def test_a_teacher_is_frozen_and_in_eval_mode_after_any_train_call(tmp_path: Path, tiny: Any) -> None:
     teacher_folder(tmp_path / "t", "test_resnet", 32)
     networks = RunNetworks(tmp_path / "t", CLASSES, tiny(), CPU)
-    algorithm_class, config = find_algorithm("distillation", {"opinions": "live"})
+    algorithm_class, config = find_algorithm("distillation", {"teacher": "live"})
     algorithm = algorithm_class(networks.student(None), config, networks)
     assert isinstance(algorithm, Distillation)
     for call in (algorithm.train, lambda: algorithm.train(True), lambda: train_mode(algorithm), algorithm.eval):

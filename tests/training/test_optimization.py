@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from selftrain.errors import UserError
-from selftrain.training.config import TrainConfig
+from selftrain.params.train import TrainConfig
+from selftrain.plumbing.errors import UserError
 from selftrain.training.optimization import Descent
 from tests.training.conftest import TINY
 

@@ -58,7 +58,10 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
     ended = selftrain(tmp_path / "killed", *TRAIN_STUDENT)
     assert ended.returncode == 0, ended.stderr
 
-    weights = [load_file(tmp_path / name / "models" / "student" / "model.safetensors") for name in ("whole", "killed")]
+    weights = [
+        load_file(tmp_path / name / "models" / "noisy_student" / "student" / "model.safetensors")
+        for name in ("whole", "killed")
+    ]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert mlflow_rows(tmp_path / "killed", "select status, name from runs") == [("FINISHED", "student")]
@@ -68,7 +71,7 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
         query = "select distinct key from metrics where key like '%teacher%' or key like '%feedback%'"
         curves = {key for (key,) in mlflow_rows(tmp_path / "killed", query)}
         assert {"teacher_validation_accuracy", "teacher_learning_rate", "teacher_labeled_loss", "feedback"} <= curves
-    run = json.loads((tmp_path / "killed" / "models" / "student" / "run.json").read_text())
+    run = json.loads((tmp_path / "killed" / "models" / "noisy_student" / "student" / "run.json").read_text())
     assert run["peak_memory_mib"] > 50
     assert mlflow_rows(tmp_path / "killed", "select run_uuid from runs") == [(run["mlflow_run_id"],)]
 
@@ -93,7 +96,9 @@ def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorit
         write_params(folder, params)
         result = selftrain(folder, *TRAIN_STUDENT)
         assert result.returncode == 0, result.stderr
-    one, two = (load_file(tmp_path / name / "models" / "student" / "model.safetensors") for name in "12")
+    one, two = (
+        load_file(tmp_path / name / "models" / "noisy_student" / "student" / "model.safetensors") for name in "12"
+    )
     for key in one:
         torch.testing.assert_close(one[key], two[key], atol=2e-4, rtol=1e-3)
     assert mlflow_rows(tmp_path / "2", "select status from runs") == [("FINISHED",)]
@@ -178,10 +183,10 @@ TWO_PHASES = {
 @pytest.mark.slow
 def test_phases_start_where_the_last_ended_and_survive_a_kill(digits_corpus: Path, tmp_path: Path) -> None:
     write_project(tmp_path / "whole", digits_corpus, **TWO_PHASES)
-    teacher = selftrain(tmp_path / "whole", "train", "teacher", "--out", "models/teacher")
+    teacher = selftrain(tmp_path / "whole", "train", "teacher")
     assert teacher.returncode == 0, teacher.stderr
     shutil.copytree(tmp_path / "whole", tmp_path / "killed", symlinks=True)
-    command = (*TRAIN_STUDENT, "--teacher", "models/teacher")
+    command = TRAIN_STUDENT
     whole = selftrain(tmp_path / "whole", *command)
     assert whole.returncode == 0, whole.stderr
     second = tmp_path / "killed" / ".selftrain" / "checkpoints" / "noisy_student" / "student"
@@ -194,12 +199,12 @@ def test_phases_start_where_the_last_ended_and_survive_a_kill(digits_corpus: Pat
     process.wait()
     ended = selftrain(tmp_path / "killed", *command)
     assert ended.returncode == 0, ended.stderr
-    models = [tmp_path / name / "models" / "student" for name in ("whole", "killed")]
+    models = [tmp_path / name / "models" / "noisy_student" / "student" for name in ("whole", "killed")]
     assert models[0].joinpath("model.safetensors").read_bytes() == models[1].joinpath("model.safetensors").read_bytes()
-    about = json.loads((models[0] / "run.json").read_text())
-    assert [phase["name"] for phase in about["phases"]] == ["main", "resolution_fix"]
-    assert about["phases"][1]["planned_steps"] == 45, "12 epochs of 30 images in batches of 8"
-    assert about["steps"] == 75
+    record = json.loads((models[0] / "run.json").read_text())
+    assert [phase["name"] for phase in record["phases"]] == ["main", "resolution_fix"]
+    assert record["phases"][1]["planned_steps"] == 45, "12 epochs of 30 images in batches of 8"
+    assert record["steps"] == 75
     assert json.loads((models[0] / "config.json").read_text())["pretrained_cfg"]["input_size"] == [3, 48, 48]
     # Only the classifier moved after the first phase.
     before = load_file(
@@ -233,11 +238,11 @@ def test_training_stops_when_patience_ends_and_a_small_student_is_a_warning(
         "ema_decay": None,
     }
     write_project(folder, digits_corpus, **changes)
-    teacher = selftrain(folder, "train", "teacher", "--out", "models/teacher")
+    teacher = selftrain(folder, "train", "teacher")
     assert teacher.returncode == 0, teacher.stderr
     for _ in range(2):
-        ended = selftrain(folder, *TRAIN_STUDENT, "--teacher", "models/teacher")
+        ended = selftrain(folder, *TRAIN_STUDENT)
         assert ended.returncode == 0, ended.stderr
         assert "is smaller than its teacher (373,658)" in ended.stdout
-        (phase,) = json.loads((folder / "models" / "student" / "run.json").read_text())["phases"]
+        (phase,) = json.loads((folder / "models" / "noisy_student" / "student" / "run.json").read_text())["phases"]
         assert phase["steps"] == phase["best_step"] + 10 < 500

@@ -1,31 +1,25 @@
 """The contract between an algorithm and the training loop."""
 
-import importlib
-import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from selftrain.config import Section, did_you_mean, parse_section
-from selftrain.errors import UserError
+from selftrain.algorithms.runtime import Runtime
+from selftrain.plumbing.by_name import find_module
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import Section, parse_section
 
 Batch = dict[str, dict[str, Tensor]]
-"""``batch["labeled" | "unlabeled"][view]``: images (B, 3, H, W), labels (B,), log_probs (B, C), lots (B,)."""
-
-Gradient = tuple[Tensor | None, ...]
-"""One tensor for each trainable parameter of a network, in their order; None where the loss does not touch it."""
+"""``batch["labeled" | "unlabeled"][view]``: images (B, 3, H, W), labels (B,), log_probs (B, C), uniforms (B,)."""
 
 Views = dict[str, tuple[str, ...]]
-"""What a batch has to hold, by source: see ``training.views``; ``label``, ``log_probs``; ``lot``, a number from 0 to 1
-for each image, for what an algorithm draws."""
+"""What a batch has to hold, by source: see ``images.views``; ``label``, ``log_probs``; ``uniform``, a number from 0 to
+1 for each image, for what an algorithm draws."""
 
-SHARED = {"__init__", "algorithm", "feedback", "losses", "soft_targets"}
+SHARED = frozenset({"algorithm", "feedback", "gradients", "losses", "runtime", "soft_targets"})
 """Files of this folder that are no algorithm."""
 
 
@@ -44,7 +38,7 @@ class Needs:
     """Of ``networks``, those that the algorithm makes itself: they have an optimizer, and no timm model."""
 
     def reads_table(self, source: str) -> bool:
-        """Whether it reads the teacher's opinion of ``labeled`` or of ``unlabeled`` images from its table."""
+        """Whether it reads the teacher's prediction of ``labeled`` or of ``unlabeled`` images from its table."""
         return "log_probs" in self.views.get(source, ())
 
 
@@ -89,33 +83,6 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-class Minimizer(Protocol):
-    """Takes optimizer steps for one trained network; made by the loop."""
-
-    @property
-    def parameters(self) -> Sequence[Tensor]:
-        """What is trained of the network."""
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the step under way."""
-
-    def gradient(self, loss: Tensor, parameters: Sequence[Tensor] | None = None) -> Gradient:
-        """The loss's gradient by the network's parameters, or by others of these shapes, averaged over processes.
-
-        Nothing is clipped, decayed or carried over.
-        """
-
-    def averaged(self, tensors: Gradient) -> Gradient:
-        """Their means over processes, in place."""
-
-    def descend(self, gradient: Gradient) -> None:
-        """Clip and step the optimizer. The gradient's tensors may be overwritten."""
-
-    def minimize(self, loss: Tensor) -> None:
-        """``gradient`` and ``descend``."""
-
-
 class Algorithm(nn.Module):
     """Owns its networks and says what a step is. Only ``student`` is evaluated, averaged and exported.
 
@@ -140,51 +107,23 @@ class Algorithm(nn.Module):
         super().__init__()
         self.student = student
         self.config = config
-        self.minimizers: dict[str, Minimizer] = {}
-        self.autocast: Callable[[], AbstractContextManager[object]] = nullcontext
-        self.noised_rows: dict[str, Callable[[dict[str, int]], AbstractContextManager[object]]] = {}
-        self.average: Callable[[Tensor], Tensor] | None = None
-        """The moving average of the student's weights, in eval mode: images (B, 3, H, W) → logits (B, C)."""
-        self.share_buffers: Callable[[nn.Module], None] = lambda network: None
-        """Gives every process the first one's BatchNorm statistics: before a trained network is used in eval mode."""
 
-    def logits(self, network: str, **images: Tensor) -> dict[str, Tensor]:
-        """A network's logits (B, C) of each source's images (B, 3, H, W), from one pass over all of them.
+    def check(self, total_steps: int, compiled: bool) -> None:
+        """Raises UserError, naming the parameter, for a training of so many steps that makes no sense with its config.
 
-        One pass, so that BatchNorm's statistics are those of the whole batch; dropout and stochastic depth act on the
-        sources that ``train.noise`` says.
+        ``compiled`` says whether networks are compiled. What ``needs`` says is checked for all algorithms alike.
         """
-        counts = {source: len(batch) for source, batch in images.items()}
-        with self.noise(network, counts):
-            logits = getattr(self, network)(torch.cat([*images.values()]))
-        return dict(zip(counts, logits.split([*counts.values()]), strict=True))
 
-    def noise(self, network: str, counts: dict[str, int]) -> AbstractContextManager[object]:
-        """While it lasts, a network sees ``counts`` images of each source, in that order, each with its own noises."""
-        return self.noised_rows[network](counts) if network in self.noised_rows else nullcontext()
-
-    def student_logits(self, **images: Tensor) -> dict[str, Tensor]:
-        """The student's ``logits``."""
-        return self.logits("student", **images)
-
-    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """The scalar ``loss`` to descend, and its components, to be logged."""
         raise NotImplementedError
 
-    def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def update(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """One training step of every trained network; returns the scalars to log, detached."""
-        with self.autocast():
-            losses = self.loss(batch, step)
-        self.descend(losses["loss"], self.trained_networks())
+        with runtime.autocast():
+            losses = self.loss(batch, step, runtime)
+        runtime.descend(losses["loss"], self.trained_networks())
         return {name: value.detach() for name, value in losses.items()}
-
-    def descend(self, loss: Tensor, networks: Iterable[str]) -> None:
-        """A step of these networks down one loss; no other is touched."""
-        minimizers = [self.minimizers[name] for name in networks]
-        parameters = [parameter for minimizer in minimizers for parameter in minimizer.parameters]
-        slopes = iter(torch.autograd.grad(loss, parameters, allow_unused=True))
-        for minimizer in minimizers:
-            minimizer.descend(minimizer.averaged(tuple(islice(slopes, len(minimizer.parameters)))))
 
     def trained_networks(self) -> dict[str, nn.Module]:
         """The networks that get an optimizer, by name."""
@@ -204,15 +143,12 @@ def find_algorithm(name: str, parameters: dict[str, Any]) -> tuple[type[Algorith
 
     Raises UserError if there is no such module in this folder, if it holds no algorithm, or for wrong parameters.
     """
-    if importlib.util.find_spec(f"selftrain.algorithms.{name}") is None:
-        known = sorted({path.stem for path in Path(__file__).parent.glob("*.py")} - SHARED)
-        raise UserError(f"train.algorithm.name: there is no algorithm '{name}'; {did_you_mean(name, known)}")
-    module = importlib.import_module(f"selftrain.algorithms.{name}")
+    module = find_module("algorithms", name, "train.algorithm.name", SHARED, "algorithm ")
     classes = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Algorithm) and value.__module__ == module.__name__
     ]
-    if module.__name__ == __name__ or len(classes) != 1:
+    if len(classes) != 1:
         raise UserError(f"train.algorithm.name: '{name}' is not an algorithm, though there is such a file")
     return classes[0], parse_section(parameters, classes[0].Config, f"train.algorithm ({name})")

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Batch, Needs, Networks, evaluating
 from selftrain.algorithms.losses import accuracy, full_precision
+from selftrain.algorithms.runtime import Runtime
 from selftrain.algorithms.soft_targets import DistillingAlgorithm, SoftTargetsConfig, views_of
 
 
@@ -64,28 +65,28 @@ class DynamicTeacher(DistillingAlgorithm):
         return ("teacher",) if self.config.updates == "alternating" else ("student", "teacher")
 
     @torch.no_grad()
-    def opinion(self, views: dict[str, Tensor]) -> Tensor:
+    def teacher_log_probs(self, views: dict[str, Tensor], runtime: Runtime) -> Tensor:
         """Of the teacher as it is now."""
         with evaluating(self.teacher):
             return full_precision(self.teacher(views["image"])).log_softmax(dim=1)
 
-    def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """A step of whoever's turn it is."""
+    def update(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
+        """A step of the network whose turn it is: the teacher or the student."""
         losses: dict[str, Tensor] = {}
-        self.share_buffers(self.teacher)
-        with self.autocast():
+        runtime.share_buffers(self.teacher)
+        with runtime.autocast():
             # The student first: its teacher's pass would change BatchNorm's statistics.
             if "student" in self.turns(step):
-                losses |= self.loss(batch, step)
+                losses |= self.loss(batch, step, runtime)
             if "teacher" in self.turns(step):
-                losses |= self._teacher_losses(batch["labeled"])
-        own = [losses[name] for name in ("loss", "teacher_loss") if name in losses]
-        losses["loss"] = torch.stack(own).sum()
-        self.descend(losses["loss"], self.turns(step))
+                losses |= self._teacher_losses(batch["labeled"], runtime)
+        trained = [losses[name] for name in ("loss", "teacher_loss") if name in losses]
+        losses["loss"] = torch.stack(trained).sum()
+        runtime.descend(losses["loss"], self.turns(step))
         return {name: value.detach() for name, value in losses.items()}
 
-    def _teacher_losses(self, labeled: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits = self.logits("teacher", labeled=labeled["image"])["labeled"]  # (B, C)
+    def _teacher_losses(self, labeled: dict[str, Tensor], runtime: Runtime) -> dict[str, Tensor]:
+        logits = runtime.logits(self.teacher, labeled=labeled["image"])["labeled"]  # (B, C)
         return {
             "teacher_loss": functional.cross_entropy(full_precision(logits), labeled["label"]),
             "teacher_labeled_accuracy": accuracy(logits, labeled["label"]),

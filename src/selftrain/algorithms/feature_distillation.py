@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Batch, Needs, Networks
 from selftrain.algorithms.losses import full_precision
+from selftrain.algorithms.runtime import Runtime
 from selftrain.algorithms.soft_targets import DistillingAlgorithm, SoftTargetsConfig, sources, views_of
 
 
@@ -39,16 +40,18 @@ def feature_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
     Lists of (B, C', H', W') → scalar.
     """
     each = []
-    for own, wanted in zip(student, teacher, strict=True):
-        size = (min(own.shape[2], wanted.shape[2]), min(own.shape[3], wanted.shape[3]))
-        own, wanted = (functional.adaptive_avg_pool2d(full_precision(maps), size) for maps in (own, wanted))
-        error, scale = ((own - wanted).square(), wanted.square())  # (B, C', H', W')
+    for student_maps, wanted in zip(student, teacher, strict=True):
+        size = (min(student_maps.shape[2], wanted.shape[2]), min(student_maps.shape[3], wanted.shape[3]))
+        student_maps, wanted = (
+            functional.adaptive_avg_pool2d(full_precision(maps), size) for maps in (student_maps, wanted)
+        )
+        error, scale = ((student_maps - wanted).square(), wanted.square())  # (B, C', H', W')
         each.append((error.flatten(1).sum(1) / scale.flatten(1).sum(1).clamp(min=1e-12)).mean())
     return torch.stack(each).mean()
 
 
 class FeatureDistillation(DistillingAlgorithm):
-    """A student of a teacher's opinions and features."""
+    """A student of a teacher's predictions and features."""
 
     Config = FeatureDistillationConfig
     config: FeatureDistillationConfig
@@ -68,7 +71,8 @@ class FeatureDistillation(DistillingAlgorithm):
             strict=True,
         )
         self.projections = nn.ModuleList(
-            nn.Identity() if own == wanted else nn.Conv2d(own, wanted, 1) for own, wanted in channels
+            nn.Identity() if channels_in == wanted else nn.Conv2d(channels_in, wanted, 1)
+            for channels_in, wanted in channels
         )
 
     def trained_networks(self) -> dict[str, nn.Module]:
@@ -76,22 +80,23 @@ class FeatureDistillation(DistillingAlgorithm):
         learned = {"projections": self.projections} if any(True for _ in self.projections.parameters()) else {}
         return {"student": self.student, **learned}
 
-    def opinion(self, views: dict[str, Tensor]) -> Tensor:
+    def teacher_log_probs(self, views: dict[str, Tensor], runtime: Runtime) -> Tensor:
         """Of the teacher."""
         return self.teacher.log_probs(views["image"])
 
-    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See the module's docstring."""
         counts = {source: len(views["image"]) for source, views in batch.items()}
         images = torch.cat([views["image"] for views in batch.values()])
-        with self.noise("student", counts):
+        with runtime.noise(self.student, counts):
             features, maps = self.student.forward_intermediates(images, indices=self.config.features)  # type: ignore[operator]
             logits = self.student.forward_head(features)  # type: ignore[operator]  # (B, C)
-        losses = self.weighed(dict(zip(counts, logits.split([*counts.values()]), strict=True)), batch, step)
+        by_source = dict(zip(counts, logits.split([*counts.values()]), strict=True))
+        losses = self.losses_of(by_source, batch, step, runtime)
         rows = torch.cat(
             [torch.full((n,), source in sources(self.config.distill_on)) for source, n in counts.items()]
         ).to(images.device)
-        projected = [project(own[rows]) for project, own in zip(self.projections, maps, strict=True)]
+        projected = [project(student_maps[rows]) for project, student_maps in zip(self.projections, maps, strict=True)]
         losses["feature_loss"] = feature_loss(projected, self.teacher.features(images[rows], self.config.features))
         losses["loss"] = losses["loss"] + self.config.factor * losses["feature_loss"]
         return losses

@@ -8,8 +8,8 @@ there says how good the labels were:
 
 The teacher descends h · CE(ŷ, T(u)). η·g is what a plain SGD step moves, so h is, to first order, by how much the
 labeled loss *falls*: a positive h makes the sampled labels likelier. Momentum, weight decay and clipping of the
-student's optimizer are in none of these. The labeled images pass through the student with neither its dropout nor its
-BatchNorm statistics learning of them: what the student becomes depends on labeled images through the teacher alone.
+student's optimizer are in none of these. The labeled images pass through the student without dropout, and do not
+change its BatchNorm statistics: the student depends on labeled images through the teacher alone.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch, Gradient, Networks
+from selftrain.algorithms.algorithm import Algorithm, Batch, Networks
+from selftrain.algorithms.gradients import cosine, dot_product, plain_step, sampled_labels, total
 from selftrain.algorithms.losses import accuracy, full_precision, one_hot, soft_cross_entropy
-from selftrain.config import Section
+from selftrain.algorithms.runtime import Gradient, Minimizer, Runtime
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import Section
 
 
 class FeedbackConfig(Section):
@@ -66,53 +69,11 @@ class FeedbackConfig(Section):
         return self
 
 
-def sampled_labels(logits: Tensor, lots: Tensor) -> Tensor:
-    """Labels (B,) drawn from softmax(logits), logits (B, C); each by its own lot (B,), a number from 0 to 1.
-
-    By the inverse of the cumulative distribution: equal lots give equal labels, whoever computes them.
-    """
-    cumulative = logits.detach().double().softmax(dim=1).cumsum(dim=1)[:, :-1]
-    return (lots[:, None] >= cumulative).sum(dim=1)
-
-
-def dot_product(one: Gradient, other: Gradient) -> Tensor:
-    """⟨one, other⟩ over all parameters, a scalar; parameters that a loss does not touch have no part in it."""
-    products = [(a * b).sum() for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    return torch.stack(products).sum()
-
-
-def cosine(one: Gradient, other: Gradient) -> Tensor:
-    """The cosine of the angle between two gradients, a scalar from -1 to 1; 0 if one of them is 0."""
-    # Each by itself: the product of two squares is zero in float32 long before a gradient is.
-    norms = [dot_product(own, own).sqrt() for own in (one, other)]
-    least = torch.finfo(norms[0].dtype).tiny
-    return dot_product(
-        *(_scaled(own, 1 / norm.clamp(min=least)) for own, norm in zip((one, other), norms, strict=True))
-    )
-
-
-def _scaled(gradient: Gradient, factor: Tensor) -> Gradient:
-    return tuple(None if slope is None else slope * factor for slope in gradient)
-
-
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return one if other is None else other if one is None else one + other
-
-
-def plain_step(parameters: Mapping[str, Tensor], gradient: Gradient, learning_rate: float) -> dict[str, Tensor]:
-    """θ − η·g as new leaves, by name."""
-    moved = {
-        name: parameter.detach() if slope is None else parameter.detach() - learning_rate * slope.detach()
-        for (name, parameter), slope in zip(parameters.items(), gradient, strict=True)
-    }
-    return {name: value.requires_grad_() for name, value in moved.items()}
-
-
 class TeachingAlgorithm(Algorithm):
     """A student that learns from its teacher's labels alone, and a teacher that learns from the student's progress.
 
     A subclass makes ``self.teacher`` and writes ``teacher_step``. Batches need ``image`` and ``label`` of labeled
-    images, and ``image``, ``label`` and ``lot`` of unlabeled ones.
+    images, and ``image``, ``label`` and ``uniform`` of unlabeled ones.
     """
 
     networks = ("teacher",)
@@ -124,12 +85,19 @@ class TeachingAlgorithm(Algorithm):
         super().__init__(student, config, networks)
         self.register_buffer("baseline", torch.zeros(()))
 
-    def teacher_step(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The teacher's opinion of the unlabeled images as logits (r·B, C), and its losses but for the feedback.
+    def teacher_step(self, batch: Batch, step: int, runtime: Runtime) -> tuple[Tensor, dict[str, Tensor]]:
+        """The teacher's logits (r·B, C) of the unlabeled images, and its losses but for the feedback.
 
         ``teacher_loss`` is the one to descend; the others are logged.
         """
         raise NotImplementedError
+
+    def check(self, total_steps: int, compiled: bool) -> None:
+        """The student has to begin before the training ends; what is differentiated twice is not compiled."""
+        if total_steps <= self.config.student_wait_steps:
+            raise UserError("train.algorithm.student_wait_steps: the training ends before the student begins")
+        if compiled and self.config.feedback == "exact":
+            raise UserError("hardware.compile: PyTorch compiles no second derivatives; not with `feedback: exact`")
 
     def trained_networks(self) -> dict[str, nn.Module]:
         """Both."""
@@ -139,63 +107,73 @@ class TeachingAlgorithm(Algorithm):
         """The student may wait."""
         return int(self.config.student_wait_steps) if network == "student" else 0
 
-    def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def update(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """One step of both networks; see the module's docstring."""
-        with self.autocast():
-            opinion, losses = self.teacher_step(batch, step)  # (r·B, C)
+        with runtime.autocast():
+            teacher_logits, losses = self.teacher_step(batch, step, runtime)  # (r·B, C)
         if step < self.first_step("student"):
-            self.minimizers["teacher"].minimize(losses["teacher_loss"])
+            runtime.minimizers["teacher"].minimize(losses["teacher_loss"])
             return {name: value.detach() for name, value in losses.items()} | {"loss": losses["teacher_loss"].detach()}
-        labels, targets = self._targets(opinion, batch["unlabeled"])
-        with self.autocast():
-            student_loss, own_loss, agreement = self._student_losses(batch, labels, targets)
-        gradient, found = self._teach(student_loss, own_loss, opinion, labels, batch)
-        self.minimizers["teacher"].minimize(losses["teacher_loss"] + found["feedback_loss"])
+        labels, targets = self._targets(teacher_logits, batch["unlabeled"])
+        with runtime.autocast():
+            student_loss, own_loss, agreement = self._student_losses(batch, labels, targets, runtime)
+        gradient, found = self._teach(student_loss, own_loss, teacher_logits, labels, batch, runtime)
+        runtime.minimizers["teacher"].minimize(losses["teacher_loss"] + found["feedback_loss"])
         if self.config.feedback_at == "plain_step":
-            self.minimizers["student"].descend(gradient)
+            runtime.minimizers["student"].descend(gradient)
         losses |= found | {"loss": student_loss + own_loss, "agreement_with_teacher": agreement}
         return {name: value.detach() for name, value in losses.items()}
 
-    def _student_losses(self, batch: Batch, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _student_losses(
+        self, batch: Batch, labels: Tensor, targets: Tensor, runtime: Runtime
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The student's cross-entropy against the teacher's labels, its own on labeled images times its factor, and how
         often it agrees with the teacher.
         """
         unlabeled, factor = batch["unlabeled"]["image"], self.config.student_labeled_factor
         if not factor:
-            logits = self.student_logits(unlabeled=unlabeled)["unlabeled"]  # (r·B, C)
+            logits = runtime.logits(self.student, unlabeled=unlabeled)["unlabeled"]  # (r·B, C)
             return soft_cross_entropy(logits, targets).mean(), logits.new_zeros(()), accuracy(logits, labels)
-        both = self.student_logits(labeled=batch["labeled"]["image"], unlabeled=unlabeled)
-        own = functional.cross_entropy(
+        both = runtime.logits(self.student, labeled=batch["labeled"]["image"], unlabeled=unlabeled)
+        supervised_loss = functional.cross_entropy(
             full_precision(both["labeled"]), batch["labeled"]["label"], label_smoothing=self.config.label_smoothing
         )
         logits = both["unlabeled"]
-        return soft_cross_entropy(logits, targets).mean(), factor * own, accuracy(logits, labels)
+        return soft_cross_entropy(logits, targets).mean(), factor * supervised_loss, accuracy(logits, labels)
 
-    def _targets(self, opinion: Tensor, unlabeled: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _targets(self, teacher_logits: Tensor, unlabeled: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The student's hard labels (r·B,) and target distributions (r·B, C); a person's labels stand as they are."""
-        known, num_classes = unlabeled["label"], opinion.shape[1]
+        known, num_classes = unlabeled["label"], teacher_logits.shape[1]
         drawn = self.config.labels == "hard"
-        labels = sampled_labels(opinion, unlabeled["lot"]) if drawn else opinion.detach().argmax(dim=1)
+        labels = (
+            sampled_labels(teacher_logits, unlabeled["uniform"]) if drawn else teacher_logits.detach().argmax(dim=1)
+        )
         labels = torch.where(known >= 0, known, labels)
         smoothing = self.config.label_smoothing
         hard = one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
         if self.config.labels != "soft":
             return labels, hard
         # With `exact` the teacher is reached through them; otherwise nothing differentiates them.
-        soft = full_precision(opinion).softmax(dim=1)
+        soft = full_precision(teacher_logits).softmax(dim=1)
         soft = soft if self.config.feedback == "exact" else soft.detach()
         soft = soft * (1 - smoothing) + smoothing / num_classes
         return labels, torch.where((known >= 0)[:, None], hard, soft)
 
     def _teach(
-        self, student_loss: Tensor, own_loss: Tensor, opinion: Tensor, labels: Tensor, batch: Batch
+        self,
+        student_loss: Tensor,
+        own_loss: Tensor,
+        teacher_logits: Tensor,
+        labels: Tensor,
+        batch: Batch,
+        runtime: Runtime,
     ) -> tuple[Gradient, dict[str, Tensor]]:
         """The student's gradient, and ``feedback_loss``, which is the teacher's, with what it is made of.
 
         h is about the teacher's labels alone: what the student learns of labeled images is part of its step before
         them. Where h is measured at the new student, the student has taken its step afterwards.
         """
-        config, student = self.config, self.minimizers["student"]
+        config, student = self.config, runtime.minimizers["student"]
         here: dict[str, Tensor] = {
             name: value for name, value in self.student.named_parameters() if value.requires_grad
         }
@@ -211,19 +189,21 @@ class TeachingAlgorithm(Algorithm):
         gradient = student.averaged(tuple(None if slope is None else slope.detach().clone() for slope in slopes))
         whole, start = gradient, here
         if config.student_labeled_factor:
-            own = student.gradient(own_loss)
-            whole = tuple(_sum(one, other) for one, other in zip(gradient, own, strict=True))
-            start = plain_step(here, own, student.learning_rate)
+            gradient = student.gradient(own_loss)
+            whole = tuple(total(one, other) for one, other in zip(gradient, gradient, strict=True))
+            start = plain_step(here, gradient, student.learning_rate)
         rate = student.learning_rate
         with torch.no_grad():
-            before = self._labeled(start, batch["labeled"])[0] if config.feedback == "finite_difference" else None
+            before = (
+                self._labeled(start, batch["labeled"], runtime)[0] if config.feedback == "finite_difference" else None
+            )
         if config.feedback_at == "new_student":
             student.descend(tuple(None if slope is None else slope.clone() for slope in whole))
             there = here
         else:
             there = plain_step(start, gradient, rate)
         with torch.set_grad_enabled(differentiated):
-            labeled_loss, labeled_accuracy = self._labeled(there, batch["labeled"])
+            labeled_loss, labeled_accuracy = self._labeled(there, batch["labeled"], runtime)
         found = {"student_labeled_loss": labeled_loss, "student_labeled_accuracy": labeled_accuracy}
         labeled_gradient = student.gradient(labeled_loss, [*there.values()]) if differentiated else ()
         if exact:
@@ -231,26 +211,26 @@ class TeachingAlgorithm(Algorithm):
             feedback = rate * dot_product(labeled_gradient, slopes)
             found |= {"feedback": feedback, "feedback_loss": -config.feedback_factor * feedback}
         else:
-            feedback = self._feedback(gradient, labeled_gradient, before, labeled_loss.detach(), rate)
+            feedback = self._feedback(gradient, labeled_gradient, before, labeled_loss.detach(), student)
             found |= {"feedback": feedback, "feedback_baseline": self.baseline.clone()}
-            found["feedback_loss"] = self._feedback_loss(feedback, opinion, labels, batch["unlabeled"]["label"])
+            found["feedback_loss"] = self._feedback_loss(feedback, teacher_logits, labels, batch["unlabeled"]["label"])
         return whole, found
 
     def _feedback(
-        self, gradient: Gradient, labeled_gradient: Gradient, before: Tensor | None, after: Tensor, rate: float
+        self, gradient: Gradient, labeled_gradient: Gradient, before: Tensor | None, after: Tensor, student: Minimizer
     ) -> Tensor:
         """h, a scalar; positive if the labels helped, whichever way it is measured."""
         if self.config.feedback == "cosine":
             return cosine(labeled_gradient, gradient)
         if self.config.feedback == "dot_product":
-            return rate * dot_product(labeled_gradient, gradient)
+            return student.learning_rate * dot_product(labeled_gradient, gradient)
         if before is not None:
-            (difference,) = self.minimizers["student"].averaged((before - after,))
+            (difference,) = student.averaged((before - after,))
             assert difference is not None
             return difference
         return torch.zeros_like(after)
 
-    def _feedback_loss(self, feedback: Tensor, opinion: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+    def _feedback_loss(self, feedback: Tensor, teacher_logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
         """The loss h · CE(ŷ, T(u)), h less its moving average so far; what a person labeled is nothing that the teacher
         chose.
         """
@@ -262,18 +242,20 @@ class TeachingAlgorithm(Algorithm):
         if config.feedback_sign == "authors_code":
             advantage = -advantage
         if config.labels == "soft":
-            each = soft_cross_entropy(opinion, full_precision(opinion.detach()).softmax(dim=1))
+            each = soft_cross_entropy(teacher_logits, full_precision(teacher_logits.detach()).softmax(dim=1))
         else:
-            each = functional.cross_entropy(full_precision(opinion), labels, reduction="none")
+            each = functional.cross_entropy(full_precision(teacher_logits), labels, reduction="none")
         factor: float = config.feedback_factor
         return factor * advantage.detach() * (each * (known < 0)).mean()
 
-    def _labeled(self, parameters: Mapping[str, Tensor], labeled: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _labeled(
+        self, parameters: Mapping[str, Tensor], labeled: dict[str, Tensor], runtime: Runtime
+    ) -> tuple[Tensor, Tensor]:
         """The student's loss and accuracy on labeled images with these parameters, without noise inside it."""
-        own = dict(self.student.named_parameters()) | dict(parameters)
+        all_parameters = dict(self.student.named_parameters()) | dict(parameters)
         scratch = {name: value.clone() for name, value in self.student.named_buffers()}
         # A difference of two losses in half precision would be rounding and nothing else.
-        precision = nullcontext() if self.config.feedback == "finite_difference" else self.autocast()
-        with precision, self.noise("student", {"feedback": len(labeled["image"])}):
-            logits = functional_call(self.student, own | scratch, (labeled["image"],))  # (B, C)
+        precision = nullcontext() if self.config.feedback == "finite_difference" else runtime.autocast()
+        with precision, runtime.noise(self.student, {"feedback": len(labeled["image"])}):
+            logits = functional_call(self.student, all_parameters | scratch, (labeled["image"],))  # (B, C)
         return functional.cross_entropy(full_precision(logits), labeled["label"]), accuracy(logits, labeled["label"])

@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.algorithms.losses import accuracy, confident_labels, full_precision, masked_cross_entropy
-from selftrain.config import Section
+from selftrain.algorithms.runtime import Runtime
+from selftrain.plumbing.sections import Section
 
 
 class FixMatchConfig(Section):
@@ -35,11 +36,11 @@ class FixMatch(Algorithm):
     Config = FixMatchConfig
     views = {"labeled": ("image", "label"), "unlabeled": ("image_weak", "image", "label")}
 
-    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See the module's docstring."""
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        logits = self.student_logits(
-            labeled=labeled["image"], unlabeled_weak=unlabeled["image_weak"], unlabeled=unlabeled["image"]
+        logits = runtime.logits(
+            self.student, labeled=labeled["image"], unlabeled_weak=unlabeled["image_weak"], unlabeled=unlabeled["image"]
         )
         labels, mask = confident_labels(logits["unlabeled_weak"], self.config.threshold, unlabeled["label"])
         labeled_loss = functional.cross_entropy(full_precision(logits["labeled"]), labeled["label"])

@@ -7,11 +7,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.config import Section
+from selftrain.plumbing.sections import Section
 
 
 class PseudoLabelConfig(Section):
-    """How a teacher's opinion is taken, for algorithms that train on it."""
+    """How a teacher's prediction is taken, for algorithms that train on it."""
 
     labels: Literal["soft", "hard"] = "soft"
     """``soft``: its distribution; ``hard``: its likeliest class."""

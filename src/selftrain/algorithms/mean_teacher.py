@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Algorithm, Batch, Needs
 from selftrain.algorithms.losses import accuracy, full_precision
-from selftrain.config import Section
+from selftrain.algorithms.runtime import Runtime
+from selftrain.plumbing.sections import Section
 
 
 class MeanTeacherConfig(Section):
@@ -52,13 +53,12 @@ class MeanTeacher(Algorithm):
         """The average of its weights, which is the teacher."""
         return Needs(cls.views, average=True)
 
-    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See the module's docstring."""
-        assert self.average is not None
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        logits = self.student_logits(labeled=labeled["image"], unlabeled=unlabeled["image"])
+        logits = runtime.logits(self.student, labeled=labeled["image"], unlabeled=unlabeled["image"])
         labeled_loss = functional.cross_entropy(full_precision(logits["labeled"]), labeled["label"])
-        consistency = squared_difference(logits["unlabeled"], self.average(unlabeled["image_weak"]))
+        consistency = squared_difference(logits["unlabeled"], runtime.average(unlabeled["image_weak"]))
         return {
             "loss": labeled_loss + self.config.factor * sigmoid_ramp(step, self.config.ramp_steps) * consistency,
             "labeled_loss": labeled_loss,

@@ -30,6 +30,7 @@ from selftrain.algorithms.losses import (
     masked_cross_entropy,
     ramp,
 )
+from selftrain.algorithms.runtime import Runtime
 
 
 class MetaPseudoLabelsConfig(FeedbackConfig):
@@ -53,25 +54,25 @@ class MetaPseudoLabelsConfig(FeedbackConfig):
     """Confidence from which an unlabeled image counts in the teacher's loss."""
 
 
-def mixup(images: Tensor, lots: Tensor) -> Tensor:
+def mixup(images: Tensor, uniforms: Tensor) -> Tensor:
     """λ·x + (1 − λ)·x', x' the next image of the batch; (B, 3, H, W) and λ (B,), from 0 to 1 → (B, 3, H, W)."""
-    return torch.lerp(images.roll(1, dims=0), images, lots.view(-1, 1, 1, 1))
+    return torch.lerp(images.roll(1, dims=0), images, uniforms.view(-1, 1, 1, 1))
 
 
-def mixup_loss(logits: Tensor, labels: Tensor, lots: Tensor, label_smoothing: float) -> Tensor:
+def mixup_loss(logits: Tensor, labels: Tensor, uniforms: Tensor, label_smoothing: float) -> Tensor:
     """λ·CE(y) + (1 − λ)·CE(y') of mixed images, the mean; (B, C), (B,), (B,) → scalar."""
-    own, other = (
+    first, second = (
         functional.cross_entropy(full_precision(logits), target, reduction="none", label_smoothing=label_smoothing)
         for target in (labels, labels.roll(1))
     )
-    return (lots * own + (1 - lots) * other).mean()
+    return (uniforms * first + (1 - uniforms) * second).mean()
 
 
 class MetaPseudoLabels(TeachingAlgorithm):
     """Two networks of any architecture, trained together; the student is the result."""
 
     Config = MetaPseudoLabelsConfig
-    views = {"labeled": ("image", "label", "lot"), "unlabeled": ("image_weak", "image", "label", "lot")}
+    views = {"labeled": ("image", "label", "uniform"), "unlabeled": ("image_weak", "image", "label", "uniform")}
 
     def __init__(self, student: nn.Module, config: MetaPseudoLabelsConfig, networks: Networks) -> None:
         super().__init__(student, config, networks)
@@ -81,27 +82,27 @@ class MetaPseudoLabels(TeachingAlgorithm):
         """The teacher."""
         return {"teacher": self.teacher}
 
-    def teacher_step(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def teacher_step(self, batch: Batch, step: int, runtime: Runtime) -> tuple[Tensor, dict[str, Tensor]]:
         """All views that are needed, in one pass."""
         config, labeled, unlabeled = self.config, batch["labeled"], batch["unlabeled"]
-        images = mixup(labeled["image"], labeled["lot"]) if config.teacher_mixup else labeled["image"]
+        images = mixup(labeled["image"], labeled["uniform"]) if config.teacher_mixup else labeled["image"]
         seen = {"labeled": images}
         if config.teacher_loss == "uda" or config.labels_from == "image_weak":
             seen["unlabeled_weak"] = unlabeled["image_weak"]
         if config.teacher_loss != "supervised" or config.labels_from == "image":
             seen["unlabeled"] = unlabeled["image"]
-        logits = self.logits("teacher", **seen)
-        lots = labeled["lot"] if config.teacher_mixup else torch.ones_like(labeled["lot"])
+        logits = runtime.logits(self.teacher, **seen)
+        uniforms = labeled["uniform"] if config.teacher_mixup else torch.ones_like(labeled["uniform"])
         losses = {
-            "teacher_labeled_loss": mixup_loss(logits["labeled"], labeled["label"], lots, config.label_smoothing),
+            "teacher_labeled_loss": mixup_loss(logits["labeled"], labeled["label"], uniforms, config.label_smoothing),
             "teacher_labeled_accuracy": accuracy(logits["labeled"], labeled["label"]),
         }
         losses["teacher_loss"] = losses["teacher_labeled_loss"]
         if config.teacher_loss != "supervised":
-            own, share = self._unlabeled_loss(logits, unlabeled["label"])
-            losses |= {"teacher_unlabeled_loss": own, "confident_share": share}
+            unlabeled_loss, share = self._unlabeled_loss(logits, unlabeled["label"])
+            losses |= {"teacher_unlabeled_loss": unlabeled_loss, "confident_share": share}
             factor = config.unlabeled_factor * ramp(step, 0, config.unlabeled_ramp_steps)
-            losses["teacher_loss"] = losses["teacher_loss"] + factor * own
+            losses["teacher_loss"] = losses["teacher_loss"] + factor * unlabeled_loss
         return logits["unlabeled" if config.labels_from == "image" else "unlabeled_weak"], losses
 
     def _unlabeled_loss(self, logits: dict[str, Tensor], known: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,8 @@ K peers start from nothing and teach one another; peer k descends
     CE(y, p_k) + 1/(K − 1) · Σ_{l ≠ k} KL(p_l ‖ p_k)
 
 with p_l as it is (Section 2.2 and 2.4). Unlabeled images have the second term alone (Section 2.5's remark on
-semi-supervised learning). The paper lets one peer step after the other, each on the others' new opinions; here all
-step at once from the opinions before, as most implementations do: one pass a peer instead of two.
+semi-supervised learning). The paper lets one peer step after the other, each on the others' new predictions; here all
+step at once from the predictions before, as most implementations do: one pass a peer instead of two.
 
 The student is the first peer, and the result; ``train.networks.peer2`` sets up the second, and so on.
 """
@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Algorithm, Batch, Needs, Networks, Views
 from selftrain.algorithms.losses import accuracy, distillation_loss, full_precision, masked_cross_entropy
-from selftrain.config import Section
+from selftrain.algorithms.runtime import Runtime
+from selftrain.plumbing.sections import Section
 
 
 class MutualLearningConfig(Section):
@@ -31,7 +32,7 @@ class MutualLearningConfig(Section):
     factor: float = Field(default=1.0, ge=0)
     """Of what the peers say; 1 in the paper."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of the peers' opinions; 1 in the paper. Its square keeps their weight, as in distillation."""
+    """Of the peers' predictions; 1 in the paper. Its square keeps their weight, as in distillation."""
     learn_on: Literal["labeled", "both"] = "both"
     """Where peers listen to one another: on labeled images, as in the paper's experiments, or on unlabeled ones too."""
 
@@ -46,12 +47,16 @@ def mutual_loss(logits: list[Tensor], temperature: float) -> list[Tensor]:
 
     A peer's own gets gradients; what the others say is taken as it is.
     """
-    opinions = [full_precision(own.detach()).log_softmax(dim=1) for own in logits]
+    predictions = [full_precision(network_logits.detach()).log_softmax(dim=1) for network_logits in logits]
     return [
         torch.stack(
-            [distillation_loss(own, other, temperature) for place, other in enumerate(opinions) if place != number]
+            [
+                distillation_loss(network_logits, other, temperature)
+                for place, other in enumerate(predictions)
+                if place != number
+            ]
         ).mean()
-        for number, own in enumerate(logits)
+        for number, network_logits in enumerate(logits)
     ]
 
 
@@ -82,20 +87,22 @@ class MutualLearning(Algorithm):
         """The other peers."""
         return {name: getattr(self, name) for name in self.names[1:]}
 
-    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """The sum of the peers' losses: none has a gradient in another's."""
         images = {source: views["image"] for source, views in batch.items()}
-        logits = {name: self.logits(name, **images) for name in self.names}
-        mutual = mutual_loss([torch.cat([*own.values()]) for own in logits.values()], self.config.temperature)
+        logits = {name: runtime.logits(getattr(self, name), **images) for name in self.names}
+        mutual = mutual_loss(
+            [torch.cat([*by_source.values()]) for by_source in logits.values()], self.config.temperature
+        )
         losses: dict[str, Tensor] = {}
         total = torch.zeros((), device=mutual[0].device)
-        for (name, own), listening in zip(logits.items(), mutual, strict=True):
-            labeled = self._labeled_loss(own, batch)
+        for (name, by_source), listening in zip(logits.items(), mutual, strict=True):
+            labeled = self._labeled_loss(by_source, batch)
             total = total + labeled + self.config.factor * listening
             prefix = "" if name == "student" else f"{name}_"
             losses[f"{prefix}labeled_loss"] = labeled
             losses[f"{prefix}mutual_loss"] = listening
-            losses[f"{prefix}labeled_accuracy"] = accuracy(own["labeled"], batch["labeled"]["label"])
+            losses[f"{prefix}labeled_accuracy"] = accuracy(by_source["labeled"], batch["labeled"]["label"])
         return {"loss": total} | losses
 
     def _labeled_loss(self, logits: dict[str, Tensor], batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ one of two averages. The paper's text and Algorithm 1 differ in them:
     Algorithm 1   1/B · Σ CE(y, f(x)) + 1/(r·B) · Σ CE(ỹ, f(x̃))
 
 With the first, pseudo-labeled images weigh r times as much as labeled ones; with the second, as much.
-ỹ is the teacher's opinion of the clean image: its distribution (soft, as in the paper) or its argmax (hard).
+ỹ is the teacher's prediction of the clean image: its distribution (soft, as in the paper) or its argmax (hard).
 """
 
 from typing import Literal
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.algorithms.losses import PseudoLabelConfig, accuracy, one_hot, pseudo_label_targets, soft_cross_entropy
+from selftrain.algorithms.runtime import Runtime
 
 
 class NoisyStudentConfig(PseudoLabelConfig):
@@ -48,10 +49,10 @@ class NoisyStudent(Algorithm):
     Config = NoisyStudentConfig
     views = {"labeled": ("image", "label"), "unlabeled": ("image", "log_probs")}
 
-    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See ``noisy_student_loss``."""
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        logits = self.student_logits(labeled=labeled["image"], unlabeled=unlabeled["image"])
+        logits = runtime.logits(self.student, labeled=labeled["image"], unlabeled=unlabeled["image"])
         targets = pseudo_label_targets(unlabeled["log_probs"], self.config.labels, self.config.temperature)
         loss, labeled_loss, unlabeled_loss = noisy_student_loss(
             logits["labeled"], labeled["label"], logits["unlabeled"], targets, self.config.average

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.algorithms.losses import PseudoLabelConfig, accuracy, pseudo_label_targets, soft_cross_entropy
+from selftrain.algorithms.runtime import Runtime
 
 
 class Pretraining(Algorithm):
@@ -20,10 +21,10 @@ class Pretraining(Algorithm):
     Config = PseudoLabelConfig
     views = {"unlabeled": ("image", "log_probs")}
 
-    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See the module's docstring."""
         unlabeled = batch["unlabeled"]
-        logits = self.student_logits(unlabeled=unlabeled["image"])["unlabeled"]  # (r·B, C)
+        logits = runtime.logits(self.student, unlabeled=unlabeled["image"])["unlabeled"]  # (r·B, C)
         targets = pseudo_label_targets(unlabeled["log_probs"], self.config.labels, self.config.temperature)
         return {
             "loss": soft_cross_entropy(logits, targets).mean(),

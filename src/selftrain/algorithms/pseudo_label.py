@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.algorithms.losses import accuracy, confident_labels, full_precision, masked_cross_entropy, ramp
-from selftrain.config import Section
+from selftrain.algorithms.runtime import Runtime
+from selftrain.plumbing.sections import Section
 
 
 class PseudoLabelMethodConfig(Section):
@@ -45,10 +46,10 @@ class PseudoLabel(Algorithm):
     Config = PseudoLabelMethodConfig
     views = {"labeled": ("image", "label"), "unlabeled": ("image", "label")}
 
-    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See the module's docstring."""
         labeled, unlabeled, config = batch["labeled"], batch["unlabeled"], self.config
-        logits = self.student_logits(labeled=labeled["image"], unlabeled=unlabeled["image"])
+        logits = runtime.logits(self.student, labeled=labeled["image"], unlabeled=unlabeled["image"])
         labels, mask = confident_labels(logits["unlabeled"], config.threshold, unlabeled["label"])
         labeled_loss = functional.cross_entropy(
             full_precision(logits["labeled"]), labeled["label"], label_smoothing=config.label_smoothing

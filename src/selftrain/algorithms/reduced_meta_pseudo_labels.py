@@ -1,8 +1,8 @@
 """Reduced Meta Pseudo Labels: Pham, Dai, Xie and Le, arXiv 2003.10580, Appendix E.
 
-A large teacher T is trained to the end, and its opinion of every unlabeled image is read from its prediction table:
-neither its network nor a second one of the student's size is in memory. What learns from the student's progress is a
-reduced teacher T', a perceptron of five layers from T's distribution to a better one. It descends
+A large teacher T is trained to the end. Its prediction of every unlabeled image is read from its prediction table, so
+memory holds one network of the student's size. A reduced teacher T', a perceptron of five layers, learns from the
+student's progress: it maps T's distribution to a better one. It descends
 
     h · CE(ŷ, T'(p)) + κ · CE(p, T'(p)),    p = T(u) from the table, ŷ drawn from T'(p)
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from selftrain.algorithms.algorithm import Batch, Networks
 from selftrain.algorithms.feedback import FeedbackConfig, TeachingAlgorithm
 from selftrain.algorithms.losses import full_precision, soft_cross_entropy
+from selftrain.algorithms.runtime import Runtime
 
 LAYERS = 5
 
@@ -71,7 +72,7 @@ class ReducedMetaPseudoLabels(TeachingAlgorithm):
     """A student, and a reduced teacher between it and a prediction table."""
 
     Config = ReducedMetaPseudoLabelsConfig
-    views = {"labeled": ("image", "label"), "unlabeled": ("image", "label", "lot", "log_probs")}
+    views = {"labeled": ("image", "label"), "unlabeled": ("image", "label", "uniform", "log_probs")}
 
     def __init__(self, student: nn.Module, config: ReducedMetaPseudoLabelsConfig, networks: Networks) -> None:
         super().__init__(student, config, networks)
@@ -79,13 +80,13 @@ class ReducedMetaPseudoLabels(TeachingAlgorithm):
         assert isinstance(num_classes, int)
         self.teacher = ReducedTeacher(num_classes, config.hidden, config.residual)
 
-    def teacher_step(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The reduced teacher's opinion of the table's rows."""
+    def teacher_step(self, batch: Batch, step: int, runtime: Runtime) -> tuple[Tensor, dict[str, Tensor]]:
+        """The reduced teacher's prediction of the table's rows."""
         log_probs = batch["unlabeled"]["log_probs"]
-        opinion = self.teacher(log_probs)  # (r·B, C)
-        identity = soft_cross_entropy(opinion, full_precision(log_probs).exp()).mean()
-        kept = (opinion.argmax(dim=1) == log_probs.argmax(dim=1)).float().mean()
-        return opinion, {
+        teacher_logits = self.teacher(log_probs)  # (r·B, C)
+        identity = soft_cross_entropy(teacher_logits, full_precision(log_probs).exp()).mean()
+        kept = (teacher_logits.argmax(dim=1) == log_probs.argmax(dim=1)).float().mean()
+        return teacher_logits, {
             "teacher_loss": self.config.identity_factor * identity,
             "identity_loss": identity,
             "labels_kept": kept,

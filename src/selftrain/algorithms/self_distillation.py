@@ -1,7 +1,7 @@
 """Self-distillation: the teacher is the student's own kind.
 
 ``generation``: Born-Again Networks (Furlanello et al., ICML 2018, arXiv 1805.04770): a student of the teacher's
-architecture learns labels and the teacher's opinions, becomes the teacher of the next generation, and so on; a
+architecture learns labels and the teacher's predictions, becomes the teacher of the next generation, and so on; a
 generation is a round. The paper adds both losses at temperature 1 and size 1: ``alpha: 0.5``, ``temperature: 1``, the
 defaults here. Its ensemble of generations is one more model, made by the stage ``adopt``.
 
@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from selftrain.algorithms.algorithm import Needs
+from selftrain.algorithms.runtime import Runtime
 from selftrain.algorithms.soft_targets import DistillingAlgorithm, SoftTargetsConfig, views_of
 
 
@@ -40,9 +41,8 @@ class SelfDistillation(DistillingAlgorithm):
             return Needs(views_of(config, "image_weak"), average=True)
         return Needs(views_of(config, "log_probs"))
 
-    def opinion(self, views: dict[str, Tensor]) -> Tensor:
+    def teacher_log_probs(self, views: dict[str, Tensor], runtime: Runtime) -> Tensor:
         """Of the table, or of the average."""
         if self.config.teacher == "generation":
             return views["log_probs"]
-        assert self.average is not None
-        return self.average(views["image_weak"])
+        return runtime.average(views["image_weak"])

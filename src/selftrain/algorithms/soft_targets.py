@@ -6,7 +6,7 @@ the teacher's and the student's distributions at temperature T,
     α · T² · 1/N · Σ KL(p_T(x) ‖ q_T(x)) + (1 − α) · 1/B · Σ CE(y, q_1(x))
 
 The first mean is over all N images that are distilled on, labeled or not, the second over the B labeled ones. T² stays
-whatever α is. An image that a person corrected has its label as the teacher's opinion.
+whatever α is. An image that a person corrected has its label as the teacher's prediction.
 """
 
 from typing import Literal
@@ -18,7 +18,9 @@ from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Algorithm, Batch, Views
 from selftrain.algorithms.losses import accuracy, certain, distillation_loss, full_precision, ramp
-from selftrain.config import Section
+from selftrain.algorithms.runtime import Runtime
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import Section
 
 DistillOn = Literal["labeled", "unlabeled", "both"]
 
@@ -34,7 +36,7 @@ class SoftTargetsConfig(Section):
     temperature: float = Field(default=4.0, gt=0)
     """T of both distributions."""
     alpha: float = Field(default=0.9, ge=0, le=1)
-    """Weight of the teacher's opinion; the labels' is 1 − α."""
+    """Weight of the teacher's predictions; that of the labels is 1 − α."""
     alpha_end: float | None = Field(default=None, ge=0, le=1)
     """α after ``alpha_steps``, to which it goes in a straight line: a lower one listens early. Null: α."""
     alpha_steps: int = Field(default=0, ge=0)
@@ -58,44 +60,51 @@ class SoftTargetsConfig(Section):
         return self.alpha + (self.alpha_end - self.alpha) * ramp(step - self.delay_steps, 0, self.alpha_steps)
 
 
-def views_of(config: SoftTargetsConfig, *opinion: str) -> Views:
-    """A batch's views where the teacher's opinion is had from ``opinion``: other views, or ``log_probs``."""
+def views_of(config: SoftTargetsConfig, *of_teacher: str) -> Views:
+    """A batch's views where the teacher's predictions come from ``of_teacher``: other views, or ``log_probs``."""
     of = sources(config.distill_on)
-    labeled = ("image", "label", *(opinion if "labeled" in of else ()))
-    return {"labeled": labeled} | ({"unlabeled": ("image", "label", *opinion)} if "unlabeled" in of else {})
+    labeled = ("image", "label", *(of_teacher if "labeled" in of else ()))
+    return {"labeled": labeled} | ({"unlabeled": ("image", "label", *of_teacher)} if "unlabeled" in of else {})
 
 
 class DistillingAlgorithm(Algorithm):
-    """A student of somebody's opinions. A subclass says in ``opinion`` whose."""
+    """A student of a teacher's predictions. A subclass says in ``teacher_log_probs`` where they come from."""
 
     config: SoftTargetsConfig
     shrinks = True
 
-    def opinion(self, views: dict[str, Tensor]) -> Tensor:
+    def check(self, total_steps: int, compiled: bool) -> None:
+        """Distillation has to begin before the training ends."""
+        if self.config.delay_steps >= total_steps:
+            raise UserError("train.algorithm.delay_steps: the training ends before the student learns of its teacher")
+
+    def teacher_log_probs(self, views: dict[str, Tensor], runtime: Runtime) -> Tensor:
         """The teacher's log-probabilities (B, C) of one source's images."""
         raise NotImplementedError
 
-    def opinions(self, batch: Batch) -> Tensor:
-        """The teacher's log-probabilities (N, C) of all the images distilled on; a person's label is beyond doubt."""
+    def targets(self, batch: Batch, runtime: Runtime) -> Tensor:
+        """The teacher's log-probabilities (N, C) of all the images distilled on; a person's label is certain."""
         found = []
         for source in sources(self.config.distill_on):
-            own = full_precision(self.opinion(batch[source])).detach()
+            log_probs = full_precision(self.teacher_log_probs(batch[source], runtime)).detach()
             if source == "unlabeled":
                 known = batch[source]["label"]
-                own = torch.where((known >= 0)[:, None], certain(known.clamp(min=0), own.shape[1]), own)
-            found.append(own)
+                log_probs = torch.where(
+                    (known >= 0)[:, None], certain(known.clamp(min=0), log_probs.shape[1]), log_probs
+                )
+            found.append(log_probs)
         return torch.cat(found)
 
-    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See the module's docstring."""
-        logits = self.student_logits(**{source: views["image"] for source, views in batch.items()})
-        return self.weighed(logits, batch, step)
+        logits = runtime.logits(self.student, **{source: views["image"] for source, views in batch.items()})
+        return self.losses_of(logits, batch, step, runtime)
 
-    def weighed(self, logits: dict[str, Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
+    def losses_of(self, logits: dict[str, Tensor], batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """The loss of the student's logits (B, C) by source."""
         labels = batch["labeled"]["label"]
         student = torch.cat([logits[source] for source in sources(self.config.distill_on)])  # (N, C)
-        teacher = self.opinions(batch)  # (N, C)
+        teacher = self.targets(batch, runtime)  # (N, C)
         alpha = self.config.alpha_at(step)
         labeled_loss = functional.cross_entropy(full_precision(logits["labeled"]), labels)
         distilled = distillation_loss(student, teacher, self.config.temperature)

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.algorithms.losses import accuracy, full_precision
-from selftrain.config import Section
+from selftrain.algorithms.runtime import Runtime
+from selftrain.plumbing.sections import Section
 
 
 class SupervisedConfig(Section):
@@ -24,9 +25,9 @@ class Supervised(Algorithm):
     Config = SupervisedConfig
     views = {"labeled": ("image", "label")}
 
-    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See the module's docstring."""
         images, labels = batch["labeled"]["image"], batch["labeled"]["label"]  # (B, 3, H, W), (B,)
-        logits = self.student_logits(labeled=images)["labeled"]  # (B, C)
+        logits = runtime.logits(self.student, labeled=images)["labeled"]  # (B, C)
         loss = functional.cross_entropy(full_precision(logits), labels, label_smoothing=self.config.label_smoothing)
         return {"loss": loss, "labeled_accuracy": accuracy(logits, labels)}

@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.algorithms.losses import accuracy, consistency_loss, full_precision, ramp
-from selftrain.config import Section
+from selftrain.algorithms.runtime import Runtime
+from selftrain.plumbing.sections import Section
 
 
 class UDAConfig(Section):
@@ -42,8 +43,8 @@ def annealed_cross_entropy(logits: Tensor, labels: Tensor, bound: float, label_s
     (B, C) and (B,) → scalar; UDA, Section 3 ("training signal annealing"), at one value of the bound.
     """
     each = functional.cross_entropy(full_precision(logits), labels, reduction="none", label_smoothing=label_smoothing)
-    own = full_precision(logits.detach()).softmax(dim=1).gather(1, labels[:, None])[:, 0]
-    mask = own <= bound
+    confidence = full_precision(logits.detach()).softmax(dim=1).gather(1, labels[:, None])[:, 0]
+    mask = confidence <= bound
     return (each * mask).sum() / mask.sum().clamp(min=1)
 
 
@@ -53,11 +54,11 @@ class UDA(Algorithm):
     Config = UDAConfig
     views = {"labeled": ("image", "label"), "unlabeled": ("image_weak", "image", "label")}
 
-    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See the module's docstring."""
         labeled, unlabeled, config = batch["labeled"], batch["unlabeled"], self.config
-        logits = self.student_logits(
-            labeled=labeled["image"], unlabeled_weak=unlabeled["image_weak"], unlabeled=unlabeled["image"]
+        logits = runtime.logits(
+            self.student, labeled=labeled["image"], unlabeled_weak=unlabeled["image_weak"], unlabeled=unlabeled["image"]
         )
         labeled_loss = annealed_cross_entropy(
             logits["labeled"], labeled["label"], config.labeled_confidence, config.label_smoothing

@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 import numpy as np
 import xxhash
 
-from selftrain.corpus.decode import BrokenImage
 from selftrain.corpus.inspect import ImageFacts, image_facts
-from selftrain.corpus.keys import shard_name, shard_of_part
-from selftrain.corpus.manifest import iter_manifest, manifest_parts
-from selftrain.corpus.reader import ShardReader
 from selftrain.corpus.shards import Shard, ShardWriter, recover
 from selftrain.corpus.sources import SourceImage
-from selftrain.files import atomic_path
+from selftrain.images.decode import BrokenImage
+from selftrain.images.reader import ShardReader
+from selftrain.plumbing.files import atomic_path
+from selftrain.tables.keys import shard_name, shard_of_part
+from selftrain.tables.manifest import iter_manifest, manifest_parts
+from selftrain.tables.parquet import read_arrow
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -148,11 +149,9 @@ def threaded(work: Callable[[Item], Result], items: Iterable[Item], threads: int
 
 def _remove_images(split_folder: Path, gone: set[int], classes: list[str]) -> int:
     """Rewrite the shards that hold removed images, without them; keys of the others stay."""
-    import pyarrow.parquet as pq
-
     removed = 0
     for part in manifest_parts(split_folder) if gone else []:
-        rows = pq.read_table(part).to_pylist()
+        rows = read_arrow(part).to_pylist()
         stay = [row for row in rows if _row_fingerprint(row, classes) not in gone]
         removed += len(rows) - len(stay)
         shard = shard_of_part(part.name)

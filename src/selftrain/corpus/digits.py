@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from selftrain.corpus.config import DigitsConfig
+from selftrain.params.digits import DigitsConfig
 
 HELD_OUT_SEED = 1797
 """Validation and test never change, whatever `seed` is."""

@@ -7,9 +7,9 @@ unlabeled one.
 
 from pathlib import Path
 
-from selftrain.corpus.manifest import manifest_parts
 from selftrain.corpus.near import near_copies
-from selftrain.files import atomic_path
+from selftrain.plumbing.files import atomic_path
+from selftrain.tables.manifest import manifest_parts
 
 # One list of pictures: held-out images first, then labeled, then unlabeled in key order. Whatever is
 # not the first of its picture repeats the first.

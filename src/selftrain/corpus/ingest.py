@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.corpus.append import SplitCounts, update_split
-from selftrain.corpus.config import IngestConfig, Source
 from selftrain.corpus.duplicates import write_duplicates
-from selftrain.corpus.keys import SPLITS
-from selftrain.corpus.manifest import manifest_digest, scan_manifest
 from selftrain.corpus.sources import SourceImage, class_folders, find_images
 from selftrain.corpus.splits import cut
-from selftrain.corpus.truth import write_truth
-from selftrain.errors import UserError
-from selftrain.files import atomic_path, write_json
-from selftrain.progress import progress_bar
+from selftrain.params.ingest import IngestConfig, Source
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import atomic_path, write_json
+from selftrain.plumbing.progress import progress_bar
+from selftrain.tables.keys import SPLITS
+from selftrain.tables.manifest import manifest_digest, scan_manifest
+from selftrain.tables.parquet import collect
+from selftrain.tables.truth import write_truth
 
 LABELED_SPLITS = ("labeled", "validation", "test")
 
@@ -175,7 +176,7 @@ def _check_classes(corpus: Path, split: str, classes: list[str]) -> None:
 def _images_per_class(split_folder: Path, classes: list[str]) -> dict[str, int]:
     import polars as pl
 
-    counts = scan_manifest(split_folder).group_by("label").agg(pl.len().alias("images")).collect(engine="streaming")
+    counts = collect(scan_manifest(split_folder).group_by("label").agg(pl.len().alias("images")), split_folder)
     by_label = dict(counts.iter_rows())
     return {name: by_label.get(index, 0) for index, name in enumerate(classes)}
 

@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 from PIL import Image, ImageOps
 
-from selftrain.corpus.decode import decode_with_format
+from selftrain.images.decode import decode_with_format
 
 
 @dataclass(frozen=True, slots=True)

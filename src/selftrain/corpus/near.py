@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from selftrain.corpus.decode import decode
-from selftrain.corpus.lookup import find_rows, read_rows
-from selftrain.corpus.manifest import iter_manifest
+from selftrain.images.decode import decode
+from selftrain.images.reader import read_rows
+from selftrain.tables.manifest import find_rows, iter_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

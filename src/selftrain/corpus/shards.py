@@ -1,7 +1,7 @@
 """Writing shards: a WebDataset tar and its manifest part, always both old or both new.
 
-Both are written under staged names, then renamed, the tar first. Whoever comes after a kill calls
-``recover``: a staged part whose tar was already renamed is what remains to be renamed.
+Both are written under staged names, then renamed, the tar first. The next process after a kill calls
+``recover``: it renames a staged part whose tar was already renamed.
 """
 
 import io
@@ -11,11 +11,11 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from selftrain.corpus.decode import EXTENSIONS
 from selftrain.corpus.inspect import ImageFacts
-from selftrain.corpus.keys import make_key, shard_name, shard_of_part
-from selftrain.corpus.manifest import manifest_parts, manifest_schema, part_path
-from selftrain.files import atomic_path, remove_temporary_files
+from selftrain.images.decode import EXTENSIONS
+from selftrain.plumbing.files import atomic_path, remove_temporary_files
+from selftrain.tables.keys import make_key, shard_name, shard_of_part
+from selftrain.tables.manifest import manifest_parts, manifest_schema, part_path
 
 STAGED = "staged-"
 

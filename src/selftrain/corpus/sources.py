@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from selftrain.corpus.decode import SUFFIXES
-from selftrain.errors import UserError
+from selftrain.images.decode import SUFFIXES
+from selftrain.plumbing.errors import UserError
 
 OTHER_MEMBERS = ("cls", "json")
 """What WebDataset samples hold beside their image."""

@@ -8,7 +8,7 @@ import xxhash
 
 from selftrain.corpus.sources import SourceImage
 from selftrain.counters import mix
-from selftrain.errors import UserError
+from selftrain.plumbing.errors import UserError
 
 
 def cut(images: Iterable[SourceImage], shares: dict[str, float], seed: int) -> dict[str, list[SourceImage]]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from selftrain.evaluation import metrics
-from selftrain.evaluation.config import EvaluateConfig
 from selftrain.evaluation.examples import select_examples
 from selftrain.evaluation.held_out import HeldOut, held_out_metrics, load_held_out
 from selftrain.evaluation.label_quality import at_temperature, expected_precision, fit_temperature, quality_metrics
@@ -20,9 +19,12 @@ from selftrain.evaluation.pseudo_labels import (
     tally,
     threshold_curve,
 )
-from selftrain.files import read_json, sha256_of, write_json
-from selftrain.predictions.selection import selection_digest
-from selftrain.predictions.table import made_from_digest
+from selftrain.params.evaluate import EvaluateConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json, sha256_of
+from selftrain.tables.predictions import made_from_digest
+from selftrain.tables.records import EvaluatedRecord, Metrics, RunRecord
+from selftrain.tables.selection import selection_digest
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
     Hidden truth, where there is some, is read here and nowhere that trains.
     """
     classes = read_json(inputs.corpus / "classes.json", "dvc repro ingest")
-    run = read_json(inputs.model / "run.json", "dvc repro")
+    run = RunRecord.read(inputs.model / "run.json")
+    _check_digests(inputs, run.data)
     truth = inputs.corpus / "truth.parquet"
     shutil.rmtree(out, ignore_errors=True)
     details = out / "details"
@@ -53,7 +56,7 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
     test = load_held_out(inputs.predictions, inputs.corpus, "test")
     figures = held_out_metrics("test", test) | held_out_metrics("validation", validation)
     figures |= _calibration(validation, test)
-    figures["train_seconds"] = run["train_seconds"]
+    figures["train_seconds"] = run.train_seconds
     tables = {"predictions": made_from_digest(inputs.predictions / "unlabeled")}
     _write_held_out_tables(test, classes, out)
     flipped, teachers_validation = None, None
@@ -83,20 +86,34 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
             expected = expected_precision(teachers_validation, counts, classes)
             expected.write_csv(details / "label_quality.csv")
             figures |= quality_metrics(expected, decided["threshold"], config.target_precision)
+    else:
+        # DVC's plots of every run: those of a run without pseudo-labels are empty.
+        (out / "thresholds.csv").write_text("threshold,coverage,accuracy\n", encoding="utf-8")
+        (out / "class_balance.csv").write_text("class,predicted,kept,balanced\n", encoding="utf-8")
     select_examples(inputs.selection, flipped, truth, config.examples).write_parquet(details / "examples.parquet")
     matrix = metrics.confusion_matrix(test.labels, test.predicted, len(classes))
     np.savetxt(details / "confusion_matrix.csv", matrix, fmt="%d", delimiter=",")
     recall = metrics.per_class_accuracy(matrix).tolist()
-    about = {
+    found = {
         "classes": classes,
         "per_class_accuracy": dict(zip(classes, recall, strict=True)),
         "tables": tables,
         "without_pseudo_labels": without,
         "weights": sha256_of(inputs.model / "model.safetensors"),
     }
-    write_json(details / "run.json", run | about)
-    write_json(out / "metrics.json", figures)
+    EvaluatedRecord(**run.as_dict() | found).write(details / "run.json")
+    Metrics(**figures).write(out / "metrics.json")
     return figures
+
+
+def _check_digests(inputs: Inputs, recorded: dict[str, str]) -> None:
+    """What the model was trained on lies where it lay: DVC follows these tables through the model's ``run.json``."""
+    if inputs.teacher_predictions is not None:
+        table = inputs.teacher_predictions / "unlabeled"
+        if made_from_digest(table) != recorded.get("predictions"):
+            raise UserError(f"{table}: not the table that {inputs.model} was trained with; run `dvc repro`")
+    if inputs.selection is not None and selection_digest(inputs.selection) != recorded.get("selection"):
+        raise UserError(f"{inputs.selection}: not what {inputs.model} was trained on; run `dvc repro`")
 
 
 def _calibration(validation: HeldOut, test: HeldOut) -> dict[str, float]:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrain.corpus.truth import NO_CLASS
 from selftrain.counters import mix
-from selftrain.predictions.selection import CORRECTED, KEPT, LOW_CONFIDENCE, scan_selection
+from selftrain.tables.parquet import reading
+from selftrain.tables.selection import CORRECTED, KEPT, LOW_CONFIDENCE, scan_selection
+from selftrain.tables.truth import NO_CLASS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,6 +16,11 @@ COLUMNS = ("group", "key", "label", "confidence", "decision", "copies", "truth",
 
 def select_examples(selection: Path | None, flipped: "pl.DataFrame | None", truth: Path, count: int) -> "pl.DataFrame":
     """At most ``count`` images a group, best examples first; the columns are ``COLUMNS``."""
+    with reading(selection or truth):
+        return _select_examples(selection, flipped, truth, count)
+
+
+def _select_examples(selection: Path | None, flipped: "pl.DataFrame | None", truth: Path, count: int) -> "pl.DataFrame":
     import polars as pl
 
     known = pl.scan_parquet(truth, glob=False).rename({"label": "truth"})
@@ -59,7 +65,7 @@ def _wrong() -> "pl.Expr":
 
 def _first(rows: "pl.LazyFrame", count: int, by: str, descending: bool = False) -> "pl.DataFrame":
     """The first rows by a column, ties by key; never sorts the whole table."""
-    best = rows.top_k(count, by=by) if descending else rows.bottom_k(count, by=by)
+    best = rows.bottom_k(count, by=[by, "key"], reverse=[descending, False])
     return best.collect(engine="streaming").sort(by, "key", descending=[descending, False])
 
 
@@ -67,8 +73,8 @@ def _sample(rows: "pl.LazyFrame", count: int) -> "pl.DataFrame":
     """The same random rows every time."""
     import polars as pl
 
-    lots = pl.col("key").map_batches(lambda keys: pl.Series(mix(0, keys.to_numpy())), return_dtype=pl.UInt64)
-    return _first(rows.with_columns(lot=lots), count, "lot").drop("lot")
+    uniforms = pl.col("key").map_batches(lambda keys: pl.Series(mix(0, keys.to_numpy())), return_dtype=pl.UInt64)
+    return _first(rows.with_columns(uniform=uniforms), count, "uniform").drop("uniform")
 
 
 def _named(group: str, rows: "pl.DataFrame") -> "pl.DataFrame":

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selftrain.corpus.manifest import read_manifest
-from selftrain.errors import UserError
 from selftrain.evaluation import metrics
-from selftrain.predictions.table import iter_predictions
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.manifest import read_manifest
+from selftrain.tables.predictions import iter_predictions
 
 
 @dataclass(frozen=True)

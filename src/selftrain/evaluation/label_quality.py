@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from selftrain.evaluation.held_out import HeldOut
 from selftrain.evaluation.metrics import negative_log_likelihood, proportion_interval
 from selftrain.evaluation.pseudo_labels import CONFIDENCE_BINS
-from selftrain.predictions.selection import CORRECTED
+from selftrain.tables.selection import CORRECTED
 
 if TYPE_CHECKING:
     import polars as pl
@@ -61,7 +61,7 @@ def expected_precision(validation: HeldOut, counts: "pl.DataFrame", classes: lis
     import polars as pl
 
     rows = []
-    # What a person corrected says nothing of the teacher.
+    # A person's label says nothing about the teacher's.
     counts = counts.filter(counts["decision"] != CORRECTED)
     of_class = [(ALL, np.ones(len(validation.labels), bool), counts)]
     for label, name in enumerate(classes):
@@ -160,11 +160,13 @@ def quality_metrics(expected: "pl.DataFrame", threshold: float, target: float) -
     """The round's figures: the precision expected at its own threshold, and what threshold to use instead."""
     import polars as pl
 
-    own = expected.filter(pl.col("class") == ALL).filter(pl.col("threshold") <= threshold + 1e-9).row(-1, named=True)
+    at_threshold = (
+        expected.filter(pl.col("class") == ALL).filter(pl.col("threshold") <= threshold + 1e-9).row(-1, named=True)
+    )
     figures: dict[str, Any] = {
-        "expected_precision": own["precision"],
-        "expected_precision_low": own["low"],
-        "expected_precision_high": own["high"],
+        "expected_precision": at_threshold["precision"],
+        "expected_precision_low": at_threshold["low"],
+        "expected_precision_high": at_threshold["high"],
     }
     advice = recommend(expected, target)
     figures["target_precision"] = target

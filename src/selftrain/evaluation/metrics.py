@@ -57,9 +57,9 @@ def paired_difference(
 
 def top_k_accuracy(log_probs: LogProbs, labels: Labels, k: int) -> float:
     """Share of images whose label is among the k likeliest; (N, C) and (N,), k capped at C."""
-    own = log_probs[np.arange(len(labels)), labels]
+    of_label = log_probs[np.arange(len(labels)), labels]
     # Counted so that NaN is better than anything, and so never right.
-    better = (~(log_probs <= own[:, None])).sum(axis=1)
+    better = (~(log_probs <= of_label[:, None])).sum(axis=1)
     return float((better < min(k, log_probs.shape[1])).mean())
 
 

@@ -1,6 +1,6 @@
 """Which images of the pool show perhaps none of the classes: those that the runs without pseudo-labels know least of.
 
-By the entropy of the first teacher's opinion. Students are worse judges: they were trained to be sure of such images
+By the entropy of the first teacher's prediction. Students are worse judges: they were trained to be sure of such images
 too, if the filter let some through.
 """
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selftrain.corpus.truth import NO_CLASS
-from selftrain.evaluation.opinions import opinions
-from selftrain.predictions.table import prediction_parts, read_part
+from selftrain.evaluation.probabilities import probabilities
+from selftrain.tables.predictions import prediction_parts, read_part
+from selftrain.tables.truth import NO_CLASS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,7 +33,7 @@ def suspects(tables: list[Path], truth: "pl.DataFrame", images: int) -> "tuple[p
     listed, total = pl.DataFrame(schema=schema), 0
     for path in prediction_parts(tables[0]) if tables else ():
         parts = [read_part(table / path.name) for table in tables]
-        mean = np.mean([opinions(part.log_probs) for part in parts], axis=0)  # (N, C)
+        mean = np.mean([probabilities(part.log_probs) for part in parts], axis=0)  # (N, C)
         entropy = entr(mean).sum(axis=1)
         arrays = (parts[0].keys, parts[0].labels, parts[0].confidences, entropy)
         rows = pl.DataFrame(dict(zip(schema, arrays, strict=True)), schema=schema)
@@ -41,8 +41,8 @@ def suspects(tables: list[Path], truth: "pl.DataFrame", images: int) -> "tuple[p
         total += len(rows)
     ranked = listed.head(max(1, round(SHARE * total))).with_row_index("rank", offset=1)
     known = ranked.join(truth, on="key")
-    about: dict[str, Any] = {"images": total, "listed": len(ranked)}
+    figures: dict[str, Any] = {"images": total, "listed": len(ranked)}
     if len(known):
-        about |= {"truth_known": len(known), "of_no_class": int((known["truth"] == NO_CLASS).sum())}
-        about["of_no_class_in_pool"] = int((truth["truth"] == NO_CLASS).sum())
-    return ranked, about
+        figures |= {"truth_known": len(known), "of_no_class": int((known["truth"] == NO_CLASS).sum())}
+        figures["of_no_class_in_pool"] = int((truth["truth"] == NO_CLASS).sum())
+    return ranked, figures

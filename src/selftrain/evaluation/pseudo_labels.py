@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
-
-from selftrain.corpus.truth import NO_CLASS
-from selftrain.predictions.selection import CORRECTED, KEPT, TRAINED_ON, scan_selection
-from selftrain.predictions.table import prediction_parts
+from selftrain.tables.parquet import collect, read_arrow
+from selftrain.tables.predictions import prediction_parts
+from selftrain.tables.selection import CORRECTED, KEPT, TRAINED_ON, scan_selection
+from selftrain.tables.truth import NO_CLASS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,7 +23,7 @@ def tally(selection: Path, truth: Path) -> "pl.DataFrame":
 
     known = pl.scan_parquet(truth, glob=False).rename({"label": "truth"})
     bin_ = (pl.col("confidence").fill_nan(0) * CONFIDENCE_BINS).floor().clip(0, CONFIDENCE_BINS - 1).cast(pl.Int32)
-    return (
+    counts = (
         scan_selection(selection)
         .join(known, on="key", how="left")
         .group_by("label", "decision", bin_.alias("bin"))
@@ -36,8 +35,8 @@ def tally(selection: Path, truth: Path) -> "pl.DataFrame":
             (pl.col("truth") == NO_CLASS).sum().alias("out_of_domain"),
         )
         .sort("label", "decision", "bin")
-        .collect(engine="streaming")
     )
+    return collect(counts, selection)
 
 
 def pseudo_label_metrics(counts: "pl.DataFrame") -> dict[str, Any]:
@@ -121,8 +120,8 @@ def flips(predictions: Path, teacher_predictions: Path) -> "pl.DataFrame":
 
     changed = []
     for part in prediction_parts(predictions):
-        own = pl.DataFrame(pq.read_table(part, columns=["key", "label", "confidence"]))
-        teacher = pl.DataFrame(pq.read_table(teacher_predictions / part.name, columns=["key", "label"]))
-        both = own.join(teacher.rename({"label": "teacher_label"}), on="key")
+        student = pl.DataFrame(read_arrow(part, ["key", "label", "confidence"]))
+        teacher = pl.DataFrame(read_arrow(teacher_predictions / part.name, ["key", "label"]))
+        both = student.join(teacher.rename({"label": "teacher_label"}), on="key")
         changed.append(both.filter(pl.col("label") != pl.col("teacher_label")))
     return pl.concat(changed)

@@ -1,6 +1,6 @@
 """The stage ``review``: which pseudo-labels a person should look at first.
 
-Every run of a round's chain, the teachers before it, itself and the students after it, has an opinion of every image.
+Every run of a round's chain, the teachers before it, itself and the students after it, has a prediction of every image.
 Their mean is held against the label that the round trains on by confident learning (Northcutt et al. 2021, arXiv
 1911.00068): the label's probability less what is usual for images of its class, so that classes which are always
 doubtful do not fill the list. Confidence alone asks only the run that gave the label.
@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selftrain.corpus.truth import NO_CLASS
-from selftrain.errors import UserError
-from selftrain.evaluation.opinions import opinions
 from selftrain.evaluation.out_of_domain import suspects
-from selftrain.evaluation.review_config import ReviewConfig
-from selftrain.files import atomic_path, read_json, write_json
-from selftrain.predictions.selection import KEPT, selection_digest, selection_parts
-from selftrain.predictions.table import made_from_digest, prediction_classes, read_part
+from selftrain.evaluation.probabilities import probabilities
+from selftrain.params.review import ReviewConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import atomic_path, write_json
+from selftrain.tables.parquet import read_frame
+from selftrain.tables.predictions import made_from_digest, prediction_classes, read_part
+from selftrain.tables.records import EvaluatedRecord
+from selftrain.tables.selection import KEPT, selection_digest, selection_parts
+from selftrain.tables.truth import NO_CLASS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -65,20 +67,18 @@ def review(rounds: Rounds, evaluation: Path, corpus: Path, config: ReviewConfig,
 
     Raises UserError if a table is not the one that ``evaluation`` saw.
     """
-    import polars as pl
-
     _check_tables(rounds, evaluation)
-    truth = pl.read_parquet(corpus / "truth.parquet", glob=False).rename({"label": "truth"})
+    truth = read_frame(corpus / "truth.parquet").rename({"label": "truth"})
     shutil.rmtree(out, ignore_errors=True)
     summary: dict[str, Any] = {}
     for round_, listed in rank(rounds, truth, config.images).items():
         _write(listed.ranked, out / f"{round_}.parquet")
         summary[round_] = {"kept": listed.kept, "listed": len(listed.ranked)} | found_errors(listed.known)
     first = [run for run in rounds.runs if run not in rounds.teachers]
-    strangers, about = suspects([rounds.predictions / run / "unlabeled" for run in first], truth, config.images)
+    strangers, of_suspects = suspects([rounds.predictions / run / "unlabeled" for run in first], truth, config.images)
     _write(strangers, out / "out_of_domain.parquet")
-    write_json(out / "summary.json", summary | {"out_of_domain": about})
-    return summary | {"out_of_domain": about}
+    write_json(out / "summary.json", summary | {"out_of_domain": of_suspects})
+    return summary | {"out_of_domain": of_suspects}
 
 
 @dataclass
@@ -164,7 +164,7 @@ def _kept(rounds: Rounds) -> "Iterator[tuple[str, pl.DataFrame, NDArray[np.float
     """Part by part and round by round, of the kept images: the round, ``key, label, confidence``, the mean of its
     chain's runs (N, C), how many of them agree (N,).
 
-    What a person corrected is no longer in question.
+    Images that a person corrected are left out.
     """
     import polars as pl
 
@@ -174,14 +174,14 @@ def _kept(rounds: Rounds) -> "Iterator[tuple[str, pl.DataFrame, NDArray[np.float
         tables = {run: read_part(rounds.predictions / run / "unlabeled" / part.name) for run in rounds.runs}
         for round_ in rounds.teachers:
             path = rounds.selections / round_ / part.name
-            decided = pl.read_parquet(path, columns=["key", "label", "confidence", "decision"], glob=False)
+            decided = read_frame(path, ["key", "label", "confidence", "decision"])
             rows = decided.filter(pl.col("decision") == KEPT).drop("decision")
             if not len(rows):
                 continue
             kept, labels = (decided["decision"] == KEPT).to_numpy(), rows["label"].to_numpy()
             chain = [tables[run] for run in rounds.chain(round_)]
             assert all(np.array_equal(table.keys, decided["key"].to_numpy()) for table in chain), "of one corpus"
-            mean = sum(opinions(table.log_probs[kept]) for table in chain) / len(chain)
+            mean = sum(probabilities(table.log_probs[kept]) for table in chain) / len(chain)
             agreeing = sum((table.labels[kept] == labels).astype(np.int64) for table in chain)
             yield round_, rows, np.asarray(mean), np.asarray(agreeing)
 
@@ -202,7 +202,7 @@ def _write(table: "pl.DataFrame", path: Path) -> None:
 def _check_tables(rounds: Rounds, evaluation: Path) -> None:
     """DVC follows the tables through the evaluations, which hold their digests."""
     for run in rounds.runs:
-        seen = read_json(evaluation / run / "details" / "run.json", "dvc repro")["tables"]
+        seen = EvaluatedRecord.read(evaluation / run / "details" / "run.json").tables
         found = {"predictions": made_from_digest(rounds.predictions / run / "unlabeled")}
         if run in rounds.teachers:
             found["selection"] = selection_digest(rounds.selections / run)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrain.errors import UserError
-from selftrain.files import read_json, write_json
 from selftrain.history.diff import SHOWN, SelectionDiff, diff_selections
 from selftrain.history.revisions import at_revision
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json, write_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,7 +47,7 @@ def compare(selections: Path, run_a: str, run_b: str, rev: str | None, examples:
 
 
 def write_diff_json(compared: Compared, path: Path) -> None:
-    """Write everything that is told of a comparison."""
+    """Write the whole comparison."""
     write_json(path, {"a": compared.name_a, "b": compared.name_b, **compared.diff.as_dict()})
 
 
@@ -89,7 +89,7 @@ PRINTED = 5
 """Examples of each change in the terminal."""
 
 
-def told(row: dict[str, Any], end: str, classes: list[str]) -> str:
+def describe(row: dict[str, Any], end: str, classes: list[str]) -> str:
     """One side of an example in words; ``end`` is ``a`` or ``b``."""
     if row[f"label_{end}"] is None:
         return "absent"
@@ -102,7 +102,7 @@ def _told_examples(compared: Compared) -> "pl.DataFrame":
 
     few = compared.diff.examples.group_by("change", maintain_order=True).head(PRINTED)
     rows = [
-        (row["change"], str(row["key"]), told(row, "a", compared.classes), told(row, "b", compared.classes))
+        (row["change"], str(row["key"]), describe(row, "a", compared.classes), describe(row, "b", compared.classes))
         for row in few.iter_rows(named=True)
     ]
     return pl.DataFrame(rows, schema=dict.fromkeys(("change", "key", "before", "after"), pl.String), orient="row")

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrain.errors import UserError
-from selftrain.predictions.selection import TRAINED_ON, selection_parts
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.parquet import read_frame
+from selftrain.tables.selection import TRAINED_ON, selection_parts
 
 if TYPE_CHECKING:
     import polars as pl
@@ -82,7 +83,7 @@ def _joined(a: Path | None, b: Path | None) -> "pl.DataFrame":
     }
     frames = []
     for path, end in ((a, "_a"), (b, "_b")):
-        rows = pl.read_parquet(path, glob=False) if path is not None else pl.DataFrame(schema=schema)
+        rows = read_frame(path) if path is not None else pl.DataFrame(schema=schema)
         frames.append(rows.select(list(schema)).rename({name: name + end for name in schema if name != "key"}))
     before, after = (pl.col(f"decision_{end}").is_in(TRAINED_ON).fill_null(False) for end in "ab")
     change = (

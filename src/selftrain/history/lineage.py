@@ -4,18 +4,19 @@
 """
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from selftrain.corpus.manifest import manifest_digest
-from selftrain.errors import UserError
-from selftrain.files import read_json, sha256_of
 from selftrain.history.shards import shard_troubles
-from selftrain.predictions.corrections import file_digest
-from selftrain.predictions.selection import parts_digest
-from selftrain.predictions.table import made_from_digest, weights_of
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json, sha256_of
+from selftrain.tables.corrections import file_digest
+from selftrain.tables.manifest import manifest_digest
+from selftrain.tables.predictions import made_from_digest, weights_of
+from selftrain.tables.records import RunRecord
+from selftrain.tables.selection import parts_digest
 
 State = Literal["found", "changed", "missing", "recorded"]
 SPLITS = ("labeled", "validation", "unlabeled", "test")
@@ -54,23 +55,23 @@ def trace(model: Path, deep: bool = False) -> Link:
     return _model("model", str(model), None, deep, {})
 
 
-def recorded(about: dict[str, Any], others: dict[str, dict[str, Any]], path: str, kind: str = "model") -> Link:
+def recorded(record: RunRecord, others: Mapping[str, RunRecord], path: str, kind: str = "model") -> Link:
     """The same from ``run.json`` alone, as recorded when the run ended; nothing is looked at.
 
     ``others`` are the pipeline's runs by name, of which the teacher is one; ``path`` is the model's.
     """
     link = Link(
-        kind, path, about.get("weights", ""), "recorded", "", about["mlflow_run_id"], about["git_commit"]
+        kind, path, record.get("weights", ""), "recorded", "", record["mlflow_run_id"], record["git_commit"]
     )  # fmt: skip
     for name in (*SPLITS, "selection", *TABLES):
-        if name in about["data"]:
-            link.made_from.append(Link(name, _path_of(about, name), about["data"][name], "recorded"))
-    for member in about.get("members", []):
+        if name in record["data"]:
+            link.made_from.append(Link(name, _path_of(record, name), record["data"][name], "recorded"))
+    for member in record.get("members", []):
         run_id = member["mlflow_run_id"] or ""
         link.made_from.append(Link("adopted", member["path"], member["weights"], "recorded", "", run_id))
-    if about["teacher"] in others:
-        teacher = others[about["teacher"]]
-        link.made_from.append(recorded(teacher, others, about.get("paths", {}).get("teacher", ""), "teacher"))
+    if record["teacher"] in others:
+        teacher = others[record["teacher"]]
+        link.made_from.append(recorded(teacher, others, record.get("paths", {}).get("teacher", ""), "teacher"))
     return link
 
 
@@ -81,30 +82,30 @@ def _model(kind: str, path: str, expected: str | None, deep: bool, seen: dict[st
         return Link(
             kind, path, expected or "", "missing", "the model is not there; `dvc checkout` or `dvc pull` brings it"
         )
-    about = read_json(folder / "run.json", "dvc repro")
+    record = RunRecord.read(folder / "run.json")
     found = sha256_of(folder / "model.safetensors")
     # What the student recorded of its teacher, or else what the run recorded of itself.
-    expected = expected or about.get("weights")
+    expected = expected or record.get("weights")
     trouble = "" if expected in (None, found) else f"another model lies there now, {found[:12]}"
     link = Link(
         kind, path, expected or found, "changed" if trouble else "found", trouble,
-        about["mlflow_run_id"], about["git_commit"],
+        record["mlflow_run_id"], record["git_commit"],
     )  # fmt: skip
     for name in SPLITS:
-        if name in about["data"]:
-            link.made_from.append(_split(name, _path_of(about, name), about["data"][name], deep, seen))
-    if "selection" in about["data"]:
-        link.made_from.append(_selection(about))
+        if name in record["data"]:
+            link.made_from.append(_split(name, _path_of(record, name), record["data"][name], deep, seen))
+    if "selection" in record["data"]:
+        link.made_from.append(_selection(record))
     for table in TABLES:
-        if table in about["data"]:
-            link.made_from.append(_predictions(about, table))
-    for member in about.get("members", []):
+        if table in record["data"]:
+            link.made_from.append(_predictions(record, table))
+    for member in record.get("members", []):
         if member["run"]:
             link.made_from.append(_model("adopted", member["path"], member["weights"], deep, seen))
         elif member["weights"]:
             link.made_from.append(_from_elsewhere(Path(member["path"]), member["weights"]))
-    if about.get("teacher_weights"):
-        link.made_from.append(_model("teacher", about["paths"]["teacher"], about["teacher_weights"], deep, seen))
+    if record.get("teacher_weights"):
+        link.made_from.append(_model("teacher", record["paths"]["teacher"], record["teacher_weights"], deep, seen))
     return link
 
 
@@ -119,15 +120,15 @@ def _from_elsewhere(folder: Path, expected: str) -> Link:
     )
 
 
-def _path_of(about: dict[str, Any], kind: str) -> str:
-    paths = about.get("paths", {})
+def _path_of(record: RunRecord, kind: str) -> str:
+    paths = record.get("paths", {})
     if kind == "labeled_predictions":
         return str(Path(paths["predictions"]).with_name("labeled"))
     return str(paths.get(kind, "")) if kind not in SPLITS else f"{paths.get('corpus', '')}/{kind}"
 
 
-def _selection(about: dict[str, Any]) -> Link:
-    path, expected = Path(_path_of(about, "selection")), about["data"]["selection"]
+def _selection(record: RunRecord) -> Link:
+    path, expected = Path(_path_of(record, "selection")), record["data"]["selection"]
     if not path.is_dir():
         return Link("selection", str(path), expected, "missing", "the selection is not there; `dvc checkout` brings it")
     found = parts_digest(path)
@@ -147,13 +148,13 @@ def _corrections(path: Path, expected: str) -> Link:
     return _held("corrections", path, expected, trouble)
 
 
-def _predictions(about: dict[str, Any], table: str) -> Link:
-    path, expected = Path(_path_of(about, table)), about["data"][table]
+def _predictions(record: RunRecord, table: str) -> Link:
+    path, expected = Path(_path_of(record, table)), record["data"][table]
     if not path.is_dir():
         return Link(table, str(path), expected, "missing", "the table is not there; `dvc repro` makes it")
     found = made_from_digest(path)
     trouble = "" if found == expected else f"another table lies there now, {found[:12]}"
-    others = weights_of(path) - {about.get("teacher_weights", "")}
+    others = weights_of(path) - {record.get("teacher_weights", "")}
     if others:
         trouble = f"made by another model than the teacher, {min(others)[:12]}"
     return _held(table, path, expected, trouble)

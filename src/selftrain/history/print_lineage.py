@@ -60,8 +60,8 @@ def _tree(link: Link, unknown_runs: set[str], unknown_commits: set[str], into: "
 def _runs_not_in_mlflow(run_ids: set[str]) -> set[str]:
     from mlflow.exceptions import MlflowException
 
-    from selftrain.errors import UserError
-    from selftrain.tracking import connect
+    from selftrain.plumbing.errors import UserError
+    from selftrain.plumbing.tracking import connect
 
     try:
         client, _ = connect()

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from selftrain.errors import UserError
+from selftrain.plumbing.errors import UserError
 
 
 def at_revision(path: Path, rev: str, into: Path) -> Path:

@@ -3,9 +3,10 @@
 import hashlib
 from pathlib import Path
 
-from selftrain.corpus.manifest import iter_manifest, scan_manifest
-from selftrain.corpus.reader import ShardReader
-from selftrain.errors import UserError
+from selftrain.images.reader import ShardReader
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.manifest import iter_manifest, scan_manifest
+from selftrain.tables.parquet import collect
 
 
 def shard_troubles(split_folder: Path, deep: bool) -> list[str]:
@@ -20,7 +21,7 @@ def _missing_or_short(split_folder: Path) -> list[str]:
     import polars as pl
 
     end = (pl.col("offset") + pl.col("size")).max().alias("end")
-    ends = scan_manifest(split_folder).group_by("shard").agg(end).sort("shard").collect(engine="streaming")
+    ends = collect(scan_manifest(split_folder).group_by("shard").agg(end).sort("shard"), split_folder)
     troubles = []
     for shard, needed in ends.iter_rows():
         path = split_folder / shard

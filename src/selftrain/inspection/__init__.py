@@ -1,1 +1,1 @@
-"""FiftyOne: media, dataset, saved views."""
+"""FiftyOne: media, dataset, saved views, corrections."""

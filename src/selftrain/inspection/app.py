@@ -1,36 +1,40 @@
 """Opening the FiftyOne App on this machine, for this machine."""
 
+import importlib.util
 import os
 import time
-from pathlib import Path
 from typing import Any
 
-from selftrain.config import parse_section
-from selftrain.errors import UserError
-from selftrain.inspection.config import BrowseConfig
-from selftrain.inspection.rounds import shown_runs
+from selftrain.inspection.rounds import browsed_runs
 from selftrain.inspection.tables import Pool
-from selftrain.stage import WORK
+from selftrain.params.browse import BrowseConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.locks import WORK
+from selftrain.plumbing.sections import did_you_mean
+from selftrain.project import Project
 
 ADDRESS = "127.0.0.1"
 
 
-def pool_of(params: dict[str, Any], corpus: Path, pipeline: str | None) -> Pool:
-    """The tables of a pipeline's pool; None is the main job."""
-    runs = shown_runs(params, Path("predictions") / (pipeline or ""), Path("selections") / (pipeline or ""))
-    review = Path("review") / (pipeline or "noisy_student")
-    return Pool(runs, corpus, review if review.is_dir() else None)
+def pool_of(project: Project) -> Pool:
+    """The tables of a pipeline's pool."""
+    return Pool(browsed_runs(project), project.corpus, project.review if project.review.is_dir() else None)
 
 
 def quiet_fiftyone() -> None:
-    """Before FiftyOne is imported: it reports nothing, and does not warn of the age of the database that it brings."""
+    """Before FiftyOne is imported: it reports nothing, and does not warn of the age of the database that it brings.
+
+    Raises UserError if it is not installed.
+    """
+    if importlib.util.find_spec("fiftyone") is None:
+        raise UserError("FiftyOne is not installed; `pip install 'selftrain[browse]'`")
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
 
 
-def open_dataset(params: dict[str, Any], params_path: str) -> Any:
-    """The dataset of a params file. Raises UserError if it was not built."""
-    config = parse_section(params.get("browse"), BrowseConfig, f"{params_path}: browse")
+def open_dataset(project: Project) -> Any:
+    """The dataset of a pipeline. Raises UserError if it was not built."""
+    config = project.section("browse", BrowseConfig)
     quiet_fiftyone()
     import fiftyone as fo
 
@@ -39,41 +43,54 @@ def open_dataset(params: dict[str, Any], params_path: str) -> Any:
     return fo.load_dataset(config.dataset)
 
 
-def browse(
-    params: dict[str, Any],
-    params_path: str,
-    corpus: Path,
-    pipeline: str | None,
-    corrections: Path,
-    port: int,
-    build_only: bool,
-) -> None:
-    """Build or update the dataset and, unless ``build_only``, serve the App until it is interrupted.
-
-    ``pipeline`` names the folder under ``predictions`` and ``selections`` of one of ``pipelines/``; None: the main job.
-    """
-    config = parse_section(params.get("browse"), BrowseConfig, f"{params_path}: browse")
-    quiet_fiftyone()
-    pool = pool_of(params, corpus, pipeline)
-    from selftrain.inspection.plugins import use_plugins
-
-    use_plugins(WORK / "plugins")
-    import fiftyone as fo
-
-    from selftrain.inspection.dataset import build_dataset
-
-    dataset = build_dataset(config, pool, WORK / "media" / config.dataset, corrections)
+def browse(project: Project, port: int, build_only: bool) -> None:
+    """Build or update the dataset and, unless ``build_only``, serve the App until it is interrupted."""
+    dataset, pool = build(project)
     print(f"FiftyOne dataset '{dataset.name}': {dataset.info['sample']}; {len(dataset.list_saved_views())} saved views")
     if build_only:
         return
+    names = [f"{run.name}: look here first" for run in pool.runs if run.selection is not None]
+    session, address = _open(dataset, port, names[-1] if names else None)
+    print(f"FiftyOne App: {address}  (Ctrl-C ends it)", flush=True)
+    session.wait(-1)
+
+
+def open_session(project: Project, port: int, view: str | None) -> Any:
+    """Build or update the dataset and open the App on a saved view; returns FiftyOne's session.
+
+    Raises UserError naming the saved views that there are, if this is none.
+    """
+    dataset, _ = build(project)
+    if view is not None and not dataset.has_saved_view(view):
+        raise UserError(f"there is no saved view '{view}'; {did_you_mean(view, dataset.list_saved_views())}")
+    session, address = _open(dataset, port, view)
+    print(f"FiftyOne App: {address}", flush=True)
+    return session
+
+
+def build(project: Project) -> tuple[Any, Pool]:
+    """The dataset, brought up to date, and the pool that it shows."""
+    config = project.section("browse", BrowseConfig)
+    quiet_fiftyone()
+    pool = pool_of(project)
+    from selftrain.inspection.plugins import use_plugins
+
+    use_plugins(WORK / "plugins")
+    from selftrain.inspection.dataset import build_dataset
+
+    return build_dataset(config, pool, WORK / "media" / config.dataset, project.corrections), pool
+
+
+def _open(dataset: Any, port: int, view: str | None) -> tuple[Any, str]:
+    """A session that has its server, and the address that opens a saved view."""
+    import fiftyone as fo
+    from fiftyone.core.utils import to_slug
+
     # In a container FiftyOne would bind every address whatever its settings say; the argument binds just this one.
     session = fo.launch_app(dataset, address=ADDRESS, port=port, auto=False)
     _wait_for_server(session)
-    print(
-        f"FiftyOne App: http://{ADDRESS}:{port}/datasets/{dataset.name}{_first_view(dataset, pool)}  (Ctrl-C ends it)",
-        flush=True,
-    )
-    session.wait(-1)
+    query = f"?view={to_slug(view)}" if view is not None and dataset.has_saved_view(view) else ""
+    return session, f"http://{ADDRESS}:{port}/datasets/{dataset.name}{query}"
 
 
 def _wait_for_server(session: Any) -> None:
@@ -95,11 +112,3 @@ def _wait_for_server(session: Any) -> None:
         f"the FiftyOne App did not start on port {session.server_port} within two minutes: try again when the machine "
         "is less busy, or with another --port"
     )
-
-
-def _first_view(dataset: Any, pool: Pool) -> str:
-    """The address's end that opens the last round's doubtful labels; empty without a round."""
-    from fiftyone.core.utils import to_slug
-
-    names = [f"{run.name}: look here first" for run in pool.runs if run.selection is not None]
-    return f"?view={to_slug(names[-1])}" if names and dataset.has_saved_view(names[-1]) else ""

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selftrain.inspection.config import BrowseConfig
 from selftrain.inspection.fields import LOGITS_UP_TO
-from selftrain.inspection.rounds import Shown
-from selftrain.predictions.embeddings import FOLDER, read_embeddings
-from selftrain.predictions.table import made_from_digest
+from selftrain.inspection.rounds import BrowsedRun
+from selftrain.params.browse import BrowseConfig
+from selftrain.tables.embeddings import FOLDER, read_embeddings
+from selftrain.tables.predictions import made_from_digest
 
 MEASURES = ("uniqueness", "hardness", "mistakenness")
 MAP = "map"
@@ -23,7 +23,7 @@ TSNE_UP_TO = 5000
 """Images up to which the map is t-SNE's, a quarter of a minute; above it, principal components."""
 
 
-def run_brain(dataset: Any, runs: list[Shown], config: BrowseConfig, num_classes: int) -> None:
+def run_brain(dataset: Any, runs: list[BrowsedRun], config: BrowseConfig, num_classes: int) -> None:
     """Bring the brain's results up to date with the last run's tables, and every run's evaluations with the labels."""
     from fiftyone import ViewField
 
@@ -44,18 +44,18 @@ def run_brain(dataset: Any, runs: list[Shown], config: BrowseConfig, num_classes
         _from_embeddings(dataset, pool, read_embeddings(folder, set(keys)).vectors.astype(np.float32), last)
     else:
         print(f"{folder}: no embeddings, so no map and no uniqueness; `predict.embeddings: true` makes them")
-    _from_opinions(pool, last, num_classes)
+    _from_predictions(pool, last, num_classes)
     _evaluate(dataset, runs)
     dataset.info = {**dataset.info, "brain": made_from}
     dataset.save()
 
 
-def map_of(run: Shown) -> str:
+def map_of(run: BrowsedRun) -> str:
     """The brain key of a run's map."""
     return f"{run.name}_map"
 
 
-def _from_embeddings(dataset: Any, pool: Any, vectors: NDArray[np.float32], run: Shown) -> None:
+def _from_embeddings(dataset: Any, pool: Any, vectors: NDArray[np.float32], run: BrowsedRun) -> None:
     """A map of the pool, and how unlike its neighbours each image is."""
     import fiftyone.brain as fob
 
@@ -82,8 +82,8 @@ def project(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(placed, dtype=np.float32)
 
 
-def _from_opinions(pool: Any, run: Shown, num_classes: int) -> None:
-    """How hard each image is for the last run, and how likely, in its opinion, its teacher's label is a mistake."""
+def _from_predictions(pool: Any, run: BrowsedRun, num_classes: int) -> None:
+    """How hard each image is for the last run, and how likely, in its prediction, its teacher's label is a mistake."""
     import fiftyone.brain as fob
 
     if num_classes > LOGITS_UP_TO:
@@ -94,7 +94,7 @@ def _from_opinions(pool: Any, run: Shown, num_classes: int) -> None:
         fob.compute_mistakenness(pool, run.name, label_field=run.teacher, progress=False)
 
 
-def _evaluate(dataset: Any, runs: list[Shown]) -> None:
+def _evaluate(dataset: Any, runs: list[BrowsedRun]) -> None:
     """Each run against the truth of the pool, where it is known, and against the validation labels."""
     from fiftyone import ViewField
 

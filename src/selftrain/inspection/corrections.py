@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain.corpus.keys import split_of
-from selftrain.corpus.lookup import find_rows
-from selftrain.errors import UserError
-from selftrain.predictions.corrections import (
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.corrections import (
     CORRECT,
     REJECT,
     check_corrections,
@@ -23,9 +21,11 @@ from selftrain.predictions.corrections import (
     stale_rows,
     write_corrections,
 )
+from selftrain.tables.keys import split_of
+from selftrain.tables.manifest import find_rows
 
 TAG, FIELD, REMEMBERED = "reject", "corrected", "corrections"
-Said = dict[int, str]
+Corrections = dict[int, str]
 """Key → the label that it was given, or REJECTED_WORD."""
 REJECTED_WORD = ""
 
@@ -34,13 +34,13 @@ REJECTED_WORD = ""
 class Merged:
     """What holds after a merge, and where both sides had changed differently: key → (App's, file's)."""
 
-    said: Said
+    corrections: Corrections
     conflicts: dict[int, tuple[str | None, str | None]]
 
 
-def merge(base: Said, app: Said, file: Said, shown: set[int], prefer: str) -> Merged:
+def merge(base: Corrections, app: Corrections, file: Corrections, shown: set[int], prefer: str) -> Merged:
     """Three-way merge; ``shown`` are the images that the App has, ``prefer`` (``app``, ``file``) decides conflicts."""
-    said, conflicts = {}, {}
+    corrections, conflicts = {}, {}
     for key in {*base, *app, *file}:
         before, here, there = base.get(key), app.get(key), file.get(key)
         if key not in shown or here == before:
@@ -51,19 +51,19 @@ def merge(base: Said, app: Said, file: Said, shown: set[int], prefer: str) -> Me
             conflicts[key] = (here, there)
             result = here if prefer == "app" else there
         if result is not None:
-            said[key] = result
-    return Merged(said, conflicts)
+            corrections[key] = result
+    return Merged(corrections, conflicts)
 
 
-def said_in_app(dataset: Any) -> tuple[Said, list[str]]:
-    """What people said in the App, and a line for each image of which they said what makes no sense."""
+def said_in_app(dataset: Any) -> tuple[Corrections, list[str]]:
+    """The corrections in the App, and a line for each image whose correction is contradictory or impossible."""
     from fiftyone import ViewField
 
     classes = dataset.info["classes"]
     rejected = set(dataset.match_tags(TAG).values("key"))
     labeled = dataset.match(ViewField(f"{FIELD}.label").exists())
     corrected = dict(zip(labeled.values("key"), labeled.values(f"{FIELD}.label"), strict=True))
-    said, problems = {}, []
+    corrections, problems = {}, []
     sources = dict(zip(dataset.values("key"), dataset.values("source"), strict=True)) if rejected or corrected else {}
     for key in sorted(rejected | set(corrected)):
         image = f"image {key} ({sources.get(key)}) in the App"
@@ -73,19 +73,19 @@ def said_in_app(dataset: Any) -> tuple[Said, list[str]]:
             both = f"tagged '{TAG}' and '{FIELD}' to '{corrected[key]}'"
             problems.append(f"{image}: {both}; take one of them back")
         elif key in corrected and corrected[key] not in classes:
-            told = f"there is no class '{corrected[key]}'; there are: {', '.join(classes)}"
-            problems.append(f"{image}: {told}")
+            problem = f"there is no class '{corrected[key]}'; there are: {', '.join(classes)}"
+            problems.append(f"{image}: {problem}")
         else:
-            said[key] = corrected.get(key, REJECTED_WORD)
-    return said, problems
+            corrections[key] = corrected.get(key, REJECTED_WORD)
+    return corrections, problems
 
 
-def _sensible(dataset: Any) -> Said:
-    said, problems = said_in_app(dataset)
+def _sensible(dataset: Any) -> Corrections:
+    corrections, problems = said_in_app(dataset)
     if problems:
         others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(problems[0] + others)
-    return said
+    return corrections
 
 
 def export_corrections(dataset: Any, path: Path, corpus: Path, who: str | None) -> str:
@@ -103,12 +103,14 @@ def export_corrections(dataset: Any, path: Path, corpus: Path, who: str | None) 
     # Without a file nobody took anything back.
     base = _remembered(dataset) if path.exists() else {}
     merged = merge(base, app, file, set(dataset.values("key")), prefer="app")
-    changed = {key for key in {*merged.said, *file} if merged.said.get(key) != file.get(key)}
-    hashes = dict(find_rows(corpus / "unlabeled", changed & set(merged.said)).select("key", "sha256").iter_rows())
+    changed = {key for key in {*merged.corrections, *file} if merged.corrections.get(key) != file.get(key)}
+    hashes = dict(
+        find_rows(corpus / "unlabeled", changed & set(merged.corrections)).select("key", "sha256").iter_rows()
+    )
     author, now = who or _author(), datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     rows = [row for row in old.iter_rows(named=True) if row["key"] not in changed]
-    for key in changed & set(merged.said):
-        label = merged.said[key]
+    for key in changed & set(merged.corrections):
+        label = merged.corrections[key]
         rows.append(
             {
                 "key": key,
@@ -123,20 +125,20 @@ def export_corrections(dataset: Any, path: Path, corpus: Path, who: str | None) 
     check_corrections(table, path, classes, corpus / "unlabeled")
     if changed or not path.exists():
         write_corrections(path, table)
-    _remember(dataset, merged.said)
-    _show(dataset, merged.said, app)
-    added, gone = len(set(merged.said) - set(file)), len(set(file) - set(merged.said))
-    told = f"{path}: {len(table)} corrections, {added} new, {len(changed) - added - gone} changed, {gone} taken back"
-    if lost := len(set(app) - set(merged.said)):
-        told += f"; {lost} that the file no longer has left the App"
-    return told + _told(merged, "the App's was taken")
+    _remember(dataset, merged.corrections)
+    _show(dataset, merged.corrections, app)
+    added, gone = len(set(merged.corrections) - set(file)), len(set(file) - set(merged.corrections))
+    outcome = f"{path}: {len(table)} corrections, {added} new, {len(changed) - added - gone} changed, {gone} taken back"
+    if lost := len(set(app) - set(merged.corrections)):
+        outcome += f"; {lost} that the file no longer has left the App"
+    return outcome + _outcome(merged, "the App's was taken")
 
 
 def import_corrections(dataset: Any, path: Path, corpus: Path, prefer: str, strict: bool = True) -> str:
-    """Show the file's corrections in the App; return a line that tells what changed there.
+    """Show the file's corrections in the App; return a line that says what changed there.
 
-    What makes no sense in the App is told and left as it is, unless the file says otherwise. Raises UserError for rows
-    of the file that do not fit the corpus; if not ``strict``, they are told and passed over.
+    Impossible corrections in the App are printed and left as they are, unless the file corrects the same image. Raises
+    UserError for rows of the file that do not fit the corpus; if not ``strict``, they are printed and skipped.
     """
     import polars as pl
 
@@ -149,13 +151,13 @@ def import_corrections(dataset: Any, path: Path, corpus: Path, prefer: str, stri
     problems += [f"{path}: key {key} is passed over: {reason}" for key, reason in stale.items()]
     shown = set(dataset.values("key"))
     merged = merge(_remembered(dataset), app, file, shown, prefer)
-    _show(dataset, merged.said, app)
+    _show(dataset, merged.corrections, app)
     _remember(dataset, {key: label for key, label in file.items() if key not in merged.conflicts or prefer == "file"})
-    news = sum(merged.said.get(key) != app.get(key) for key in set(merged.said) & shown)
-    gone = len((set(app) - set(merged.said)) & shown)
-    told = f"{path}: {len(file)} corrections, {news} of them news to the App, {gone} no longer in it"
+    news = sum(merged.corrections.get(key) != app.get(key) for key in set(merged.corrections) & shown)
+    gone = len((set(app) - set(merged.corrections)) & shown)
+    outcome = f"{path}: {len(file)} corrections, {news} of them news to the App, {gone} no longer in it"
     outcome = "the file's was taken" if prefer == "file" else "the App's stays until you import or export"
-    return "\n".join([told + _told(merged, outcome), *problems])
+    return "\n".join([outcome + _outcome(merged, outcome), *problems])
 
 
 def forget(dataset: Any, keys: set[int]) -> None:
@@ -163,37 +165,37 @@ def forget(dataset: Any, keys: set[int]) -> None:
     _remember(dataset, {key: label for key, label in _remembered(dataset).items() if key not in keys})
 
 
-def _said_in(table: Any) -> Said:
+def _said_in(table: Any) -> Corrections:
     return {row["key"]: row["label"] or REJECTED_WORD for row in table.iter_rows(named=True)}
 
 
-def _remembered(dataset: Any) -> Said:
+def _remembered(dataset: Any) -> Corrections:
     return {int(key): label for key, label in dataset.info.get(REMEMBERED, {}).items()}
 
 
-def _remember(dataset: Any, said: Said) -> None:
-    dataset.info = {**dataset.info, REMEMBERED: {str(key): label for key, label in said.items()}}
+def _remember(dataset: Any, corrections: Corrections) -> None:
+    dataset.info = {**dataset.info, REMEMBERED: {str(key): label for key, label in corrections.items()}}
     dataset.save()
 
 
-def _show(dataset: Any, said: Said, app: Said) -> None:
+def _show(dataset: Any, corrections: Corrections, app: Corrections) -> None:
     """Make the App's tags and labels what is said."""
     import fiftyone as fo
     from fiftyone import ViewField
 
     shown = set(dataset.values("key"))
-    for key in {*said, *app} & shown:
-        if said.get(key) == app.get(key):
+    for key in {*corrections, *app} & shown:
+        if corrections.get(key) == app.get(key):
             continue
         view = dataset.match(ViewField("key") == key)
         view.untag_samples(TAG)
-        if said.get(key) == REJECTED_WORD:
+        if corrections.get(key) == REJECTED_WORD:
             view.tag_samples(TAG)
-        label = fo.Classification(label=said[key]) if said.get(key) else None
+        label = fo.Classification(label=corrections[key]) if corrections.get(key) else None
         view.set_values(FIELD, [label])
 
 
-def _told(merged: Merged, outcome: str) -> str:
+def _outcome(merged: Merged, outcome: str) -> str:
     lines = [
         f"; image {key} is {_word(here)} in the App and {_word(there)} in the file: {outcome}"
         for key, (here, there) in sorted(merged.conflicts.items())
@@ -201,8 +203,8 @@ def _told(merged: Merged, outcome: str) -> str:
     return "".join(lines)
 
 
-def _word(said: str | None) -> str:
-    return "not corrected" if said is None else "rejected" if said == REJECTED_WORD else f"'{said}'"
+def _word(label: str | None) -> str:
+    return "not corrected" if label is None else "rejected" if label == REJECTED_WORD else f"'{label}'"
 
 
 def _author() -> str:

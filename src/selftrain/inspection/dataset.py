@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from selftrain.corpus.keys import SPLITS, split_of
-from selftrain.files import read_json
 from selftrain.inspection import fields
 from selftrain.inspection.brain import run_brain
-from selftrain.inspection.config import BrowseConfig
 from selftrain.inspection.corrections import FIELD, TAG, import_corrections
 from selftrain.inspection.samples import bring_samples, claim, of_other_splits
 from selftrain.inspection.tables import Pool, rows_of, sample_views, tally_rounds
 from selftrain.inspection.views import SavedView, all_views
-from selftrain.predictions.corrections import read_corrections, split_of_or_none
-from selftrain.progress import progress_bar
+from selftrain.params.browse import BrowseConfig
+from selftrain.plumbing.files import read_json
+from selftrain.plumbing.progress import progress_bar
+from selftrain.tables.corrections import read_corrections, split_of_or_none
+from selftrain.tables.keys import SPLITS, split_of
 
 UNLABELED = "unlabeled"
 
@@ -44,7 +44,7 @@ def build_dataset(config: BrowseConfig, pool: Pool, media: Path, corrections: Pa
     shown = {split: {key for key in keys if split_of(key) == split} for split in SPLITS}
     with progress_bar("fiftyone fields", total=len(pool.runs)) as advance:
         for run in pool.runs:
-            fields.write_opinions(dataset, run, shown, classes)
+            fields.write_predictions(dataset, run, shown, classes)
             advance()
     fields.write_decisions(dataset, pool.runs, rows_of(pool, shown[UNLABELED]), classes)
     fields.write_truth(dataset, pool.corpus, shown, classes)
@@ -79,8 +79,8 @@ def _save_views(dataset: Any, views: list[SavedView], sampled: dict[str, tuple[s
         if view.order is not None:
             shown = shown.sort_by(view.order)
         keys, count = sampled[view.name]
-        told = f"all {count:,}" if len(keys) == count else f"{len(keys):,} of {count:,}"
-        dataset.save_view(view.name, shown, description=f"{view.description} ({told} images)", overwrite=True)
+        how_many = f"all {count:,}" if len(keys) == count else f"{len(keys):,} of {count:,}"
+        dataset.save_view(view.name, shown, description=f"{view.description} ({how_many} images)", overwrite=True)
     corrected = dataset.match(ViewField("tags").contains(TAG) | ViewField(f"{FIELD}.label").exists())
     dataset.save_view("corrections", corrected, description="rejected or relabeled in the App", overwrite=True)
     dataset.info = {**dataset.info, "views": sorted(ours)}

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrain.corpus.lookup import find_rows
-from selftrain.corpus.truth import NO_CLASS
 from selftrain.inspection.corrections import FIELD
-from selftrain.inspection.rounds import Shown, history
-from selftrain.inspection.tables import opinions
+from selftrain.inspection.rounds import BrowsedRun, history
+from selftrain.inspection.tables import image_predictions
 from selftrain.inspection.views import NO_CLASS_NAME
+from selftrain.tables.manifest import find_rows
+from selftrain.tables.parquet import read_frame
+from selftrain.tables.truth import NO_CLASS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,23 +23,23 @@ RUNS = "runs"
 ROUND_FIELDS = ("pseudo", "decision", "copies", "review")
 
 
-def forget_runs(dataset: Any, runs: list[Shown]) -> None:
+def forget_runs(dataset: Any, runs: list[BrowsedRun]) -> None:
     """Remove the fields, indexes and evaluations of runs that an earlier build showed and that are no more."""
     names = [run.name for run in runs]
     for old in set(dataset.info.get(RUNS, [])) - set(names):
         for eval_key in (f"{old}_on_pool", f"{old}_on_validation"):
             if dataset.has_evaluation(eval_key):
                 dataset.delete_evaluation(eval_key)
-        own = {old, *(f"{old}_{what}" for what in ROUND_FIELDS)} & set(dataset.get_field_schema())
+        fields = {old, *(f"{old}_{what}" for what in ROUND_FIELDS)} & set(dataset.get_field_schema())
         for index in dataset.list_indexes():
-            if index.partition(".")[0] in own:
+            if index.partition(".")[0] in fields:
                 dataset.drop_index(index)
-        if own:
-            dataset.delete_sample_fields(sorted(own))
+        if fields:
+            dataset.delete_sample_fields(sorted(fields))
     dataset.info = {**dataset.info, RUNS: names}
 
 
-def declare(dataset: Any, runs: list[Shown]) -> None:
+def declare(dataset: Any, runs: list[BrowsedRun]) -> None:
     """Make the fields that the views ask for, and index what they filter by: 100,000 images are to stay quick."""
     import fiftyone as fo
 
@@ -62,7 +63,7 @@ def declare(dataset: Any, runs: list[Shown]) -> None:
         dataset.create_index(name)
 
 
-def write_opinions(dataset: Any, run: Shown, shown: dict[str, set[int]], classes: list[str]) -> None:
+def write_predictions(dataset: Any, run: BrowsedRun, shown: dict[str, set[int]], classes: list[str]) -> None:
     """A run's label, confidence and logits on every image that it was asked about; label tags stay."""
     import fiftyone as fo
 
@@ -72,18 +73,18 @@ def write_opinions(dataset: Any, run: Shown, shown: dict[str, set[int]], classes
         table = run.predictions.parent / split
         if not keys or not table.is_dir():
             continue
-        for key, opinion in opinions(table, keys).items():
+        for key, prediction in image_predictions(table, keys).items():
             labels[key] = fo.Classification(
-                label=classes[opinion.label],
-                confidence=opinion.confidence,
-                logits=opinion.log_probs if len(classes) <= LOGITS_UP_TO else None,
+                label=classes[prediction.label],
+                confidence=prediction.confidence,
+                logits=prediction.log_probs if len(classes) <= LOGITS_UP_TO else None,
                 tags=tags.get(key) or [],
             )
     if labels:
         dataset.set_values(run.name, labels, key_field="key")
 
 
-def write_decisions(dataset: Any, runs: list[Shown], rows: "pl.DataFrame", classes: list[str]) -> None:
+def write_decisions(dataset: Any, runs: list[BrowsedRun], rows: "pl.DataFrame", classes: list[str]) -> None:
     """What each round made of the unlabeled images, and each image's history in one line."""
     import polars as pl
 
@@ -95,8 +96,8 @@ def write_decisions(dataset: Any, runs: list[Shown], rows: "pl.DataFrame", class
             dataset.set_values(name, dict(zip(rows["key"], values, strict=True)), key_field="key")
     places = dict(zip(rows["key"], rows["out_of_domain"], strict=True))
     dataset.set_values("out_of_domain", places, key_field="key")
-    told = {row["key"]: history(row, runs, classes) for row in rows.iter_rows(named=True)}
-    dataset.set_values("history", told, key_field="key")
+    histories = {row["key"]: history(row, runs, classes) for row in rows.iter_rows(named=True)}
+    dataset.set_values("history", histories, key_field="key")
 
 
 def write_truth(dataset: Any, corpus: Path, shown: dict[str, set[int]], classes: list[str]) -> None:
@@ -105,7 +106,7 @@ def write_truth(dataset: Any, corpus: Path, shown: dict[str, set[int]], classes:
     import polars as pl
 
     names = {NO_CLASS: NO_CLASS_NAME} | dict(enumerate(classes))
-    known = pl.read_parquet(corpus / "truth.parquet", glob=False)
+    known = read_frame(corpus / "truth.parquet")
     labels = dict(known.filter(pl.col("key").is_in(sorted(shown["unlabeled"]))).iter_rows())
     for split in shown.keys() - {"unlabeled"}:
         labels |= dict(find_rows(corpus / split, shown[split]).select("key", "label").iter_rows())
@@ -125,7 +126,7 @@ def repeated(corpus: Path, keys: set[int]) -> set[int]:
     """The images that some images repeat."""
     import polars as pl
 
-    pairs = pl.read_parquet(corpus / "duplicates.parquet", columns=["key", "of_key"], glob=False)
+    pairs = read_frame(corpus / "duplicates.parquet", ["key", "of_key"])
     return set(pairs.filter(pl.col("key").is_in(sorted(keys)))["of_key"].to_list())
 
 
@@ -133,19 +134,19 @@ def write_pairs(dataset: Any, corpus: Path, keys: set[int]) -> None:
     """``pair``: the same number for an image and those that repeat it; ``repeats``: what it is a copy of, in words."""
     import polars as pl
 
-    rows = pl.read_parquet(corpus / "duplicates.parquet", glob=False).filter(pl.col("key").is_in(sorted(keys)))
+    rows = read_frame(corpus / "duplicates.parquet").filter(pl.col("key").is_in(sorted(keys)))
     pairs = dict(rows.select("key", "of_key").iter_rows())
     pairs |= {of_key: of_key for of_key in rows["of_key"] if of_key in keys}
-    told = {
+    partners = {
         row["key"]: f"{row['kind']} of {row['of_key']}, {row['match']}"
         + (f" (correlation {row['correlation']:.3f})" if row["match"] == "near" else "")
         for row in rows.iter_rows(named=True)
     }
     dataset.set_values("pair", {key: pairs.get(key) for key in keys}, key_field="key")
-    dataset.set_values("repeats", {key: told.get(key) for key in keys}, key_field="key")
+    dataset.set_values("repeats", {key: partners.get(key) for key in keys}, key_field="key")
 
 
-def arrange_sidebar(dataset: Any, runs: list[Shown]) -> None:
+def arrange_sidebar(dataset: Any, runs: list[BrowsedRun]) -> None:
     """A group for what is known of an image, then one a run; the grid shows the last round's labels."""
     import fiftyone as fo
     from fiftyone.core.odm.dataset import ActiveFields, SidebarGroupDocument

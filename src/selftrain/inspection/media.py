@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from selftrain.corpus.decode import EXTENSIONS
-from selftrain.corpus.lookup import find_rows, read_rows
-from selftrain.files import atomic_path
+from selftrain.images.decode import EXTENSIONS
+from selftrain.images.reader import read_rows
+from selftrain.plumbing.files import atomic_path
+from selftrain.tables.manifest import find_rows
 
 
 def extract(split_folder: Path, keys: set[int], media: Path) -> dict[int, Path]:

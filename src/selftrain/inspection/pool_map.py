@@ -1,21 +1,19 @@
 """The pool as a map: a dot an image, likenesses beside each other."""
 
-from pathlib import Path
-
 import numpy as np
 
-from selftrain.corpus.manifest import scan_manifest
 from selftrain.counters import mix
-from selftrain.errors import UserError
 from selftrain.inspection.brain import TSNE_UP_TO, project
-from selftrain.inspection.rounds import Shown
+from selftrain.inspection.rounds import BrowsedRun
 from selftrain.inspection.tables import Pool, rows_of
-from selftrain.predictions.embeddings import FOLDER, read_embeddings
-from selftrain.report.charts import DECISION_COLOURS
+from selftrain.plumbing.errors import UserError
+from selftrain.report.charts import decision_colours
 from selftrain.report.drawing import as_svg, panels_figure
+from selftrain.tables.embeddings import FOLDER, read_embeddings
+from selftrain.tables.manifest import scan_manifest
 
 
-def pool_map_svg(pool: Pool, run: Shown, classes: list[str], images: int = TSNE_UP_TO) -> str:
+def pool_map_svg(pool: Pool, run: BrowsedRun, classes: list[str], images: int = TSNE_UP_TO) -> str:
     """A random sample of the pool by a round's embeddings: its labels, and what was decided for it.
 
     Raises UserError if ``predict`` wrote no embeddings of the round, or if the run is no round.
@@ -30,25 +28,17 @@ def pool_map_svg(pool: Pool, run: Shown, classes: list[str], images: int = TSNE_
     figure, (by_label, by_decision) = panels_figure(2, height=4.6, width=10)
     labels, decisions = rows[f"{run.name}_label"].to_numpy(), rows[f"{run.name}_decision"].to_numpy()
     for label, name in enumerate(classes):
-        own = places[labels == label]
-        by_label.scatter(own[:, 0], own[:, 1], s=6, color=f"C{label % 10}")
-        if len(own) and len(classes) <= 20:
-            by_label.annotate(name, np.median(own, axis=0), fontsize=13, fontweight="bold", ha="center", va="center")
-    for decision, colour in DECISION_COLOURS.items():
-        own = places[decisions == decision]
-        if len(own):
-            by_decision.scatter(own[:, 0], own[:, 1], s=6, color=colour, label=decision.replace("_", " "))
+        of_class = places[labels == label]
+        by_label.scatter(of_class[:, 0], of_class[:, 1], s=6, color=f"C{label % 10}")
+        if len(of_class) and len(classes) <= 20:
+            by_label.annotate(
+                name, np.median(of_class, axis=0), fontsize=13, fontweight="bold", ha="center", va="center"
+            )
+    for decision, colour in decision_colours(decisions).items():
+        decided = places[decisions == decision]
+        by_decision.scatter(decided[:, 0], decided[:, 1], s=6, color=colour, label=decision.replace("_", " "))
     by_decision.legend(frameon=False, fontsize=9, markerscale=2)
     for axes, title in ((by_label, f"labels of {run.name}"), (by_decision, f"decisions for {run.name}")):
         axes.set_title(title, fontsize=10)
         axes.axis("off")
     return as_svg(figure)
-
-
-def pool_of_project(params_path: Path = Path("params.yaml"), pipeline: str | None = None) -> Pool:
-    """The pool of a project's params file, for notebooks."""
-    from selftrain.config import load_params
-    from selftrain.inspection.app import pool_of
-
-    corpus = Path("data") / pipeline if pipeline and (Path("data") / pipeline).is_dir() else Path("data/corpus")
-    return pool_of(load_params(params_path), corpus, pipeline)

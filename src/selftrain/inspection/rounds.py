@@ -1,15 +1,15 @@
-"""What there is to look at: the runs of a params file that have tables."""
+"""What there is to browse: the runs of a pipeline that have tables."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import UserError
-from selftrain.training.config import RUN_SECTIONS
+from selftrain.plumbing.errors import UserError
+from selftrain.project import Project
 
 
 @dataclass(frozen=True)
-class Shown:
+class BrowsedRun:
     """The tables of one run."""
 
     name: str
@@ -20,22 +20,19 @@ class Shown:
     """What the run was trained on; None for supervised runs."""
 
 
-def shown_runs(params: dict[str, Any], predictions: Path, selections: Path) -> list[Shown]:
-    """The params file's runs that have predictions, in its order. Raises UserError if none has."""
+def browsed_runs(project: Project) -> list[BrowsedRun]:
+    """The pipeline's runs that have predictions, in the params file's order. Raises UserError if none has."""
     runs = []
-    for section in RUN_SECTIONS:
-        for name, entry in (params.get(section) or {}).items():
-            table = predictions / name / "unlabeled"
-            if table.is_dir():
-                selection = selections / name
-                teacher = (entry or {}).get("teacher")
-                runs.append(Shown(name, table, teacher, selection if selection.is_dir() else None))
+    for run in project.runs.values():
+        table, selection = run.predictions / "unlabeled", project.selections / run.name
+        if table.is_dir():
+            runs.append(BrowsedRun(run.name, table, run.teacher, selection if selection.is_dir() else None))
     if not runs:
-        raise UserError(f"{predictions}: no run of this params file has predictions yet; run `dvc repro`")
+        raise UserError(f"{project.predictions}: no run of this pipeline has predictions yet; run `dvc repro`")
     return runs
 
 
-def history(row: dict[str, Any], runs: list[Shown], classes: list[str]) -> str:
+def history(row: dict[str, Any], runs: list[BrowsedRun], classes: list[str]) -> str:
     """One image's way through the chain, on a line: each run's label, then what each round made of it.
 
     ``row`` is of ``tables.iter_pool``.

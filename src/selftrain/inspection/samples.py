@@ -5,27 +5,26 @@ from typing import Any
 
 import numpy as np
 
-from selftrain.corpus.keys import SPLITS, split_of
-from selftrain.corpus.lookup import find_rows
-from selftrain.corpus.manifest import scan_manifest
 from selftrain.counters import mix
-from selftrain.errors import UserError
 from selftrain.inspection.corrections import FIELD, forget
 from selftrain.inspection.media import extract
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.keys import SPLITS, split_of
+from selftrain.tables.manifest import find_rows, scan_manifest
 
 PROJECT = "project"
 
 
 def claim(dataset: Any, project: Path) -> None:
     """Note whose dataset it is. Raises UserError if it is that of another project that is still there."""
-    own = str(project.resolve())
-    other = dataset.info.get(PROJECT, own)
-    if other != own and Path(other).is_dir():
+    owner = str(project.resolve())
+    other = dataset.info.get(PROJECT, owner)
+    if other != owner and Path(other).is_dir():
         raise UserError(
             f"FiftyOne's dataset '{dataset.name}' is that of {other}; give this project's another name, "
             "`browse.dataset` in params.yaml, or remove that folder if it is no longer used"
         )
-    dataset.info = {**dataset.info, PROJECT: own}
+    dataset.info = {**dataset.info, PROJECT: owner}
 
 
 def of_other_splits(corpus: Path, count: int) -> set[int]:
@@ -33,8 +32,8 @@ def of_other_splits(corpus: Path, count: int) -> set[int]:
     keys: set[int] = set()
     for split in SPLITS:
         if split != "unlabeled":
-            own = scan_manifest(corpus / split).select("key").collect()["key"].to_numpy()
-            keys.update(own[np.argsort(mix(0, own), kind="stable")[:count]].tolist())
+            of_split = scan_manifest(corpus / split).select("key").collect()["key"].to_numpy()
+            keys.update(of_split[np.argsort(mix(0, of_split), kind="stable")[:count]].tolist())
     return keys
 
 
@@ -50,9 +49,9 @@ def bring_samples(dataset: Any, wanted: set[int], corpus: Path, media: Path) -> 
     files: dict[int, Path] = {}
     sources: dict[int, str] = {}
     for split in SPLITS:
-        own = {key for key in wanted | present if split_of(key) == split}
-        files |= extract(corpus / split, own, media)
-        sources |= dict(find_rows(corpus / split, own).select("key", "source").iter_rows())
+        of_split = {key for key in wanted | present if split_of(key) == split}
+        files |= extract(corpus / split, of_split, media)
+        sources |= dict(find_rows(corpus / split, of_split).select("key", "source").iter_rows())
     there = dict(zip(dataset.values("key"), dataset.values("filepath"), strict=True)) if present else {}
     gone = {key for key in present if key not in files or Path(there[key]).name != files[key].name}
     _remove(dataset, gone)

@@ -4,11 +4,12 @@ import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
-from selftrain.corpus.lookup import find_rows
-from selftrain.corpus.truth import NO_CLASS
-from selftrain.errors import UserError
-from selftrain.files import read_json
-from selftrain.predictions.corrections import CORRECT, REJECT, no_corrections, read_corrections, write_corrections
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json
+from selftrain.tables.corrections import CORRECT, REJECT, no_corrections, read_corrections, write_corrections
+from selftrain.tables.manifest import find_rows
+from selftrain.tables.parquet import read_frame
+from selftrain.tables.truth import NO_CLASS
 
 STAND_IN = "stand-in"
 WHEN = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
@@ -27,7 +28,7 @@ def correct_by_truth(keys: Sequence[int], labels: Sequence[int], corpus: Path, p
         raise UserError(
             f"{path}: has people's corrections, which this example would overwrite; move the file away first"
         )
-    truth = dict(pl.read_parquet(corpus / "truth.parquet", glob=False).iter_rows())
+    truth = dict(read_frame(corpus / "truth.parquet").iter_rows())
     hashes = dict(find_rows(corpus / "unlabeled", keys).select("key", "sha256").iter_rows())
     rows = []
     for key, label in zip(keys, labels, strict=True):
@@ -37,8 +38,10 @@ def correct_by_truth(keys: Sequence[int], labels: Sequence[int], corpus: Path, p
             )
         if truth[key] == label:
             continue
-        said = None if truth[key] == NO_CLASS else classes[truth[key]]
-        action = REJECT if said is None else CORRECT
-        rows.append({"key": key, "action": action, "label": said, "who": STAND_IN, "when": WHEN, "sha256": hashes[key]})
+        class_name = None if truth[key] == NO_CLASS else classes[truth[key]]
+        action = REJECT if class_name is None else CORRECT
+        rows.append(
+            {"key": key, "action": action, "label": class_name, "who": STAND_IN, "when": WHEN, "sha256": hashes[key]}
+        )
     write_corrections(path, pl.DataFrame(rows, schema=no_corrections().schema, orient="row"))
     return len(rows)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selftrain.corpus.keys import part_name, shard_of, shard_of_part
 from selftrain.counters import mix
-from selftrain.inspection.rounds import Shown
+from selftrain.inspection.rounds import BrowsedRun
 from selftrain.inspection.views import SavedView
-from selftrain.predictions.selection import selection_parts
-from selftrain.predictions.table import prediction_parts, read_part
-from selftrain.progress import progress_bar
+from selftrain.plumbing.progress import progress_bar
+from selftrain.tables.keys import part_name, shard_of, shard_of_part
+from selftrain.tables.parquet import collect, read_frame
+from selftrain.tables.predictions import prediction_parts, read_part
+from selftrain.tables.selection import scan_selection
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 class Pool:
     """The tables of a pipeline's unlabeled split."""
 
-    runs: list[Shown]
+    runs: list[BrowsedRun]
     corpus: Path
     review: Path | None
     """What ``selftrain review`` wrote; None where it did not run."""
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """A run's opinion of one image."""
+class ImagePrediction:
+    """A run's prediction of one image."""
 
     label: int
     confidence: float
@@ -47,8 +48,8 @@ def iter_pool(pool: Pool, shards: set[int] | None = None) -> "Iterator[pl.DataFr
     """
     import polars as pl
 
-    truth = pl.read_parquet(pool.corpus / "truth.parquet", glob=False).rename({"label": "truth"})
-    repeats = pl.read_parquet(pool.corpus / "duplicates.parquet", glob=False).select("key", pair="of_key")
+    truth = read_frame(pool.corpus / "truth.parquet").rename({"label": "truth"})
+    repeats = read_frame(pool.corpus / "duplicates.parquet").select("key", pair="of_key")
     lists = {f"{run.name}_review": _ranks(pool.review, run.name) for run in pool.runs if run.selection is not None}
     lists["out_of_domain"] = _ranks(pool.review, "out_of_domain")
     for part in prediction_parts(pool.runs[0].predictions):
@@ -56,12 +57,12 @@ def iter_pool(pool: Pool, shards: set[int] | None = None) -> "Iterator[pl.DataFr
             continue
         table: pl.DataFrame | None = None
         for run in pool.runs:
-            own = pl.read_parquet(run.predictions / part.name, columns=["key", "label", "confidence"], glob=False)
-            own = own.rename({"label": f"{run.name}_label", "confidence": f"{run.name}_confidence"})
-            table = own if table is None else _beside(table, own, run.predictions)
+            predicted = read_frame(run.predictions / part.name, ["key", "label", "confidence"])
+            predicted = predicted.rename({"label": f"{run.name}_label", "confidence": f"{run.name}_confidence"})
+            table = predicted if table is None else _beside(table, predicted, run.predictions)
             if run.selection is not None:
                 columns = ["key", "label", "decision", "copies"]
-                chosen = pl.read_parquet(run.selection / part.name, columns=columns, glob=False)
+                chosen = read_frame(run.selection / part.name, columns)
                 names = {"label": "pseudo", "decision": "decision", "copies": "copies"}
                 chosen = chosen.rename({name: f"{run.name}_{new}" for name, new in names.items()})
                 table = _beside(table, chosen, run.selection)
@@ -85,11 +86,11 @@ def sample_views(pool: Pool, views: list[SavedView], images_per_view: int) -> di
     parts = len(prediction_parts(pool.runs[0].predictions))
     with progress_bar("fiftyone views", total=parts) as advance:
         for table in iter_pool(pool):
-            lots = table.with_columns(lot=pl.Series(mix(0, table["key"].to_numpy())).cast(pl.Float64))
+            uniforms = table.with_columns(uniform=pl.Series(mix(0, table["key"].to_numpy())).cast(pl.Float64))
             for view in views:
                 before, count = chosen[view.name]
-                rows = lots.filter(view.rows())
-                place = pl.col(view.order or "lot").cast(pl.Float64)
+                rows = uniforms.filter(view.rows())
+                place = pl.col(view.order or "uniform").cast(pl.Float64)
                 both = pl.concat([before, rows.select("key", place=place)])
                 chosen[view.name] = (both.sort("place", "key").head(images_per_view), count + len(rows))
             advance()
@@ -106,14 +107,14 @@ def rows_of(pool: Pool, keys: set[int]) -> "pl.DataFrame":
     return pl.concat(found).sort("key")
 
 
-def opinions(predictions: Path, keys: set[int]) -> dict[int, Opinion]:
-    """A run's opinions of some images of a split; only the parts that hold them are read."""
+def image_predictions(predictions: Path, keys: set[int]) -> dict[int, ImagePrediction]:
+    """A run's predictions of some images of a split; only the parts that hold them are read."""
     wanted = np.array(sorted(keys), dtype=np.int64)
     result = {}
     for shard in sorted({shard_of(int(key)) for key in wanted}):
         part = read_part(predictions / part_name(shard))
         for row in np.flatnonzero(np.isin(part.keys, wanted)):
-            result[int(part.keys[row])] = Opinion(
+            result[int(part.keys[row])] = ImagePrediction(
                 int(part.labels[row]), float(part.confidences[row]), part.log_probs[row].astype(float).tolist()
             )
     return result
@@ -126,9 +127,9 @@ def tally_rounds(pool: Pool) -> "pl.DataFrame":
     tallies = []
     for run in pool.runs:
         if run.selection is not None:
-            rows = pl.scan_parquet(selection_parts(run.selection), glob=False)
+            rows = scan_selection(run.selection)
             counted = rows.group_by("label", "decision").agg(pl.len().alias("images"), pl.col("copies").sum())
-            tallies.append(counted.collect(engine="streaming").with_columns(round=pl.lit(run.name)))
+            tallies.append(collect(counted, run.selection).with_columns(round=pl.lit(run.name)))
     return pl.concat(tallies)
 
 
@@ -138,14 +139,14 @@ def _ranks(review: Path | None, name: str) -> "pl.DataFrame":
     path = None if review is None else review / f"{name}.parquet"
     if path is None or not path.is_file():
         return pl.DataFrame(schema={"key": pl.Int64, "rank": pl.UInt32})
-    return pl.read_parquet(path, columns=["key", "rank"], glob=False)
+    return read_frame(path, ["key", "rank"])
 
 
 def _beside(table: "pl.DataFrame", other: "pl.DataFrame", where: Path) -> "pl.DataFrame":
     """Two tables of the same images, side by side."""
     import polars as pl
 
-    from selftrain.errors import UserError
+    from selftrain.plumbing.errors import UserError
 
     if not table["key"].equals(other["key"]):
         raise UserError(f"{where}: made from other images than the other runs' tables; run `dvc repro`")

@@ -1,7 +1,7 @@
 """The saved views: what each shows, which images it needs, and how FiftyOne filters for it.
 
-Each view is told twice, as a polars filter over the pool (``tables.iter_pool``: which images to extract, and how many
-there are) and as a FiftyOne filter over the samples' fields (what the App shows); a test holds the two together.
+Each view has two filters: a polars filter over the pool (``tables.iter_pool``: which images to extract, and how many
+there are) and a FiftyOne filter over the samples' fields (what the App shows); a test holds the two together.
 """
 
 from collections.abc import Callable
@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from selftrain.corpus.truth import NO_CLASS
-from selftrain.inspection.rounds import Shown
-from selftrain.predictions.selection import (
+from selftrain.inspection.rounds import BrowsedRun
+from selftrain.tables.selection import (
     CORRECTED,
-    DUPLICATE,
     KEPT,
-    LEAK,
     LOW_CONFIDENCE,
+    NOT_SAMPLED,
     OVER_QUOTA,
     REJECTED,
     TRAINED_ON,
 )
+from selftrain.tables.truth import NO_CLASS
 
 if TYPE_CHECKING:
     import polars as pl
 
 NO_CLASS_NAME = "none of the classes"
-FILTERED_OUT = (LOW_CONFIDENCE, LEAK, DUPLICATE, REJECTED)
+NOT_FILTERED_OUT = (*TRAINED_ON, OVER_QUOTA, NOT_SAMPLED)
+"""Every other decision is a filter's, also those that only one policy gives."""
 CONFIDENT = 0.9
 
 
@@ -46,7 +46,7 @@ class SavedView:
     """Whether it shows nothing where no hidden truth is known."""
 
 
-def all_views(runs: list[Shown], truth_known: bool = True) -> list[SavedView]:
+def all_views(runs: list[BrowsedRun], truth_known: bool = True) -> list[SavedView]:
     """Every view that can show something: of each round, of each two runs, and of the pool."""
     by_name = {run.name: run for run in runs}
     rounds = [run for run in runs if run.selection is not None]
@@ -55,9 +55,9 @@ def all_views(runs: list[Shown], truth_known: bool = True) -> list[SavedView]:
     return [*views, *(_disagree(a, b) for a, b in combinations(runs, 2)), *pool_views()]
 
 
-def _before(run: Shown, by_name: dict[str, Shown]) -> list[Shown]:
+def _before(run: BrowsedRun, by_name: dict[str, BrowsedRun]) -> list[BrowsedRun]:
     """The rounds before a round, the nearest first."""
-    before: list[Shown] = []
+    before: list[BrowsedRun] = []
     teacher = by_name.get(run.teacher or "")
     while teacher is not None and teacher.selection is not None and teacher not in before:
         before.append(teacher)
@@ -65,7 +65,7 @@ def _before(run: Shown, by_name: dict[str, Shown]) -> list[Shown]:
     return before
 
 
-def round_views(run: Shown, before: list[Shown]) -> list[SavedView]:
+def round_views(run: BrowsedRun, before: list[BrowsedRun]) -> list[SavedView]:
     """The views of a round, whose pseudo-labels its teacher gave; ``before``: the rounds before it, nearest first."""
     import polars as pl
 
@@ -83,14 +83,19 @@ def round_views(run: Shown, before: list[Shown]) -> list[SavedView]:
     views = [
         SavedView(
             f"{name}: look here first",
-            "kept labels that are most likely wrong, by all runs' opinions; tag `reject`, or set `corrected`",
+            "kept labels that are most likely wrong, by all runs' predictions; tag `reject`, or set `corrected`",
             lambda: pl.col(review).is_not_null(),
             lambda field: field(review) > 0,
             order=review,
         ),
         decided("kept", f"what {name} is trained on, with {teacher}'s labels", KEPT),
         decided("low confidence", f"{teacher}'s confidence is not above the threshold", LOW_CONFIDENCE),
-        decided("filtered out", "left out before balancing: unsure, leaks, duplicates, rejected", *FILTERED_OUT),
+        SavedView(
+            f"{name}: filtered out",
+            "left out before balancing: unsure, leaks, duplicates, rejected",
+            lambda: ~pl.col(decision).is_in(NOT_FILTERED_OUT),
+            lambda field: field(decision).exists() & ~field(decision).is_in(list(NOT_FILTERED_OUT)),
+        ),
         decided("balanced: over quota", "sure enough, but its class has enough that are surer", OVER_QUOTA),
         SavedView(
             f"{name}: balanced: duplicated",
@@ -170,7 +175,7 @@ def pool_views() -> list[SavedView]:
     ]
 
 
-def _disagree(a: Shown, b: Shown) -> SavedView:
+def _disagree(a: BrowsedRun, b: BrowsedRun) -> SavedView:
     import polars as pl
 
     return SavedView(

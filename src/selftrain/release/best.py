@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from selftrain.errors import UserError
-from selftrain.files import TEMPORARY_PREFIX, sha256_of, write_json
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import TEMPORARY_PREFIX, sha256_of, write_json
 from selftrain.release.card import write_card
 from selftrain.report.rounds import best_run, stop_lines
 from selftrain.report.runs import load_runs
@@ -27,7 +27,7 @@ def write_best(
     best = best_run(runs)
     folder = models / best.name
     weights = folder / "model.safetensors"
-    if not weights.is_file() or sha256_of(weights) != best.about["weights"]:
+    if not weights.is_file() or sha256_of(weights) != best.record["weights"]:
         raise UserError(f"{folder}: not the model that {best.folder} evaluated; run `dvc repro`")
     staged = out.with_name(f"{TEMPORARY_PREFIX}{out.name}")
     shutil.rmtree(staged, ignore_errors=True)

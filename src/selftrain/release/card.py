@@ -4,7 +4,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from selftrain.files import read_json
+from selftrain.plumbing.files import read_json
 from selftrain.report.rounds import stop_lines
 from selftrain.report.runs import EvaluatedRun, chain_saw
 
@@ -33,11 +33,11 @@ def write_card(
         front_matter=_front_matter(pipeline, best),
         pipeline=pipeline,
         run=best,
-        about=best.about,
+        record=best.record,
         metrics=best.metrics,
         chain=_chain(best, runs),
         runs=runs,
-        classes=best.about["classes"],
+        classes=best.record["classes"],
         data=data,
         robustness=measured,
         limits=_limits(best, runs, data, measured),
@@ -52,10 +52,10 @@ def _front_matter(pipeline: str, best: EvaluatedRun) -> str:
         EvalResult(
             task_type="image-classification", dataset_type="imagefolder", dataset_name="the project's own corpus",
             dataset_split=split,
-            metric_type=kind, metric_value=round(best.metrics[f"{split}_{name}"], 4), metric_name=told,
+            metric_type=kind, metric_value=round(best.metrics[f"{split}_{name}"], 4), metric_name=metric_name,
         )
         for split in ("test", "validation")
-        for name, kind, told in (
+        for name, kind, metric_name in (
             ("accuracy", "accuracy", "accuracy"),
             ("calibration_error", "expected_calibration_error", "expected calibration error"),
         )
@@ -63,7 +63,7 @@ def _front_matter(pipeline: str, best: EvaluatedRun) -> str:
     data = ModelCardData(
         library_name="timm",
         pipeline_tag="image-classification",
-        tags=["image-classification", "timm", "self-training", best.about["algorithm"].replace("_", "-")],
+        tags=["image-classification", "timm", "self-training", best.record["algorithm"].replace("_", "-")],
         model_name=f"{pipeline}-{best.name}",
         eval_results=results,
     )
@@ -83,9 +83,9 @@ def _robustness(best: EvaluatedRun, figures: Path | None) -> dict[str, Any] | No
     """The model's own robustness figures; None if it was not tested, or if only another training of it was."""
     if figures is None:
         return None
-    tested: dict[str, dict[str, Any]] = read_json(figures, "make pipeline NAME=robustness")
-    own = [of_run for of_run in tested.values() if of_run["mlflow_run_id"] == best.about["mlflow_run_id"]]
-    return own[0] if own else None
+    tested: dict[str, dict[str, Any]] = read_json(figures, "dvc repro pipelines/robustness/dvc.yaml")
+    of_best = [of_run for of_run in tested.values() if of_run["mlflow_run_id"] == best.record["mlflow_run_id"]]
+    return of_best[0] if of_best else None
 
 
 def _limits(
@@ -97,9 +97,11 @@ def _limits(
         if (images := data[split]["images"]) < FEW:
             low, high = (best.metrics[f"{split}_accuracy_{end}"] for end in ("low", "high"))
             limits.append(f"{images:,} {split} images tell its accuracy to {low:.1%} – {high:.1%} only.")
-    seen = {name: share for name, share in best.about["per_class_accuracy"].items() if not isnan(share)}
-    if len(seen) < len(best.about["classes"]):
-        limits.append(f"{len(best.about['classes']) - len(seen)} classes have no test image: nothing is known of them.")
+    seen = {name: share for name, share in best.record["per_class_accuracy"].items() if not isnan(share)}
+    if len(seen) < len(best.record["classes"]):
+        limits.append(
+            f"{len(best.record['classes']) - len(seen)} classes have no test image: nothing is known of them."
+        )
     worst = min(seen.items(), key=lambda item: item[1])
     if worst[1] < best.metrics["test_accuracy"] - 0.05:
         limits.append(f"It is worst at {worst[0]}: {worst[1]:.1%} of the test images.")

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from selftrain.files import write_json
+from selftrain.networks.models import load_model
+from selftrain.plumbing.files import write_json
 from selftrain.report import summary
 from selftrain.report.mlflow_figures import log_figures
 from selftrain.report.runs import EvaluatedRun, load_runs
-from selftrain.training.models import load_model
 
 BATCHES = (1, 64)
 SECONDS = 1.0
@@ -23,8 +23,8 @@ def footprint(folder: Path) -> dict[str, float]:
     """``parameters``, ``size_mib`` of the weights, and ``latency_ms_<B>``: the median time of B images at once, on one
     thread of this CPU.
     """
-    model, about = load_model(folder)
-    size = about["pretrained_cfg"]["input_size"][1]
+    model, config_json = load_model(folder)
+    size = config_json["pretrained_cfg"]["input_size"][1]
     found = {
         "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
         "size_mib": (folder / "model.safetensors").stat().st_size / 2**20,
@@ -55,7 +55,7 @@ def write_footprints(evaluation: Path, models: Path, names: Collection[str], out
     lines = [HEADINGS, ("---", "---", *["---:"] * (len(HEADINGS) - 2)), *rows]
     (out / "table.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines), encoding="utf-8")
     for run in runs:
-        log_figures(run.name, run.about["mlflow_run_id"], {f"footprint/{k}": v for k, v in found[run.name].items()})
+        log_figures(run.name, run.record["mlflow_run_id"], {f"footprint/{k}": v for k, v in found[run.name].items()})
     title = f"{evaluation.name.replace('_', ' ')}: what each costs on one thread of this CPU"
     Console(width=130).print(summary.runs_table(title, HEADINGS, rows))
 

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selftrain.errors import UserError
-from selftrain.training.models import load_model, normalization
+from selftrain.networks.models import load_model, normalization
+from selftrain.plumbing.errors import UserError
 
 TOLERANCE = 1e-3
 """Largest difference of log-probabilities to the original that is taken for rounding."""
@@ -38,8 +38,8 @@ def export_formats(model_folder: Path, out: Path) -> dict[str, float]:
 
     Any number of images may be given to either. Raises UserError if a library is missing or a result differs.
     """
-    model, about = load_model(model_folder)
-    side = about["pretrained_cfg"]["input_size"][1]
+    model, config_json = load_model(model_folder)
+    side = config_json["pretrained_cfg"]["input_size"][1]
     deployed = Deployed(model).eval()
     images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -47,7 +47,7 @@ def export_formats(model_folder: Path, out: Path) -> dict[str, float]:
     out.mkdir(parents=True, exist_ok=True)
     program = torch.export.export(deployed, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, out / "model.pt2")
-    _write_onnx(deployed, images[:2], out / "model.onnx", about["label_names"])
+    _write_onnx(deployed, images[:2], out / "model.onnx", config_json["label_names"])
     again = {
         "model.pt2": torch.export.load(out / "model.pt2").module()(images).detach(),
         "model.onnx": torch.from_numpy(_run_onnx(out / "model.onnx", images)),

@@ -2,18 +2,25 @@
 
 import io
 import os
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.code import PACKAGE
-from selftrain.errors import UserError
-from selftrain.files import read_json
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.records import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CHAMPION = "champion"
+PROGRAM = """from mlflow.models import set_model
+from selftrain.release.served_model import ServedModel
+
+set_model(ServedModel())
+"""
+"""What MLflow runs to have the model."""
 LIBRARIES = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors", "timm", "torch", "torchvision")
 
 
@@ -29,9 +36,9 @@ def register(model_folder: Path, name: str) -> str:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
-    from selftrain.tracking import connect, tracking_uri
+    from selftrain.plumbing.tracking import connect, tracking_uri
 
-    run_id = read_json(model_folder / "run.json", "dvc repro")["mlflow_run_id"]
+    run_id = RunRecord.read(model_folder / "run.json").mlflow_run_id
     client, _ = connect()
     mlflow.set_tracking_uri(tracking_uri())
     try:
@@ -43,10 +50,12 @@ def register(model_folder: Path, name: str) -> str:
         ColSpec(DataType.double, "confidence"),
         ColSpec(Array(DataType.double), "probabilities"),
     ]
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as scratch:
+        program = Path(scratch) / "served.py"
+        program.write_text(PROGRAM, encoding="utf-8")
         logged = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(Path(__file__).with_name("served_model.py")),
+            python_model=str(program),
             artifacts={"model": str(model_folder)},
             code_paths=[str(PACKAGE)],
             input_example=_example(),

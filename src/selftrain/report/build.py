@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import UserError
-from selftrain.files import read_json, write_json
 from selftrain.history.compare import compare
 from selftrain.history.lineage import recorded
-from selftrain.predictions.selection import selection_digest
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json, write_json
 from selftrain.report import charts
 from selftrain.report.diff_page import DiffSection, diff_section
 from selftrain.report.label_quality import precision_chart, quality_section
@@ -20,6 +19,8 @@ from selftrain.report.review_section import review_section
 from selftrain.report.rounds import best_run, stop_lines, verdicts
 from selftrain.report.runs import EvaluatedRun, load_runs
 from selftrain.report.summary import HEADINGS, lost_classes, table_row
+from selftrain.tables.parquet import read_frame
+from selftrain.tables.selection import selection_digest
 
 LARGEST = 10_000_000
 """Bytes of the page."""
@@ -51,15 +52,16 @@ def build_report(sources: Sources, names: Collection[str], out: Path) -> None:
             break
         print(f"{out / 'index.html'}: too large with pictures of {pictured} rounds; it gets fewer")
     (out / "index.html").write_text(page, encoding="utf-8")
-    write_json(out / "runs.json", {run.name: run.metrics for run in runs})
+    write_json(out / "runs.json", {run.name: run.metrics.as_dict() for run in runs})
     for run in runs:
-        own = _charts([run], [run] if run.is_round else [], run)
+        run_charts = make_charts([run], [run] if run.is_round else [], run)
         if run.is_round:
-            own["precision_by_class"] = quality_section(run, run.metrics["threshold"]).chart
-        hand_to_mlflow(run, own)
+            run_charts["precision_by_class"] = quality_section(run, run.metrics["threshold"]).chart
+        hand_to_mlflow(run, run_charts)
 
 
-def _charts(runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: EvaluatedRun) -> dict[str, str]:
+def make_charts(runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: EvaluatedRun) -> dict[str, str]:
+    """The report's charts by name, as SVG text; those of pseudo-labels only if there are rounds."""
     made = {
         "accuracy": charts.accuracy_chart(runs),
         "calibration": charts.reliability_chart(runs),
@@ -76,14 +78,13 @@ def _charts(runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: Evaluate
 def _page(
     sources: Sources, runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: EvaluatedRun, pictured: int
 ) -> str:
-    import polars as pl
 
-    classes, unlabeled = best.about["classes"], sources.corpus / "unlabeled"
+    classes, unlabeled = best.record["classes"], sources.corpus / "unlabeled"
     pictures = {}
     for run in rounds[len(rounds) - min(pictured, len(rounds)) :]:
-        examples = pl.read_parquet(run.folder / "details" / "examples.parquet")
+        examples = read_frame(run.folder / "details" / "examples.parquet")
         pictures[run.name] = picture_grids(examples, unlabeled, classes)
-    abouts = {run.name: run.about for run in runs}
+    abouts = {run.name: run.record for run in runs}
     context: dict[str, Any] = {
         "title": sources.evaluation.name.replace("_", " ").capitalize(),
         "classes": classes,
@@ -97,7 +98,7 @@ def _page(
         "stop_lines": stop_lines(runs),
         "lost_classes": [line for run in rounds if (line := lost_classes(run))],
         "decisions": _decisions_made(rounds),
-        "charts": _charts(runs, rounds, best),
+        "charts": make_charts(runs, rounds, best),
         "pictures": pictures,
         "truth": any("pseudo_label_accuracy" in run.metrics for run in rounds),
         "quality": [quality_section(run, run.metrics["threshold"]) for run in rounds],
@@ -105,7 +106,7 @@ def _page(
         if rounds
         else None,
         "diffs": _diffs(sources, rounds, pictured),
-        "lineage": recorded(best.about, abouts, best.name),
+        "lineage": recorded(best.record, abouts, best.name),
     }
     return render("template.html", **context)
 
@@ -114,7 +115,7 @@ def _diffs(sources: Sources, rounds: list[EvaluatedRun], pictured: int) -> list[
     """What changed from each round to the next of its chain; the last ``pictured`` with pictures."""
     names = {run.name for run in rounds}
     for run in rounds:
-        if selection_digest(sources.selections / run.name) != run.about["tables"]["selection"]:
+        if selection_digest(sources.selections / run.name) != run.record["tables"]["selection"]:
             raise UserError(f"{sources.selections / run.name}: not what {run.folder} evaluated; run `dvc repro`")
     pairs = [(str(run.teacher), run.name) for run in rounds if run.teacher in names]
     sections = []
@@ -127,6 +128,4 @@ def _diffs(sources: Sources, rounds: list[EvaluatedRun], pictured: int) -> list[
 
 def _decisions_made(rounds: list[EvaluatedRun]) -> list[str]:
     """Decisions that were taken at all."""
-    return [
-        decision for decision in charts.DECISION_COLOURS if any(run.metrics["decisions"][decision] for run in rounds)
-    ]
+    return [*charts.decision_colours(name for run in rounds for name, n in run.metrics["decisions"].items() if n)]

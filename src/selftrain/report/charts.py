@@ -1,5 +1,6 @@
 """The report's charts, as SVG text that takes its text colour from the page."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from selftrain.report.drawing import BLUE, GREEN, GREY, ORANGE, RED, as_svg, panels_figure, read_csv
 from selftrain.report.runs import EvaluatedRun
 
-DECISION_COLOURS = {
+_DECISION_COLOURS = {
     "kept": GREEN,
     "over_quota": ORANGE,
     "low_confidence": GREY,
@@ -17,6 +18,16 @@ DECISION_COLOURS = {
     "rejected": "#5b2b2b",
     "corrected": BLUE,
 }
+_COLOURS_OF_POLICIES = ("#b08d2e", "#2e8f8f", "#b0578d", "#6b7f2e")
+"""Of reasons that only some selection policy gives."""
+
+
+def decision_colours(made: Iterable[str]) -> dict[str, str]:
+    """A colour for each decision that was made: the usual ones first, then a policy's in the order of their names."""
+    decisions = set(made)
+    usual = {name: colour for name, colour in _DECISION_COLOURS.items() if name in decisions}
+    others = sorted(decisions - usual.keys())
+    return usual | {name: _COLOURS_OF_POLICIES[i % len(_COLOURS_OF_POLICIES)] for i, name in enumerate(others)}
 
 
 def accuracy_chart(runs: list[EvaluatedRun]) -> str:
@@ -75,24 +86,22 @@ def threshold_chart(runs: list[EvaluatedRun]) -> str:
 def confidence_chart(runs: list[EvaluatedRun]) -> str:
     """Histograms of the teacher's confidence, by what was decided, a panel a round."""
     figure, panels = panels_figure(len(runs))
-    shown: set[str] = set()
+    in_legend: set[str] = set()
     for axes, run in zip(panels, runs, strict=True):
         histogram = read_csv(run.folder / "details" / "confidence.csv")
         base = np.zeros(20)
-        for decision, colour in DECISION_COLOURS.items():
+        for decision, colour in decision_colours(histogram["decision"]).items():
             rows = histogram.filter(histogram["decision"] == decision)
-            if len(rows) == 0:
-                continue
             counts = np.zeros(20)
             counts[np.rint(rows["confidence"].to_numpy() * 20).astype(int)] = rows["images"].to_numpy()
-            label = None if decision in shown else decision.replace("_", " ")
+            label = None if decision in in_legend else decision.replace("_", " ")
             axes.bar(np.arange(20) / 20 + 0.025, counts, 0.045, bottom=base, color=colour, label=label)
             base += counts
-            shown.add(decision)
+            in_legend.add(decision)
         axes.set(xlim=(0, 1), xlabel="teacher's confidence")
         axes.set_title(f"labels for {run.name}", fontsize=10)
     panels[0].set_ylabel("images")
-    figure.legend(frameon=False, fontsize=9, loc="outside upper center", ncols=len(shown))
+    figure.legend(frameon=False, fontsize=9, loc="outside upper center", ncols=len(in_legend))
     return as_svg(figure)
 
 
@@ -128,7 +137,7 @@ def confusion_chart(run: EvaluatedRun) -> str:
     side = min(9.0, 2.5 + 0.3 * len(matrix))
     figure, (axes,) = panels_figure(1, height=side, width=side)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    classes = run.about["classes"]
+    classes = run.record["classes"]
     if len(classes) <= 40:
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
         axes.set_yticks(range(len(classes)), classes, fontsize=8)
@@ -142,11 +151,11 @@ def confusion_chart(run: EvaluatedRun) -> str:
 
 def attack_chart(figures: dict[str, dict[str, Any]]) -> str:
     """Accuracy against the size of the attack, one panel an attack, as the paper's Figure 4."""
-    attacks = [attack for attack in ("fgsm", "pgd") if any(attack in own for own in figures.values())]
+    attacks = [attack for attack in ("fgsm", "pgd") if any(attack in of_run for of_run in figures.values())]
     figure, panels = panels_figure(len(attacks), height=3.2, width=4.2 * len(attacks))
     for axes, attack in zip(panels, attacks, strict=True):
-        for place, (name, own) in enumerate(figures.items()):
-            curve = {float(size): accuracy for size, accuracy in own.get(attack, {}).items()}
+        for place, (name, of_run) in enumerate(figures.items()):
+            curve = {float(size): accuracy for size, accuracy in of_run.get(attack, {}).items()}
             axes.plot(
                 [*curve],
                 [100 * value for value in curve.values()],
@@ -163,12 +172,12 @@ def attack_chart(figures: dict[str, dict[str, Any]]) -> str:
 
 def error_chart(figures: dict[str, dict[str, Any]]) -> str:
     """Each corruption's error, a dot a run."""
-    figures = {name: own for name, own in figures.items() if "corruption_errors" in own}
+    figures = {name: of_run for name, of_run in figures.items() if "corruption_errors" in of_run}
     names = [*next(iter(figures.values()))["corruption_errors"]]
     figure, (axes,) = panels_figure(1, height=0.9 + 0.26 * len(names), width=7)
     places = np.arange(len(names))[::-1]
-    for place, (name, own) in enumerate(figures.items()):
-        errors = [100 * own["corruption_errors"][corruption] for corruption in names]
+    for place, (name, of_run) in enumerate(figures.items()):
+        errors = [100 * of_run["corruption_errors"][corruption] for corruption in names]
         axes.plot(errors, places, "o", label=name, color=f"C{place}", alpha=0.85)
     axes.set_yticks(places, [name.replace("_", " ") for name in names])
     axes.set_xlabel("error, %, mean over five severities")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain.history.compare import CHANGE_WORDS, Compared, told
+from selftrain.history.compare import CHANGE_WORDS, Compared, describe
 from selftrain.history.diff import SHOWN
 from selftrain.report.page import render
 from selftrain.report.pictures import Grid, Picture, data_urls
@@ -47,5 +47,5 @@ def _picture(row: dict[str, Any], image: str, classes: list[str]) -> Picture:
     names = ["–" if row[f"label_{end}"] is None else classes[row[f"label_{end}"]] for end in "ab"]
     caption = names[1] if names[0] == names[1] else f"{names[0]}→{names[1]}"
     return Picture(
-        image, f"{row['key']}: {told(row, 'a', classes)} → {told(row, 'b', classes)}", caption, wrong=False
+        image, f"{row['key']}: {describe(row, 'a', classes)} → {describe(row, 'b', classes)}", caption, wrong=False
     )  # fmt: skip

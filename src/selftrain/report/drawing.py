@@ -38,7 +38,7 @@ def panels_figure(
     )  # fmt: skip
     columns = min(panels, columns)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(width or 3.2 * columns, height * rows), layout="constrained")
+    figure = Figure(figsize=(width or max(4.8, 3.2 * columns), height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for unused in axes[panels:]:
         unused.remove()

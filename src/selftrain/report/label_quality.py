@@ -78,12 +78,12 @@ def quality_section(run: EvaluatedRun, threshold: float) -> QualitySection:
     import polars as pl
 
     table = read_csv(run.folder / "details" / "label_quality.csv", text=["class"])
-    own = table.filter(pl.col("threshold") <= threshold + 1e-9)
-    own = own.filter(pl.col("threshold") == own["threshold"].max()).filter(pl.col("class") != ALL)
-    worst = own.sort("precision", nulls_last=True).head(SHOWN_CLASSES)
-    unseen = own["precision"].null_count()
+    by_class = table.filter(pl.col("threshold") <= threshold + 1e-9)
+    by_class = by_class.filter(pl.col("threshold") == by_class["threshold"].max()).filter(pl.col("class") != ALL)
+    worst = by_class.sort("precision", nulls_last=True).head(SHOWN_CLASSES)
+    unseen = by_class["precision"].null_count()
     drawn = worst["class"].head(DRAWN_CLASSES).to_list()
-    left_out = len(own) - len(worst)
+    left_out = len(by_class) - len(worst)
     return QualitySection(run, worst.to_dicts(), advice(run, threshold), class_chart(run, drawn), left_out, unseen)
 
 
@@ -91,16 +91,16 @@ def advice(run: EvaluatedRun, threshold: float) -> str:
     """One or two sentences on the round's threshold."""
     figures, target = run.metrics, run.metrics["target_precision"]
     now = figures["expected_precision"]
-    told = (
+    sentence = (
         f"At the threshold in use, {threshold:g}, {now:.1%} of the labels are expected to be right "
         f"({figures['expected_precision_low']:.1%} – {figures['expected_precision_high']:.1%})"
         if now is not None
         else f"No validation image is above the threshold in use, {threshold:g}, so nothing can be expected of it"
     )
     if figures["recommended_threshold"] is None:
-        return f"{told}. No threshold from which on {target:.0%} holds was found on the validation images."
+        return f"{sentence}. No threshold from which on {target:.0%} holds was found on the validation images."
     sentence = (
-        f"{told}. The lowest threshold from which on {target:.0%} holds is {figures['recommended_threshold']:g}: "
+        f"{sentence}. The lowest threshold from which on {target:.0%} holds is {figures['recommended_threshold']:g}: "
         f"{figures['recommended_precision']:.1%} ({figures['recommended_precision_low']:.1%} – "
         f"{figures['recommended_precision_high']:.1%}) at a coverage of {figures['recommended_coverage']:.1%}"
     )

@@ -10,9 +10,9 @@ def hand_to_mlflow(run: EvaluatedRun, charts: dict[str, str]) -> None:
 
     The accuracy on validation has a curve of that name; the exported weights' own is ``best_validation_accuracy``.
     """
-    numbers = {name: value for name, value in run.metrics.items() if isinstance(value, (int, float))}
+    numbers = {name: value for name, value in run.metrics.set_items() if isinstance(value, (int, float))}
     numbers["best_validation_accuracy"] = numbers.pop("validation_accuracy")
-    log_figures(run.name, run.about["mlflow_run_id"], numbers, charts)
+    log_figures(run.name, run.record["mlflow_run_id"], numbers, charts)
 
 
 def log_figures(name: str, run_id: str, figures: dict[str, float], charts: dict[str, str] | None = None) -> None:
@@ -20,11 +20,13 @@ def log_figures(name: str, run_id: str, figures: dict[str, float], charts: dict[
 
     Doing it again replaces the artifacts and adds one more point to each metric, the newest of which counts.
     """
+    if not run_id:  # trained where MLflow is not installed
+        return
     from mlflow.entities import Metric
     from mlflow.exceptions import MlflowException
 
-    from selftrain.errors import UserError
-    from selftrain.tracking import connect
+    from selftrain.plumbing.errors import UserError
+    from selftrain.plumbing.tracking import connect
 
     try:
         client, _ = connect()

@@ -11,10 +11,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from selftrain.plumbing.tracking import connect, tracking_uri
 from selftrain.report.runs import EvaluatedRun, load_runs
-from selftrain.tracking import connect, tracking_uri
 
 ADDRESS = "127.0.0.1"
+MODEL_TRAINING = {"workflowType": "machine_learning"}
+"""The part of an address that opens MLflow under its sidebar “Model training” instead of “GenAI”."""
 SHARED_VIEW = "mlflow.sharedViewState."
 """An experiment's tag of this name holds a view of its runs, which MLflow's page takes by ``viewStateShareKey``."""
 LONGEST_TAG = 5000
@@ -31,7 +33,7 @@ LINES = ("validation_accuracy", "validation_loss", "loss", "labeled_loss", "unla
 
 def compared_runs(runs: list[EvaluatedRun]) -> dict[str, Any]:
     """MLflow's view of a pipeline's runs: just these, parallel coordinates of the rounds, curves over each other."""
-    ids = ", ".join(f"'{run.about['mlflow_run_id']}'" for run in runs)
+    ids = ", ".join(f"'{run.record['mlflow_run_id']}'" for run in runs)
     known = [name for name in PARALLEL if any(name.removeprefix("best_") in run.metrics for run in runs)]
     charts: list[dict[str, Any]] = [
         {"type": "PARALLEL", "selectedParams": [], "selectedMetrics": known, "showAllRuns": False, "section": ROUNDS},
@@ -65,20 +67,21 @@ def view_as_tag(runs: list[EvaluatedRun]) -> str:
     view = compared_runs(runs)
     tag = json.dumps(view, separators=(",", ":"))
     if len(tag) > LONGEST_TAG:
-        view["searchFilter"] = f"tags.pipeline = '{runs[0].about['pipeline']}'"
+        view["searchFilter"] = f"tags.pipeline = '{runs[0].record['pipeline']}'"
         tag = json.dumps(view, separators=(",", ":"))
     return tag
 
 
 def comparison_url(key: str, experiment_id: str, server: str) -> str:
     """The page of an experiment's runs under the view of a key."""
-    query = urllib.parse.urlencode({"compareRunsMode": "CHART", "viewStateShareKey": key})
+    query = urllib.parse.urlencode({"compareRunsMode": "CHART", "viewStateShareKey": key} | MODEL_TRAINING)
     return f"{server}/#/experiments/{experiment_id}/runs?{query}"
 
 
 def table_url(runs: list[EvaluatedRun], experiment_id: str, server: str) -> str:
     """MLflow's page that puts the runs' parameters and figures side by side."""
-    query = {"runs": json.dumps([run.about["mlflow_run_id"] for run in runs]), "experiments": f'["{experiment_id}"]'}
+    query = {"runs": json.dumps([run.record["mlflow_run_id"] for run in runs]), "experiments": f'["{experiment_id}"]'}
+    query |= MODEL_TRAINING
     return f"{server}/#/compare-runs?{urllib.parse.urlencode(query)}"
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from selftrain.errors import UserError
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.tracking import connect
 from selftrain.report.drawing import as_svg, panels_figure
-from selftrain.tracking import connect
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,8 +25,8 @@ def newest_runs(pipeline: str, names: Collection[str], experiment: str | None = 
         name = run.data.tags["round"]
         if name not in names:
             continue
-        about = {"run": name, "run_id": run.info.run_id, "teacher": run.data.tags.get("teacher") or None}
-        newest.setdefault(name, about | dict(run.data.metrics))
+        row = {"run": name, "run_id": run.info.run_id, "teacher": run.data.tags.get("teacher") or None}
+        newest.setdefault(name, row | dict(run.data.metrics))
     if not newest:
         raise UserError(f"MLflow has no finished run of the pipeline '{pipeline}'; run `dvc repro`")
     return pl.DataFrame(list(newest.values())[::-1], infer_schema_length=None)
@@ -51,8 +51,8 @@ def curves_svg(runs: "pl.DataFrame", metrics: list[str]) -> str:
     for axes, metric in zip(panels, metrics, strict=True):
         history = curves(runs, metric)
         for place, name in enumerate(runs["run"]):
-            own = history.filter(history["run"] == name).sort("step")
-            axes.plot(own["step"], own["value"], label=name, color=f"C{place}", linewidth=1.4)
+            of_run = history.filter(history["run"] == name).sort("step")
+            axes.plot(of_run["step"], of_run["value"], label=name, color=f"C{place}", linewidth=1.4)
         axes.set_title(metric.replace("_", " "), fontsize=10)
         axes.set_xlabel("step")
     figure.legend(

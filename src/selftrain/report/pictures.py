@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from selftrain.corpus.decode import decode
-from selftrain.corpus.lookup import find_rows, read_rows
-from selftrain.corpus.truth import NO_CLASS
+from selftrain.images.decode import decode
+from selftrain.images.reader import read_rows
+from selftrain.tables.manifest import find_rows
+from selftrain.tables.truth import NO_CLASS
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import UserError
 from selftrain.evaluation.robustness.figures import robustness_figures
-from selftrain.files import atomic_path
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import atomic_path
 from selftrain.report.runs import EvaluatedRun, load_runs
 
 REFERENCE = {"teacher": (0.688, 0.640, 0.520), "student": (0.813, 0.784, 0.632), "noisy_student": (None, 0.770, 0.660)}
@@ -65,16 +65,16 @@ def _randaugment_table(shown: list[str], passes: dict[str, Any]) -> list[str]:
         "| --- | ---: | ---: | ---: |",
     ]
     for name in shown:
-        own = passes[name]["randaugment"]
+        of_view = passes[name]["randaugment"]
         reference = _percent(_reference(name)[2])
-        lines.append(f"| {name} | {_passes(own, 'validation')} | {_passes(own, 'test')} | {reference} |")
+        lines.append(f"| {name} | {_passes(of_view, 'validation')} | {_passes(of_view, 'test')} | {reference} |")
     return lines
 
 
 def _notes(runs: dict[str, EvaluatedRun]) -> list[str]:
     notes = []
     for name, run in runs.items():
-        resplit = (run.about.get("train") or {}).get("resplit")
+        resplit = (run.record.get("train") or {}).get("resplit")
         if resplit and "test" in resplit["splits"]:
             notes.append(
                 f"{name} was trained on its own cut of {', '.join(resplit['splits'])}: it saw test images, so the test "
@@ -91,5 +91,5 @@ def _percent(share: float | None) -> str:
     return "N/A" if share is None else f"{100 * share:.1f}"
 
 
-def _passes(own: dict[str, Any], split: str) -> str:
-    return f"{_percent(own[f'{split}_accuracy'])} ± {_percent(own[f'{split}_deviation'])}"
+def _passes(of_view: dict[str, Any], split: str) -> str:
+    return f"{_percent(of_view[f'{split}_accuracy'])} ± {_percent(of_view[f'{split}_deviation'])}"

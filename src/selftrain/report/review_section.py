@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.evaluation.review import FIRST
-from selftrain.files import read_json
+from selftrain.plumbing.files import read_json
 from selftrain.report.pictures import Grid, Picture, data_urls
+from selftrain.tables.parquet import read_frame
 
 SHARES = [f"first_{share:.0%}" for share in FIRST]
 
@@ -24,24 +25,22 @@ class ReviewSection:
     def measured(self) -> list[tuple[str, str, dict[str, Any]]]:
         """(round, share of the list, what it holds), where truth is known."""
         return [
-            (name, share.removeprefix("first_"), about[share])
-            for name, about in self.rounds.items()
+            (name, share.removeprefix("first_"), figures[share])
+            for name, figures in self.rounds.items()
             for share in SHARES
-            if share in about
+            if share in figures
         ]
 
 
 def review_section(review: Path, rounds: list[str], unlabeled: Path, classes: list[str], count: int) -> ReviewSection:
     """Read the lists of a pipeline, with pictures of the last round's first and of the suspected strangers."""
-    import polars as pl
-
     summary = read_json(review / "summary.json", "dvc repro review")
     grids = []
     for name, title, caption in (
         (rounds[-1], f"most doubtful labels of {rounds[-1]}", "its label, and what else it is likeliest to be"),
         ("out_of_domain", "suspected out of domain", "the runs without pseudo-labels know least of these"),
     ):
-        rows = pl.read_parquet(review / f"{name}.parquet", glob=False).head(count)
+        rows = read_frame(review / f"{name}.parquet").head(count)
         images = data_urls(unlabeled, rows["key"])
         pictures = [_picture(row, images[row["key"]], classes) for row in rows.iter_rows(named=True)]
         if pictures:

@@ -32,7 +32,7 @@ def verdicts(runs: list[EvaluatedRun]) -> dict[str, Verdict]:
     found: dict[str, Verdict] = {}
     tainted = {run.name for run in runs if chain_saw(run, "validation", runs)}
     for run in runs:
-        smaller = run.about.get("parameters", 0) < (run.about.get("teacher_parameters") or 0)
+        smaller = run.record.get("parameters", 0) < (run.record.get("teacher_parameters") or 0)
         if "validation_gain" not in run.metrics or run.name in tainted or smaller:
             continue
         gain, low, high = (float(run.metrics[f"validation_gain{end}"]) for end in ("", "_low", "_high"))
@@ -67,6 +67,6 @@ def best_run(runs: list[EvaluatedRun]) -> EvaluatedRun:
     A run may not that was itself trained on validation images, or whose chain of teachers saw test images, or that was
     not trained here.
     """
-    trained = [run for run in runs if run.about.get("algorithm") != "adopt"] or runs
+    trained = [run for run in runs if run.record.get("algorithm") != "adopt"] or runs
     fair = [run for run in trained if not run.saw("validation") and not chain_saw(run, "test", runs)] or trained
     return max(fair, key=lambda run: (run.metrics["validation_accuracy"], -run.metrics["validation_nll"]))

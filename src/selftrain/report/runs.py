@@ -3,10 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from selftrain.errors import UserError
-from selftrain.files import read_json
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.records import EvaluatedRecord, Metrics
 
 
 @dataclass(frozen=True)
@@ -14,25 +13,24 @@ class EvaluatedRun:
     """One run's evaluation folder, read."""
 
     folder: Path
-    metrics: dict[str, Any]
-    about: dict[str, Any]
+    metrics: Metrics
+    record: EvaluatedRecord
     """``run.json`` of its model, with ``classes`` and ``per_class_accuracy``."""
 
     @property
     def name(self) -> str:
         """The run's name."""
-        return str(self.about["run"])
+        return self.record.run
 
     @property
     def teacher(self) -> str | None:
         """Its teacher's name; None for supervised runs."""
-        teacher: str | None = self.about["teacher"]
-        return teacher
+        return self.record.teacher
 
     def saw(self, split: str) -> bool:
         """Whether it, or what it was adopted from, was trained on a cut that holds images of a held-out split."""
-        resplit = (self.about.get("train") or {}).get("resplit") or {"splits": []}
-        return split in resplit["splits"] or split in self.about.get("saw", ())
+        resplit = (self.record.train or {}).get("resplit") or {"splits": []}
+        return split in resplit["splits"] or split in self.record.saw
 
     @property
     def is_round(self) -> bool:
@@ -42,7 +40,7 @@ class EvaluatedRun:
     @property
     def labels_itself(self) -> bool:
         """Whether its labels are made while it is trained, and the table only chose the images."""
-        return self.is_round and not self.about.get("learns_from_table", True)
+        return self.is_round and not self.record.learns_from_table
 
 
 def load_runs(evaluation: Path, names: Collection[str] | None = None) -> list[EvaluatedRun]:
@@ -56,8 +54,8 @@ def load_runs(evaluation: Path, names: Collection[str] | None = None) -> list[Ev
         raise UserError(f"{evaluation}: nothing evaluated there yet; run `dvc repro`")
     runs = {}
     for folder in folders:
-        about = read_json(folder / "details" / "run.json", "dvc repro")
-        runs[about["run"]] = EvaluatedRun(folder, read_json(folder / "metrics.json", "dvc repro"), about)
+        record = EvaluatedRecord.read(folder / "details" / "run.json")
+        runs[record.run] = EvaluatedRun(folder, Metrics.read(folder / "metrics.json"), record)
     teachers = {run.teacher for run in runs.values()}
 
     def place(run: EvaluatedRun) -> tuple[int, bool, str]:

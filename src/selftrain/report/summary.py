@@ -20,7 +20,7 @@ def table_row(run: EvaluatedRun) -> tuple[str, ...]:
     figures = run.metrics
     return (
         run.name,
-        str(run.about["model"]),
+        str(run.record["model"]),
         f"{figures['test_accuracy']:.1%}",
         f"{figures['test_accuracy_low']:.1%} – {figures['test_accuracy_high']:.1%}",
         f"{figures['coverage']:.1%}" if "coverage" in figures else "–",
@@ -31,7 +31,7 @@ def table_row(run: EvaluatedRun) -> tuple[str, ...]:
 
 def lost_classes(run: EvaluatedRun) -> str:
     """A line on the classes that a round has no pseudo-label of; empty if there is none."""
-    lost = run.about.get("without_pseudo_labels") or []
+    lost = run.record.get("without_pseudo_labels") or []
     if not lost:
         return ""
     named = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
@@ -53,7 +53,7 @@ def runs_table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, 
     return table
 
 
-def print_summary(evaluation: Path, names: Collection[str]) -> None:
+def print_summary(evaluation: Path, names: Collection[str], report: Path) -> None:
     """Print the runs' table, and where to look next."""
     from rich.console import Console
 
@@ -75,5 +75,7 @@ def print_summary(evaluation: Path, names: Collection[str]) -> None:
         + ("; so wide an interval tells little, label more validation images" if high - low > WIDE else ""),
         soft_wrap=True,
     )
-    page = "report" if evaluation.name == "noisy_student" else f"reports/{evaluation.name}"
-    console.print(f"report: {page}/index.html    runs compared: make mlflow    pseudo-labels: make browse", style="dim")
+    console.print(
+        f"report: {report}/index.html    runs compared: selftrain mlflow    pseudo-labels: selftrain browse",
+        style="dim",
+    )

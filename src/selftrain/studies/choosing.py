@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrain.config import did_you_mean
-from selftrain.errors import UserError
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import did_you_mean
 from selftrain.studies.results import estimate, finished_runs
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ def choosing_runs(condition: str) -> "pl.DataFrame":
         key = (run.data.tags["round"], int(run.data.params["seed"]))
         figures = {measure.metric: run.data.metrics.get(measure.metric) for measure in MEASURES}
         rows.setdefault(key, {"run": key[0], "seed": key[1], **figures})
-    schema: dict[str, Any] = {"run": pl.String, "seed": pl.Int64, **{own.metric: pl.Float64 for own in MEASURES}}
+    schema: dict[str, Any] = {
+        "run": pl.String,
+        "seed": pl.Int64,
+        **{measure.metric: pl.Float64 for measure in MEASURES},
+    }
     return pl.DataFrame(list(rows.values()), schema=schema).sort("run", "seed")
 
 
@@ -88,14 +92,14 @@ def compared(runs: "pl.DataFrame", reference: str = REFERENCE) -> "pl.DataFrame"
     accuracy = MEASURES[0].metric
     base = dict(runs.filter(pl.col("run") == reference).select("seed", accuracy).iter_rows())
     rows = []
-    for (name,), own in runs.group_by("run", maintain_order=True):
-        row: dict[str, Any] = {"run": name, "seeds": len(own)}
+    for (name,), of_run in runs.group_by("run", maintain_order=True):
+        row: dict[str, Any] = {"run": name, "seeds": len(of_run)}
         for measure in MEASURES:
-            values = own[measure.metric].drop_nulls().to_list()
+            values = of_run[measure.metric].drop_nulls().to_list()
             row |= _mean_and_half(measure.metric, values)
             if measure.least and values:
                 row |= {measure.metric: min(values), f"{measure.metric}_half": None}
-        by_seed = dict(own.select("seed", accuracy).iter_rows())
+        by_seed = dict(of_run.select("seed", accuracy).iter_rows())
         row |= _mean_and_half("gain", [by_seed[seed] - base[seed] for seed in by_seed.keys() & base.keys()])
         row["told_apart"] = row["gain"] is not None and abs(row["gain"]) > row["gain_half"]
         rows.append(row)
@@ -126,7 +130,7 @@ def markdown(table: "pl.DataFrame", reference: str = REFERENCE) -> str:
     ]
     lines = [f"| {' | '.join(headings)} |", f"| --- |{' ---: |' * (len(headings) - 1)}"]
     for row in table.iter_rows(named=True):
-        cells = [_cell(row, own.metric, own.factor, f".{own.digits}f") for own in MEASURES]
+        cells = [_cell(row, measure.metric, measure.factor, f".{measure.digits}f") for measure in MEASURES]
         gained = "–" if row["run"] == reference else _cell(row, "gain", 100, "+.1f")
         cells = [row["run"].replace("_", " "), *cells, f"**{gained}**" if row["told_apart"] else gained]
         lines.append(f"| {' | '.join([*cells, str(row['seeds'])])} |")
@@ -139,17 +143,17 @@ def picture(table: "pl.DataFrame") -> str:
 
     figure, panels = panels_figure(len(MEASURES), height=0.6 + 0.24 * len(table), width=11.0, columns=len(MEASURES))
     places = range(len(table), 0, -1)
-    for panel, (axes, own) in enumerate(zip(panels, MEASURES, strict=True)):
-        shown = table[own.metric].to_list()
+    for panel, (axes, measure) in enumerate(zip(panels, MEASURES, strict=True)):
+        shown = table[measure.metric].to_list()
         known = [value for value in shown if value is not None]
-        best = (max if own.higher_is_better else min)(known) if known else None
-        for place, value, half, name in zip(places, shown, table[f"{own.metric}_half"], table["run"], strict=True):
+        best = (max if measure.higher_is_better else min)(known) if known else None
+        for place, value, half, name in zip(places, shown, table[f"{measure.metric}_half"], table["run"], strict=True):
             if value is None:
                 continue
             colour = ORANGE if value == best else GREY if name in (REFERENCE, "teacher") else BLUE
-            spread = None if half is None or math.isnan(half) else own.factor * half
-            axes.errorbar(own.factor * value, place, xerr=spread, fmt="o", color=colour, capsize=2, markersize=4)
-        axes.set_title(own.title, fontsize=10)
+            spread = None if half is None or math.isnan(half) else measure.factor * half
+            axes.errorbar(measure.factor * value, place, xerr=spread, fmt="o", color=colour, capsize=2, markersize=4)
+        axes.set_title(measure.title, fontsize=10)
         axes.set_yticks(list(places), [name.replace("_", " ") for name in table["run"]] if panel == 0 else [])
         axes.grid(axis="y", linewidth=0.3)
     return as_svg(figure)

@@ -19,8 +19,8 @@ def study_svg(table: "pl.DataFrame", figures: "pl.DataFrame", title: str, unit: 
     names = []
     for place, (arm, run, mean, half, *_) in enumerate(table.iter_rows()):
         row = len(table) - place
-        own = figures.filter((figures["arm"] == arm) & (figures["run"] == run))["value"]
-        axes.plot([100 * value for value in own], [row] * len(own), "o", color="#8c8c8c", markersize=3, alpha=0.7)
+        values = figures.filter((figures["arm"] == arm) & (figures["run"] == run))["value"]
+        axes.plot([100 * value for value in values], [row] * len(values), "o", color="#8c8c8c", markersize=3, alpha=0.7)
         axes.errorbar(100 * mean, row, xerr=100 * half, fmt="o", color="#3b76c4", capsize=3)
         names.append(arm if table["run"].n_unique() == 1 else f"{arm}: {run}")
     axes.set_yticks(range(len(table), 0, -1), names)

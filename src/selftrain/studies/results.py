@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selftrain.errors import UserError
-from selftrain.tracking import connect
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.tracking import connect
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,10 +69,10 @@ def summary(table: "pl.DataFrame") -> "pl.DataFrame":
     values = {key: dict(zip(rows["seed"], rows["value"], strict=True)) for key, rows in groups}
     first = next(iter(values.values()))
     rows = []
-    for (arm, run), own in values.items():
-        level = estimate(list(own.values()))
-        common = sorted(own.keys() & first.keys())
-        gain = estimate([own[seed] - first[seed] for seed in common])
+    for (arm, run), of_run in values.items():
+        level = estimate(list(of_run.values()))
+        common = sorted(of_run.keys() & first.keys())
+        gain = estimate([of_run[seed] - first[seed] for seed in common])
         rows.append((arm, run, level.mean, level.half, gain.mean, gain.half, level.count))
     return pl.DataFrame(rows, schema=["arm", "run", "mean", "half", "gain", "gain_half", "seeds"], orient="row")
 
@@ -82,7 +82,7 @@ def recorded(study: str, version: str) -> set[tuple[str, int, str]]:
     tags = [
         run.data.tags for run in finished_runs(EXPERIMENT, f"tags.study = '{study}' and tags.version = '{version}'")
     ]
-    return {(own["arm"], int(own["seed"]), own["run"]) for own in tags}
+    return {(tag["arm"], int(tag["seed"]), tag["run"]) for tag in tags}
 
 
 def print_study(study: str, arms: Collection[str], metric: str = "test_accuracy") -> None:

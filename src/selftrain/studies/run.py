@@ -8,19 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import UserError
-from selftrain.progress import progress_bar
-from selftrain.studies.config import MAIN, Study, experiment_name, of_pipeline
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.progress import progress_bar
+from selftrain.plumbing.tracking import connect, tracking_uri
+from selftrain.project import Project
 from selftrain.studies.results import EXPERIMENT, recorded
-from selftrain.tracking import connect, tracking_uri
+from selftrain.studies.study import Study, experiment_name, of_pipeline
 
 TRAININGS = f"{EXPERIMENT} trainings"
 """The MLflow experiment of the trainings inside the studies: their curves."""
 VERSIONED = ("src", "params.yaml", "dvc.yaml")
 
 
-def run_study(name: str, study: Study, pipeline: str, rounds: set[str]) -> None:
-    """Run what is not in MLflow yet of a pipeline's study; ``rounds`` are the names under ``rounds`` in its parameters.
+def run_study(name: str, study: Study, pipeline: str) -> None:
+    """Run what is not in MLflow yet of a pipeline's study.
 
     Every arm is a DVC experiment in a workspace of its own, made from the newest commit: this one is not touched, and
     what arms have in common is taken from DVC's cache. Raises UserError if an experiment fails.
@@ -35,22 +36,23 @@ def run_study(name: str, study: Study, pipeline: str, rounds: set[str]) -> None:
         for arm, seed in todo:
             experiment = experiment_name(name, arm, seed)
             overrides = of_pipeline(pipeline, study.overrides(arm, seed), seed)
-            _run_experiment(experiment, overrides, _targets(study.measured(arm), pipeline, rounds))
+            _run_experiment(experiment, overrides, _targets(study.measured(arm), pipeline))
             for run in study.measured(arm):
                 _record(name, arm, seed, run, version, experiment, pipeline, overrides)
             advance()
             print(f"{experiment}: done", flush=True)
 
 
-def code_version(pipeline: str = MAIN) -> str:
+def code_version(pipeline: str) -> str:
     """What results depend on, of the newest commit: its source, parameters and stages. Other commits change nothing."""
-    own = () if pipeline == MAIN else (f"pipelines/{pipeline}/params.yaml", f"pipelines/{pipeline}/dvc.yaml")
-    return hashlib.sha256(_git("rev-parse", *(f"HEAD:{path}" for path in VERSIONED + own)).encode()).hexdigest()[:16]
+    params = Project.open(pipeline=pipeline).params_path
+    paths = dict.fromkeys((*VERSIONED, str(params), str(params.with_name("dvc.yaml"))))
+    return hashlib.sha256(_git("rev-parse", *(f"HEAD:{path}" for path in paths)).encode()).hexdigest()[:16]
 
 
-def _targets(runs: list[str], pipeline: str, rounds: set[str]) -> list[str]:
-    place = "" if pipeline == MAIN else f"pipelines/{pipeline}/dvc.yaml:"
-    return [f"{place}{'evaluate' if run in rounds else 'evaluate_supervised'}@{run}" for run in runs]
+def _targets(runs: list[str], pipeline: str) -> list[str]:
+    stages = Project.open(pipeline=pipeline).params_path.with_name("dvc.yaml")
+    return [f"{stages}:evaluate@{run}" for run in runs]
 
 
 def _run_experiment(experiment: str, overrides: list[str], targets: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Two moons: Meta Pseudo Labels' Section 3.1, over many draws at once.
 
 2,000 points, 6 of them labeled; two hidden layers of 8 sigmoid units; plain SGD. The paper says that Meta Pseudo
-Labels finds the right classifier much more often than supervised training and Pseudo-Label do, and neither how often,
-nor from how many steps and which batches. What is found here stands in docs/two-moons.md.
+Labels finds the right classifier much more often than supervised training and Pseudo-Label do. It does not say how
+often, how many steps it took, or which batches. The results are in docs/two-moons.md.
 
 Every draw has its points, labels, networks and batches; all draws take a step together (``torch.func.vmap``). The
 feedback is that of ``algorithms/feedback.py``, function by function.
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from selftrain.config import Section
+from selftrain.plumbing.sections import Section
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ LABELED = 3
 """Labeled points a moon."""
 
 
-class Setting(Section):
+class MoonsConfig(Section):
     """What the experiment is run with. The defaults are the paper's, where it gives them."""
 
     points: int = Field(default=2000, ge=12)
@@ -47,17 +47,17 @@ class Setting(Section):
     uda_temperature: float = Field(default=0.3, gt=0)
 
 
-SETTINGS: dict[str, Setting] = {
-    "as the paper states it": Setting(),
-    "larger initial weights and rate": Setting(initial_weights=3, learning_rate=1, steps=5000),
-    "the same, with UDA": Setting(initial_weights=3, learning_rate=1, steps=5000, uda_factor=3),
+SETTINGS: dict[str, MoonsConfig] = {
+    "as the paper states it": MoonsConfig(),
+    "larger initial weights and rate": MoonsConfig(initial_weights=3, learning_rate=1, steps=5000),
+    "the same, with UDA": MoonsConfig(initial_weights=3, learning_rate=1, steps=5000, uda_factor=3),
 }
 
 
 class Draws:
     """The points (D, N, 2), their moons (D, N), and which are labeled (D, 6), of D draws."""
 
-    def __init__(self, setting: Setting, draws: int) -> None:
+    def __init__(self, setting: MoonsConfig, draws: int) -> None:
         from sklearn.datasets import make_moons
 
         made = [make_moons(setting.points, noise=setting.moon_noise, random_state=draw) for draw in range(draws)]
@@ -85,33 +85,33 @@ def teach(
     student: "Weights",
     baseline: "Tensor",
     batch: "dict[str, Tensor]",
-    setting: Setting,
+    setting: MoonsConfig,
 ) -> "tuple[Weights, Weights, Tensor]":
     """One step of Meta Pseudo Labels for one draw; the new teacher, student and moving average of h.
 
-    ``batch``: ``unlabeled`` (B, 2), ``moved`` (B, 2), ``lots`` (B,), ``labeled`` (6, 2), ``labels`` (6,).
+    ``batch``: ``unlabeled`` (B, 2), ``moved`` (B, 2), ``uniforms`` (B,), ``labeled`` (6, 2), ``labels`` (6,).
     """
     from torch.func import grad
     from torch.nn.functional import cross_entropy
 
-    from selftrain.algorithms.feedback import cosine, dot_product, sampled_labels
+    from selftrain.algorithms.gradients import cosine, dot_product, sampled_labels
 
     rate, unlabeled = setting.learning_rate, batch["unlabeled"]
-    labels = sampled_labels(forward(teacher, unlabeled), batch["lots"])
-    slopes = grad(lambda own: cross_entropy(forward(own, unlabeled), labels))(student)
+    labels = sampled_labels(forward(teacher, unlabeled), batch["uniforms"])
+    slopes = grad(lambda weights: cross_entropy(forward(weights, unlabeled), labels))(student)
     stepped = descended(student, slopes, rate)
-    labeled = grad(lambda own: cross_entropy(forward(own, batch["labeled"]), batch["labels"]))(stepped)
+    labeled = grad(lambda weights: cross_entropy(forward(weights, batch["labeled"]), batch["labels"]))(stepped)
     ours, theirs = tuple(labeled.values()), tuple(slopes.values())
     feedback = cosine(ours, theirs) if setting.feedback == "cosine" else rate * dot_product(ours, theirs)
     advantage = setting.feedback_factor * (feedback - baseline)
 
-    def loss(own: "Weights") -> "Tensor":
-        return teacher_loss(own, batch, setting) + advantage * cross_entropy(forward(own, unlabeled), labels)
+    def loss(weights: "Weights") -> "Tensor":
+        return teacher_loss(weights, batch, setting) + advantage * cross_entropy(forward(weights, unlabeled), labels)
 
     return descended(teacher, grad(loss)(teacher), rate), stepped, baseline + 0.01 * (feedback - baseline)
 
 
-def teacher_loss(weights: "Weights", batch: "dict[str, Tensor]", setting: Setting) -> "Tensor":
+def teacher_loss(weights: "Weights", batch: "dict[str, Tensor]", setting: MoonsConfig) -> "Tensor":
     """Cross-entropy on the labeled points and, if it is asked for, UDA's loss."""
     from torch.nn.functional import cross_entropy
 
@@ -129,7 +129,7 @@ def descended(weights: "Weights", slopes: "Weights", learning_rate: float) -> "W
     return {name: value - learning_rate * slopes[name] for name, value in weights.items()}
 
 
-def train(setting: Setting, draws: Draws, seed: int) -> dict[str, Any]:
+def train(setting: MoonsConfig, draws: Draws, seed: int) -> dict[str, Any]:
     """The weights of every method, by name, each a network a draw.
 
     ``supervised`` has the 6 labels (and UDA's loss, where the setting has it); ``pseudo_label`` learns what it says
@@ -158,28 +158,28 @@ def train(setting: Setting, draws: Draws, seed: int) -> dict[str, Any]:
         rows = torch.randint(setting.points, (count, setting.batch_size), generator=generator)
         unlabeled = gathered(points, rows)
         moved = unlabeled + setting.uda_noise * torch.randn(unlabeled.shape, generator=generator)
-        lots = torch.rand(rows.shape, generator=generator)
-        own = {"rows": rows, "unlabeled": unlabeled, "moved": moved, "lots": lots}
-        return own | {"labeled": labeled, "labels": labels}
+        uniforms = torch.rand(rows.shape, generator=generator)
+        drawn = {"rows": rows, "unlabeled": unlabeled, "moved": moved, "uniforms": uniforms}
+        return drawn | {"labeled": labeled, "labels": labels}
 
     supervised, pseudo_label, teacher, student = (new_weights() for _ in range(4))
     baseline = torch.zeros(count)
-    alone = vmap(grad(lambda own, given: teacher_loss(own, given, setting)))
+    alone = vmap(grad(lambda weights, given: teacher_loss(weights, given, setting)))
     only_labeled = {"labeled": labeled, "labels": labels}
     for _ in range(setting.steps):
         given = batch() if setting.uda_factor else only_labeled
         supervised = descended(supervised, alone(supervised, given), setting.learning_rate)
-    said = vmap(forward)(supervised, points).argmax(dim=2)
-    taught = vmap(grad(lambda own, given, target: cross_entropy(forward(own, given), target)))
+    pseudo_labels = vmap(forward)(supervised, points).argmax(dim=2)
+    taught = vmap(grad(lambda weights, given, target: cross_entropy(forward(weights, given), target)))
 
-    def from_labels(own: "Weights", each: "Tensor") -> "Weights":
+    def from_labels(weights: "Weights", each: "Tensor") -> "Weights":
         for _ in range(setting.steps):
             given = batch()
-            slopes = taught(own, given["unlabeled"], each.gather(1, given["rows"]))
-            own = descended(own, slopes, setting.learning_rate)
-        return own
+            slopes = taught(weights, given["unlabeled"], each.gather(1, given["rows"]))
+            weights = descended(weights, slopes, setting.learning_rate)
+        return weights
 
-    pseudo_label = from_labels(pseudo_label, said)
+    pseudo_label = from_labels(pseudo_label, pseudo_labels)
     step = vmap(lambda one, other, average, given: teach(one, other, average, given, setting))
     for _ in range(setting.steps):
         teacher, student, baseline = step(teacher, student, baseline, batch())

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from selftrain.errors import UserError
 from selftrain.evaluation.metrics import proportion_interval
-from selftrain.studies.two_moons import SETTINGS, Draws, Setting, accuracies, decisions, train
+from selftrain.plumbing.errors import UserError
+from selftrain.studies.two_moons import SETTINGS, Draws, MoonsConfig, accuracies, decisions, train
 
 if TYPE_CHECKING:
     import polars as pl
@@ -49,7 +49,7 @@ def grid(points: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.f
     return np.linspace(low[0], high[0], GRID), np.linspace(low[1], high[1], GRID)
 
 
-def run_setting(name: str, setting: Setting, draws: int, seed: int, shown: int = 1) -> Outcome:
+def run_setting(name: str, setting: MoonsConfig, draws: int, seed: int, shown: int = 1) -> Outcome:
     """One setting over all draws, on one core."""
     import torch
 
@@ -58,13 +58,13 @@ def run_setting(name: str, setting: Setting, draws: int, seed: int, shown: int =
     weights = train(setting, made, seed)
     pictures = [np.stack(np.meshgrid(*grid(points)), axis=-1).reshape(-1, 2) for points in made.points[:shown]]
     maps = {
-        method: decisions({key: value[:shown] for key, value in own.items()}, np.array(pictures, dtype=np.float32))
-        for method, own in weights.items()
+        method: decisions({key: value[:shown] for key, value in trained.items()}, np.array(pictures, dtype=np.float32))
+        for method, trained in weights.items()
     }
     return Outcome(
         name,
         UDA_NAMES if setting.uda_factor else NAMES,
-        {method: accuracies(own, made) for method, own in weights.items()},
+        {method: accuracies(trained, made) for method, trained in weights.items()},
         {method: values.reshape(shown, GRID, GRID) for method, values in maps.items()},
     )
 
@@ -118,10 +118,10 @@ def run_all(draws: int, steps: int | None, words: str, seed: int, out: Path) -> 
     from rich.console import Console
     from rich.table import Table
 
-    chosen = {name: own for name, own in SETTINGS.items() if words in name}
+    chosen = {name: config for name, config in SETTINGS.items() if words in name}
     if not chosen:
         raise UserError(f"--setting: no setting is called '{words}'; there are: {', '.join(SETTINGS)}")
-    settings = {name: own.model_copy(update={"steps": steps or own.steps}) for name, own in chosen.items()}
+    settings = {name: config.model_copy(update={"steps": steps or config.steps}) for name, config in chosen.items()}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         waiting = [pool.submit(run_setting, name, setting, draws, seed) for name, setting in settings.items()]
         outcomes = [one.result() for one in waiting]

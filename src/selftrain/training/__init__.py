@@ -1,1 +1,1 @@
-"""Batches, noise, models, optimizers and schedules, the loop, checkpoints."""
+"""Batches, optimizers and schedules, the loop, checkpoints."""

@@ -10,54 +10,61 @@ from typing import Any
 import timm
 from torch import nn
 
-from selftrain.errors import UserError
-from selftrain.files import TEMPORARY_PREFIX, read_json, sha256_of, write_json
-from selftrain.tracking import Tracker
-from selftrain.training.adopted_config import AdoptedConfig
-from selftrain.training.ensemble import Ensemble
-from selftrain.training.models import check_model_name, create_model, export_model, load_model
-from selftrain.training.provenance import git_commit
+from selftrain.networks.ensemble import Ensemble
+from selftrain.networks.export import export_model
+from selftrain.networks.models import check_model_name, create_model, load_model
+from selftrain.params.adopted import AdoptedConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import TEMPORARY_PREFIX, sha256_of
+from selftrain.plumbing.git import git_commit
+from selftrain.plumbing.tracking import Tracker, is_installed
+from selftrain.tables.records import RunRecord
 
 
 def adopt(name: str, config: AdoptedConfig, pipeline: str, classes: list[str], seed: int, out: Path) -> None:
     """Write ``out``, a timm model folder with ``run.json``.
 
     Each of ``config.models`` is a timm model folder, such as a run's, or the name of pretrained weights in timm. Raises
-    UserError for what is neither, and for another set of classes than the corpus's.
+    UserError if one is something else, or has other classes than the corpus.
     """
     loaded = [_load(source, classes) for source in config.models]
     staged = out.with_name(f"{TEMPORARY_PREFIX}{out.name}")
     shutil.rmtree(staged, ignore_errors=True)
     if len(loaded) == 1:
-        model, about = loaded[0]
-        options = about["model_args"]
+        model, config_json = loaded[0]
+        options = config_json["model_args"]
     else:
-        options = {"members": [_as_member(about) for _, about in loaded], "weights": list(config.all_weights)}
-        model, about = timm.create_model("ensemble", num_classes=len(classes), **options), loaded[0][1]
+        options = {
+            "members": [_as_member(config_json) for _, config_json in loaded],
+            "weights": list(config.all_weights),
+        }
+        model, config_json = timm.create_model("ensemble", num_classes=len(classes), **options), loaded[0][1]
         assert isinstance(model, Ensemble)
-        for member, (own, _) in zip(model.each, loaded, strict=True):
-            member.load_state_dict(own.state_dict())
+        for member, (network, _) in zip(model.each, loaded, strict=True):
+            member.load_state_dict(network.state_dict())
     export_model(
         model,
         staged,
         classes=classes,
-        image_size=max(own["pretrained_cfg"]["input_size"][1] for _, own in loaded),
-        crop_fraction=about["pretrained_cfg"]["crop_pct"],
+        image_size=max(record["pretrained_cfg"]["input_size"][1] for _, record in loaded),
+        crop_fraction=config_json["pretrained_cfg"]["crop_pct"],
         options=options,
     )
-    members = [_told(source) for source in config.models]
+    members = [_origin(source) for source in config.models]
     tags = {"pipeline": pipeline, "round": name, "algorithm": "adopt", "teacher": ""}
     params = {"models": ", ".join(config.models), "weights": ", ".join(map(str, config.all_weights))}
     commit = git_commit()
-    tracker = Tracker(name, None, tags | {"mlflow.source.git.commit": commit}, params, {}, lambda _: None)
-    run_id = tracker.wait_for_run()
-    tracker.finish("FINISHED")
-    described = {
+    run_id = ""
+    if is_installed():
+        tracker = Tracker(name, None, tags | {"mlflow.source.git.commit": commit}, params, {}, lambda _: None)
+        run_id = tracker.wait_for_run()
+        tracker.finish("FINISHED")
+    described: dict[str, Any] = {
         "run": name,
         "pipeline": pipeline,
         "mlflow_run_id": run_id,
         "algorithm": "adopt",
-        "model": " + ".join(str(own["architecture"]) for _, own in loaded),
+        "model": " + ".join(str(record["architecture"]) for _, record in loaded),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "teacher": None,
         "teacher_weights": "",
@@ -68,10 +75,10 @@ def adopt(name: str, config: AdoptedConfig, pipeline: str, classes: list[str], s
         "seed": seed,
         "data": {},
         "paths": {},
-        "train_seconds": sum(own["train_seconds"] for own in members),
+        "train_seconds": sum(record["train_seconds"] for record in members),
         "weights": sha256_of(staged / "model.safetensors"),
     }
-    write_json(staged / "run.json", described)
+    RunRecord(**described).write(staged / "run.json")
     shutil.rmtree(out, ignore_errors=True)
     staged.rename(out)
 
@@ -80,10 +87,10 @@ def _load(source: str, classes: list[str]) -> tuple[nn.Module, dict[str, Any]]:
     """A model with its ``config.json``, or what would stand there."""
     folder = Path(source)
     if (folder / "config.json").is_file():
-        model, about = load_model(folder)
-        _check_classes(source, about.get("label_names"), int(about.get("num_classes", 1000)), classes)
+        model, config_json = load_model(folder)
+        _check_classes(source, config_json.get("label_names"), int(config_json.get("num_classes", 1000)), classes)
         # timm knows what a config.json leaves out.
-        return model, {"model_args": {}} | about | {"pretrained_cfg": _whole(model)}
+        return model, {"model_args": {}} | config_json | {"pretrained_cfg": _whole(model)}
     if folder.exists() or "/" in source:
         raise UserError(f"{source}: no timm model folder there (config.json and model.safetensors)")
     check_model_name(source)
@@ -93,8 +100,8 @@ def _load(source: str, classes: list[str]) -> tuple[nn.Module, dict[str, Any]]:
     assert data is not None
     _check_classes(source, None, data.num_classes, classes)
     model = create_model(source, len(classes), data.input_size[1], pretrained=True)
-    about = {"architecture": source.partition(".")[0], "model_args": {}, "pretrained_cfg": _whole(model)}
-    return model.eval(), about
+    config_json = {"architecture": source.partition(".")[0], "model_args": {}, "pretrained_cfg": _whole(model)}
+    return model.eval(), config_json
 
 
 def _whole(model: Any) -> dict[str, Any]:
@@ -128,11 +135,11 @@ def _check_classes(source: str, names: list[str] | None, count: int, classes: li
         raise UserError(f"{source}: has the corpus's classes in another order; train or export it again in that order")
 
 
-def _as_member(about: dict[str, Any]) -> dict[str, Any]:
-    data = about["pretrained_cfg"]
+def _as_member(config_json: dict[str, Any]) -> dict[str, Any]:
+    data = config_json["pretrained_cfg"]
     return {
-        "architecture": about["architecture"],
-        "options": about["model_args"],
+        "architecture": config_json["architecture"],
+        "options": config_json["model_args"],
         "mean": list(data["mean"]),
         "std": list(data["std"]),
         "size": data["input_size"][1],
@@ -143,21 +150,21 @@ def _saw(folder: Path) -> set[str]:
     """The splits that a run's model and its chain of teachers were trained on, where they are not the usual ones."""
     if not (folder / "run.json").is_file():
         return set()
-    own = read_json(folder / "run.json", "dvc repro")
-    resplit = (own.get("train") or {}).get("resplit") or {"splits": []}
-    teacher = (own.get("paths") or {}).get("teacher")
-    return {*resplit["splits"], *own.get("saw", ())} | (_saw(Path(teacher)) if teacher else set())
+    record = RunRecord.read(folder / "run.json")
+    resplit = (record.train or {}).get("resplit") or {"splits": []}
+    teacher = record.paths.get("teacher")
+    return {*resplit["splits"], *record.saw} | (_saw(Path(teacher)) if teacher else set())
 
 
-def _told(source: str) -> dict[str, Any]:
+def _origin(source: str) -> dict[str, Any]:
     """What is known of where a model came from."""
     folder = Path(source)
     weights = folder / "model.safetensors"
-    own = read_json(folder / "run.json", "dvc repro") if (folder / "run.json").is_file() else {}
+    record = RunRecord.read(folder / "run.json") if (folder / "run.json").is_file() else None
     return {
         "path": source,
-        "run": own.get("run"),
-        "mlflow_run_id": own.get("mlflow_run_id"),
-        "train_seconds": own.get("train_seconds", 0.0),
+        "run": record and record.run,
+        "mlflow_run_id": record and record.mlflow_run_id,
+        "train_seconds": record.train_seconds if record else 0.0,
         "weights": sha256_of(weights) if weights.is_file() else "",
     }

@@ -10,28 +10,28 @@ from torch.utils.data import Dataset
 
 from selftrain.algorithms.algorithm import Batch
 from selftrain.counters import mix, mixed_int
-from selftrain.training.config import TrainConfig
-from selftrain.training.device_noise import as_row
-from selftrain.training.loading import ImageIndex, ImageLoader
-from selftrain.training.order import stream
+from selftrain.images.device_noise import as_row
+from selftrain.images.loading import ImageIndex, ImageLoader
+from selftrain.images.order import stream
+from selftrain.images.views import IMAGE_VIEWS, planned, view
+from selftrain.params.train import TrainConfig
 from selftrain.training.pseudo_labels import PseudoLabels
-from selftrain.training.views import IMAGE_VIEWS, planned, view
 
 # Separate streams of random numbers, so that what one source draws says nothing of the other.
-LABELED, UNLABELED, LOTS = 1, 2, 5
+LABELED, UNLABELED, UNIFORMS = 1, 2, 5
 
 PLAN = "/plan"
 """After a view's name: the noise that the device has yet to apply to it, as ``device_noise.as_row`` writes it."""
 
 
 @dataclass(frozen=True)
-class Share:
+class Process:
     """Which part of every global batch this process takes."""
 
     rank: int = 0
     world_size: int = 1
 
-    def of(self, count: int) -> tuple[int, int]:
+    def part_of(self, count: int) -> tuple[int, int]:
         """(start, length) of this process's contiguous part of ``count`` items, which must divide evenly."""
         assert count % self.world_size == 0
         part = count // self.world_size
@@ -40,7 +40,7 @@ class Share:
 
 class TrainingBatches(Dataset[Batch]):
     """The batch of each step, for one process: uint8 images (B, S, S, 3); ``label`` (B,), which of unlabeled images is
-    what a person corrected it to, and -1 elsewhere; ``log_probs`` (B, C); ``lot`` (B,), from 0 to 1.
+    what a person corrected it to, and -1 elsewhere; ``log_probs`` (B, C); ``uniform`` (B,), from 0 to 1.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class TrainingBatches(Dataset[Batch]):
         config: TrainConfig,
         views: dict[str, tuple[str, ...]],
         seed: int,
-        share: Share,
+        process: Process,
         labeled: ImageIndex,
         pseudo_labels: PseudoLabels | None,
         labeled_log_probs: NDArray[np.float16] | None = None,
     ) -> None:
-        self.config, self.views, self.seed, self.share = config, views, seed, share
+        self.config, self.views, self.seed, self.process = config, views, seed, process
         self.labeled, self.labeled_log_probs = ImageLoader(labeled), labeled_log_probs
         self.pseudo_labels = pseudo_labels
         self.unlabeled = ImageLoader(pseudo_labels.index) if pseudo_labels else None
@@ -85,7 +85,7 @@ class TrainingBatches(Dataset[Batch]):
 
     def _rows(self, step: int, per_step: int, size: int, source: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(places in the source's endless stream, items of its epoch) of this process in a step."""
-        start, count = self.share.of(per_step)
+        start, count = self.process.part_of(per_step)
         first = step * per_step + start
         _, items = stream(first, count, size, mixed_int(self.seed, source))
         return np.arange(first, first + count, dtype=np.int64), items
@@ -104,10 +104,10 @@ class TrainingBatches(Dataset[Batch]):
         images = {name: np.empty((len(rows), size, size, 3), np.uint8) for name in names}
         plans: dict[str, list[NDArray[np.float32]]] = {f"{name}{PLAN}": [] for name in names if config.noise.on_device}
         stream_seed = mixed_int(self.seed, LABELED if source == "labeled" else UNLABELED)
-        lots = mix(stream_seed, LOTS, places) / 2.0**64
+        uniforms = mix(stream_seed, UNIFORMS, places) / 2.0**64
         # Rounded to float32 the last few would be 1, which no distribution reaches.
         below_one = np.nextafter(np.float32(1), np.float32(0))
-        targets = targets | {"lot": np.minimum(lots.astype(np.float32), below_one)}
+        targets = targets | {"uniform": np.minimum(uniforms.astype(np.float32), below_one)}
         for place, row in enumerate(rows):
             decoded = loader.image(int(row))
             # The place in the endless stream is (epoch, position) in one number.
@@ -121,7 +121,7 @@ class TrainingBatches(Dataset[Batch]):
                 else:
                     images[name][place] = view(*how)
         arrays = {**images, **{name: targets[name] for name in self.views[source] if name in targets}}
-        arrays |= {name: np.stack(own) for name, own in plans.items()}
+        arrays |= {name: np.stack(plan) for name, plan in plans.items()}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _as_noised(self, name: str, source: str) -> str:

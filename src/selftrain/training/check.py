@@ -3,10 +3,11 @@
 from torch import nn
 
 from selftrain.algorithms.algorithm import Needs, find_algorithm
-from selftrain.config import did_you_mean
-from selftrain.errors import UserError
-from selftrain.training.config import MAIN_PHASE, TrainConfig, phases
-from selftrain.training.models import check_model_name
+from selftrain.images.randaugment import policy_operations
+from selftrain.networks.models import check_model_name
+from selftrain.params.train import MAIN_PHASE, TrainConfig, phases
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import did_you_mean
 from selftrain.training.optimization import create_optimizer
 
 OF_A_MODEL = ("model", "model_options", "pretrained", "init", "frozen", "noise")
@@ -29,23 +30,19 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
             raise UserError(f"{place}: {phase.algorithm.name} needs a teacher; put the run under `rounds`")
         if phase.init == "teacher" and not is_round:
             raise UserError(f"{place}.train.init: there is no teacher to start from; put the run under `rounds`")
-        if phase.algorithm.name not in (config.algorithm.name, "supervised"):
-            raise UserError(
-                f"{place}: a later phase is trained by the run's own algorithm or by `supervised`: "
-                "its stage depends on no other's code"
-            )
         if name != MAIN_PHASE and needs.networks:
             raise UserError(
                 f"{place}: a later phase has the student's weights alone, and {phase.algorithm.name} needs its "
                 f"{needs.networks[0]} too; fine-tune with `supervised`"
             )
         try:
+            policy_operations(phase.noise.randaugment_policy)
             for network in ("student", *needs.networks):
-                own = phase.of_network(network)
-                if own.init == "teacher" and not is_round:
+                network_config = phase.of_network(network)
+                if network_config.init == "teacher" and not is_round:
                     raise UserError(f"train.networks.{network}.init: there is no teacher to start from")
-                check_model_name(own.model)
-                create_optimizer(nn.Linear(1, 1), own)
+                check_model_name(network_config.model)
+                create_optimizer(nn.Linear(1, 1), network_config)
         except UserError as error:
             raise UserError(f"{place}.{error}") from None
 
@@ -66,7 +63,7 @@ def check_fit(phase: TrainConfig, needs: Needs, where: str) -> None:
     if needs.reads_table("labeled") and phase.resplit and set(phase.resplit.splits) != {"labeled"}:
         raise UserError(
             f"{where}: train.resplit: the teacher's table of labeled images has none of other splits'; "
-            "distill on unlabeled ones only (`distill_on: unlabeled`), or with `opinions: live`"
+            "distill on unlabeled ones only (`distill_on: unlabeled`), or with `teacher: live`"
         )
     if needs.average and phase.ema_decay is None:
         raise UserError(f"{where}: train.ema_decay: {name} learns from the average of its weights; set it, say 0.999")

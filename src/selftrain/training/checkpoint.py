@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from selftrain.errors import UserError
-from selftrain.files import atomic_path, remove_temporary_files
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import atomic_path, remove_temporary_files
 
 KEPT_CHECKPOINTS = 2
 _TENSOR = "__tensor__"

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftrain.counters import mix
-from selftrain.errors import UserError
-from selftrain.predictions.table import iter_predictions
-from selftrain.training.config import Resplit
-from selftrain.training.loading import ImageIndex, load_index, load_splits
+from selftrain.images.loading import ImageIndex, load_index, load_splits
+from selftrain.params.train import Resplit
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.predictions import iter_predictions
 
 
 def labeled_and_validation(corpus: Path, resplit: Resplit | None, seed: int) -> tuple[ImageIndex, ImageIndex]:
@@ -25,15 +25,15 @@ def cut(images: ImageIndex, validation: float, seed: int) -> tuple[ImageIndex, I
     A class keeps at least one image on each side, if it has two.
     """
     held_out = np.zeros(len(images), dtype=bool)
-    lots = mix(seed, images.keys)
+    uniforms = mix(seed, images.keys)
     for label in np.unique(images.labels):
         members = np.flatnonzero(images.labels == label)
         count = min(max(1, round(validation * len(members))), len(members) - 1)
-        held_out[members[np.argsort(lots[members], kind="stable")[:count]]] = True
+        held_out[members[np.argsort(uniforms[members], kind="stable")[:count]]] = True
     return images.take(~held_out), images.take(held_out)
 
 
-def labeled_opinions(images: ImageIndex, predictions: Path) -> NDArray[np.float16]:
+def labeled_log_probs(images: ImageIndex, predictions: Path) -> NDArray[np.float16]:
     """A teacher's log-probabilities (N, C) of labeled images, from its table of the labeled split.
 
     Raises UserError if the table lacks some of them.
@@ -45,7 +45,7 @@ def labeled_opinions(images: ImageIndex, predictions: Path) -> NDArray[np.float1
     found[found] = keys[places[found]] == images.keys[found]
     if not found.all():
         raise UserError(
-            f"{predictions}: has no opinion of {np.sum(~found)} of the {len(images)} labeled images; run `dvc repro`, "
-            "or, with `resplit`, distill on unlabeled images only"
+            f"{predictions}: has no prediction of {np.sum(~found)} of the {len(images)} labeled images; run "
+            "`dvc repro`, or, with `resplit`, distill on unlabeled images only"
         )
     return np.concatenate([part.log_probs for part in parts])[places]

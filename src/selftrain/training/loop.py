@@ -12,20 +12,21 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
+from selftrain.algorithms.runtime import Runtime
 from selftrain.counters import mixed_int
-from selftrain.hardware import Hardware, peak_memory
-from selftrain.progress import progress_bar
-from selftrain.training.batches import PLAN, Share, TrainingBatches
+from selftrain.images.device_noise import noised
+from selftrain.images.workers import in_order
+from selftrain.networks.freezing import freeze_shallow, train_mode
+from selftrain.networks.model_noise import ModelNoise
+from selftrain.networks.models import normalization, to_input
+from selftrain.params.train import TrainConfig
+from selftrain.plumbing.hardware import Hardware, peak_memory
+from selftrain.plumbing.progress import progress_bar
+from selftrain.training.batches import PLAN, Process, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
-from selftrain.training.config import TrainConfig
-from selftrain.training.device_noise import noised
 from selftrain.training.distributed import share_buffers
-from selftrain.training.freezing import freeze_shallow, train_mode
-from selftrain.training.model_noise import ModelNoise
-from selftrain.training.models import normalization, to_input
 from selftrain.training.optimization import Descent
 from selftrain.training.validation import Score, Validation
-from selftrain.training.workers import in_order
 
 LOG_EVERY = 10
 MODEL_NOISE = 3
@@ -52,7 +53,7 @@ class Loop:
         steps_per_epoch: float,
         seed: int,
         hardware: Hardware,
-        share: Share,
+        process: Process,
     ) -> None:
         total_steps = config.total_steps(steps_per_epoch)
         for name, network in algorithm.trained_networks().items():
@@ -60,23 +61,23 @@ class Loop:
         # What `to_input` gives is channels-last in memory already; convolutions are faster for it.
         algorithm.to(hardware.device).to(memory_format=torch.channels_last)
         self.algorithm = algorithm
-        self.algorithm.autocast = hardware.autocast
-        self.algorithm.share_buffers = share_buffers
-        for name, network in {"student": algorithm.student, **algorithm.validated_networks()}.items():
-            self.algorithm.noised_rows[name] = ModelNoise(network, config.of_network(name).noise).noised_rows
+        classifiers = {"student": algorithm.student, **algorithm.validated_networks()}
+        noised_rows = {
+            network: ModelNoise(network, config.of_network(name).noise).noised_rows
+            for name, network in classifiers.items()
+        }
         self.descents = {
             name: Descent(network, config.of_network(name), total_steps, steps_per_epoch, algorithm.first_step(name))
             for name, network in algorithm.trained_networks().items()
         }
-        self.algorithm.minimizers.update(self.descents)
         self.ema = ModelEmaV3(algorithm.student, config.ema_decay, use_warmup=True) if config.ema_decay else None
         if hardware.compile:
-            for network in {"student": algorithm.student, **algorithm.validated_networks()}.values():
+            for network in classifiers.values():
                 network.compile()
-        if self.ema is not None:
-            self.algorithm.average = self._averaged_logits
+        averaged = self._averaged_logits if self.ema is not None else None
+        self.runtime = Runtime(self.descents, hardware.autocast, noised_rows, averaged, share_buffers)
         self.config, self.total_steps, self.seed = config, total_steps, seed
-        self.hardware, self.share = hardware, share
+        self.hardware, self.process = hardware, process
         self.step = 0
         self.seconds = 0.0
         self.best_step = 0
@@ -105,7 +106,7 @@ class Loop:
         train_mode(self.algorithm)
         with progress_bar(title, self.total_steps, self.step) as advance, _stoppable() as stop:
             for batch in in_order(batches, steps, self.hardware.workers, pin):
-                window.add(self.one_step(batch), _images_in(batch) * self.share.world_size)
+                window.add(self.one_step(batch), _images_in(batch) * self.process.world_size)
                 if self.step % self.config.validate_every == 0 or self.step == self.total_steps:
                     paused = time.monotonic()
                     curves.log(self.step, self._validate(validation))
@@ -165,10 +166,10 @@ class Loop:
 
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Take the next step on a batch as the loader makes it; returns the losses."""
-        torch.manual_seed(mixed_int(self.seed, MODEL_NOISE, self.step, self.share.rank))
+        torch.manual_seed(mixed_int(self.seed, MODEL_NOISE, self.step, self.process.rank))
         for descent in self.descents.values():
             descent.set_learning_rate(self.step)
-        losses = self.algorithm.update(self._on_device(batch), self.step)
+        losses = self.algorithm.update(self._on_device(batch), self.step, self.runtime)
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.algorithm.student, self.step)
@@ -209,7 +210,7 @@ class Loop:
         return figures
 
     def _save(self, checkpoints: Path) -> None:
-        if self.share.rank == 0:
+        if self.process.rank == 0:
             save_checkpoint(checkpoints, self.step, self.state())
 
 

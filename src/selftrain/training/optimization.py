@@ -8,10 +8,10 @@ from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
-from selftrain.algorithms.algorithm import Gradient
-from selftrain.config import did_you_mean
-from selftrain.errors import UserError
-from selftrain.training.config import TrainConfig
+from selftrain.algorithms.runtime import Gradient
+from selftrain.params.train import TrainConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import did_you_mean
 from selftrain.training.distributed import average
 
 

@@ -1,4 +1,4 @@
-"""One phase of a training: a network, its images and the loop over them."""
+"""One phase of a training, made ready: a network, its images and the loop over them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +8,15 @@ from torch import nn
 
 from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.counters import mixed_int
-from selftrain.errors import UserError
-from selftrain.hardware import Hardware
-from selftrain.training.batches import Share, TrainingBatches
-from selftrain.training.config import TrainConfig
-from selftrain.training.labeled_images import labeled_and_validation, labeled_opinions
-from selftrain.training.loop import Curves, Loop
-from selftrain.training.networks import RunNetworks
+from selftrain.params.train import TrainConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.hardware import Hardware
+from selftrain.training.batches import Process, TrainingBatches
+from selftrain.training.labeled_images import labeled_and_validation, labeled_log_probs
+from selftrain.training.loop import Loop
 from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
-from selftrain.training.run import Run
+from selftrain.training.run import Training
+from selftrain.training.run_networks import RunNetworks
 from selftrain.training.validation import Validation
 
 LATER_PHASE = 4
@@ -24,54 +24,54 @@ LATER_PHASE = 4
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What every phase of a run has in common."""
+class Phase:
+    """What is run: ``loop.run(batches, validation, …)``."""
 
-    run: Run
-    classes: list[str]
-    pseudo_labels: PseudoLabels | None
-    share: Share
-    machine: Hardware
+    loop: Loop
+    batches: TrainingBatches
+    validation: Validation
 
 
-def train_phase(
-    setting: Setting, config: TrainConfig, number: int, weights: Path | None, curves: Curves, checkpoints: Path
-) -> Loop:
-    """Train a run's ``number``-th phase from ``weights``, a timm model folder (None: from scratch), to its end."""
-    run, share, machine = setting.run, setting.share, setting.machine
-    seed = mixed_int(run.seed, LATER_PHASE, number) if number else run.seed
+def make_phase(
+    training: Training,
+    config: TrainConfig,
+    number: int,
+    weights: Path | None,
+    pseudo_labels: PseudoLabels | None,
+    classes: list[str],
+    process: Process,
+    machine: Hardware,
+) -> Phase:
+    """A training's ``number``-th phase, from ``weights``, a timm model folder (None: from scratch).
+
+    Raises UserError for what the algorithm cannot do.
+    """
+    seed = mixed_int(training.seed, LATER_PHASE, number) if number else training.seed
     algorithm_class, parameters = find_algorithm(config.algorithm.name, config.algorithm.parameters)
     needs = algorithm_class.needs(parameters)
-    labeled, held_out = labeled_and_validation(run.corpus, config.resplit, run.seed)
-    pool = setting.pseudo_labels
+    labeled, held_out = labeled_and_validation(training.corpus, config.resplit, training.seed)
+    pool = pseudo_labels
     if config.pool == "labeled" and "unlabeled" in needs.views:
-        pool = labeled_as_pool(labeled, len(setting.classes))
+        pool = labeled_as_pool(labeled, len(classes))
     torch.manual_seed(seed)
 
-    networks = RunNetworks(run.teacher, setting.classes, config, machine.device)
+    networks = RunNetworks(training.teacher, classes, config, machine.device)
     student = networks.student(weights)
-    if number == 0 and share.rank == 0 and not algorithm_class.shrinks:
-        _warn_if_smaller(student, run)
+    if number == 0 and process.rank == 0 and not algorithm_class.shrinks:
+        _warn_if_smaller(student, training)
     algorithm = algorithm_class(student, parameters, networks)
     steps_per_epoch = _steps_per_epoch(config, needs.views, len(labeled), pool)
-    if config.total_steps(steps_per_epoch) <= algorithm.first_step("student"):
-        raise UserError(
-            f"train.algorithm.student_wait_steps of '{run.name}': the training ends before the student begins"
-        )
-    if getattr(parameters, "delay_steps", 0) >= config.total_steps(steps_per_epoch):
-        raise UserError(f"train.algorithm.delay_steps of '{run.name}': the training ends before the student listens")
-    if machine.compile and getattr(parameters, "feedback", None) == "exact":
-        raise UserError("hardware.compile: PyTorch compiles no derivatives of derivatives; not with `feedback: exact`")
-    loop = Loop(algorithm, config, steps_per_epoch, seed, machine, share)
-    opinions = None
+    try:
+        algorithm.check(config.total_steps(steps_per_epoch), machine.compile)
+    except UserError as error:
+        raise UserError(f"'{training.name}': {error}") from None
+    loop = Loop(algorithm, config, steps_per_epoch, seed, machine, process)
+    teacher_log_probs = None
     if needs.reads_table("labeled"):
-        assert run.labeled_predictions is not None
-        opinions = labeled_opinions(labeled, run.labeled_predictions)
-    batches = TrainingBatches(config, needs.views, seed, share, labeled, pool, opinions)
-    validation = Validation(held_out, config, machine, share)
-    title = f"train {run.name}" if number == 0 else f"train {run.name}: {checkpoints.name}"
-    loop.run(batches, validation, curves, checkpoints, run.hardware.checkpoint_seconds, title)
-    return loop
+        assert training.labeled_predictions is not None
+        teacher_log_probs = labeled_log_probs(labeled, training.labeled_predictions)
+    batches = TrainingBatches(config, needs.views, seed, process, labeled, pool, teacher_log_probs)
+    return Phase(loop, batches, Validation(held_out, config, machine, process))
 
 
 def _steps_per_epoch(
@@ -84,11 +84,13 @@ def _steps_per_epoch(
     return len(pseudo_labels.epoch) / (config.batch_size * config.unlabeled_ratio)
 
 
-def _warn_if_smaller(student: nn.Module, run: Run) -> None:
-    own = sum(parameter.numel() for parameter in student.parameters())
-    teachers = run.teacher_run().get("parameters")
-    if teachers is not None and own < teachers:
+def _warn_if_smaller(student: nn.Module, training: Training) -> None:
+    parameters = sum(parameter.numel() for parameter in student.parameters())
+    teacher = training.teacher_run()
+    of_teacher = 0 if teacher is None else teacher.parameters
+    if parameters < of_teacher:
         print(
-            f"warning: {run.name} ({own:,} parameters) is smaller than its teacher ({teachers:,}); Noisy Student wants "
-            "an equal or larger student, since it has to fit labeled and pseudo-labeled images under noise (Section 2)"
+            f"warning: {training.name} ({parameters:,} parameters) is smaller than its teacher ({of_teacher:,}); Noisy "
+            "Student wants an equal or larger student, since it has to fit labeled and pseudo-labeled images under "
+            "noise (Section 2)"
         )

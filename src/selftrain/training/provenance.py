@@ -1,30 +1,13 @@
-"""What a training was made from: parameters, data and code, as one name; and the git commit."""
+"""What a training was made from: parameters, data and code, as one name."""
 
 import hashlib
 import json
-import subprocess
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
 from selftrain.code import code_digest
-from selftrain.training.config import TrainConfig
-
-CODE = (
-    "algorithms/algorithm.py",
-    "algorithms/feedback.py",
-    "algorithms/losses.py",
-    "algorithms/soft_targets.py",
-    "corpus/decode.py",
-    "corpus/keys.py",
-    "corpus/manifest.py",
-    "corpus/reader.py",
-    "corpus/transforms.py",
-    "counters.py",
-    "predictions/selection.py",
-    "predictions/table.py",
-    "training",
-)
-"""Code that decides what the weights become, beside the algorithm's own file: what dvc.yaml has for ``train``."""
+from selftrain.params.train import TrainConfig
 
 
 def fingerprint(
@@ -34,21 +17,12 @@ def fingerprint(
 
     ``arithmetic``: whether it is in bf16, whether it is compiled.
     """
-    algorithms = sorted({f"algorithms/{phase.algorithm.name}.py" for phase in phases})
     libraries = [version("torch"), version("timm"), version("pillow")]
-    made_of = [config, seed, data, arithmetic, code_digest([*CODE, *algorithms]), libraries]
+    made_of = [config, seed, data, arithmetic, code_digest("train", modules_of(phases)), libraries]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def git_commit() -> str:
-    """The commit of this folder's repository, with ``+changes`` if tracked files differ; empty outside of one."""
-    head = _git("rev-parse", "--verify", "--quiet", "HEAD")
-    changed = head and _git("status", "--porcelain", "--untracked-files=no")
-    return f"{head}+changes" if changed else head
-
-
-def _git(*arguments: str) -> str:
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:
-        return ""
+def modules_of(phases: Iterable[TrainConfig]) -> list[str]:
+    """The modules that a training finds by name: its phases' algorithms and RandAugment's policies."""
+    names = {f"algorithms.{phase.algorithm.name}" for phase in phases}
+    return sorted(names | {f"images.policies.{phase.noise.randaugment_policy}" for phase in phases})

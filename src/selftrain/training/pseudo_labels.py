@@ -1,17 +1,17 @@
-"""What is trained on as unlabeled: the selected images, how often each, and the teacher's opinion of each."""
+"""What is trained on as unlabeled: the selected images, how often each, and the teacher's prediction of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from selftrain.errors import UserError
-from selftrain.predictions.selection import CORRECTED, selection_parts
-from selftrain.predictions.table import read_part
-from selftrain.training.loading import ImageIndex, load_index
+from selftrain.images.loading import ImageIndex, load_index
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.parquet import read_arrow
+from selftrain.tables.predictions import read_part
+from selftrain.tables.selection import CORRECTED, selection_parts
 
 IMPOSSIBLE = np.float16(-30000)
 """A log-probability that is zero as a probability at any temperature in use, and can be multiplied by zero."""
@@ -41,7 +41,7 @@ def load_pseudo_labels(
     """
     index = load_index(split_folder)
     columns = ["key", "copies", "label", "decision"]
-    rows = [pq.read_table(part, columns=columns) for part in selection_parts(selection)]
+    rows = [read_arrow(part, columns) for part in selection_parts(selection)]
     keys, copies, labels = (np.concatenate([table[name].to_numpy() for table in rows]) for name in columns[:3])
     corrected = np.concatenate([pc.equal(table["decision"], CORRECTED).to_numpy() for table in rows])
     if not np.array_equal(keys, index.keys):
@@ -55,7 +55,7 @@ def load_pseudo_labels(
 
 
 def labeled_as_pool(labeled: ImageIndex, num_classes: int) -> PseudoLabels:
-    """The labeled images as a pool of their own, each once an epoch; the opinion of each is its label."""
+    """The labeled images as a pool of their own, each once an epoch; the prediction of each is its label."""
     log_probs = np.full((len(labeled), num_classes), IMPOSSIBLE)
     log_probs[np.arange(len(labeled)), labeled.labels] = 0
     known = np.full(len(labeled), -1, np.int32)
@@ -70,7 +70,7 @@ def _gather_log_probs(
     seen, written = 0, 0
     for part in selection_parts(selection):
         rows = read_part(predictions / part.name).log_probs.copy()
-        decided = pq.read_table(part, columns=["label", "decision"])
+        decided = read_arrow(part, ["label", "decision"])
         corrected = pc.equal(decided["decision"], CORRECTED).to_numpy()
         rows[corrected] = IMPOSSIBLE
         rows[corrected, decided["label"].to_numpy()[corrected]] = 0

@@ -1,21 +1,22 @@
-"""One training, told whole: its name, its parameters, what it reads and where it writes."""
+"""One training: its name, its parameters, what it reads and where it writes."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from selftrain.algorithms.algorithm import Needs
-from selftrain.corpus.manifest import manifest_digest
-from selftrain.errors import UserError
-from selftrain.files import read_json, sha256_of
-from selftrain.hardware import HardwareConfig
-from selftrain.predictions.selection import selection_digest
-from selftrain.predictions.table import made_from_digest
-from selftrain.training.config import TrainConfig
+from selftrain.params.train import TrainConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import sha256_of
+from selftrain.plumbing.hardware import HardwareConfig
+from selftrain.project import Project
+from selftrain.tables.manifest import manifest_digest
+from selftrain.tables.predictions import made_from_digest
+from selftrain.tables.records import RunRecord
+from selftrain.tables.selection import selection_digest
 
 
 @dataclass(frozen=True)
-class Run:
+class Training:
     """One training."""
 
     name: str
@@ -31,9 +32,11 @@ class Run:
     """The teacher's prediction table of the unlabeled split."""
     teacher: Path | None = None
     """The teacher's model folder."""
+    track: bool = True
+    """Whether it is logged to MLflow."""
 
     def data_digests(self, labeled_predictions: bool) -> dict[str, str]:
-        """Short hashes of everything that it reads; whether the teacher's opinions of labeled images are part of it."""
+        """Short hashes of everything that it reads; whether predictions of labeled images are part of it."""
         resplit = self.config.resplit
         splits = ("labeled", "validation") if resplit is None else resplit.splits
         digests = {split: manifest_digest(self.corpus / split) for split in splits}
@@ -55,7 +58,7 @@ class Run:
         return None if self.predictions is None else self.predictions.with_name("labeled")
 
     def paths(self) -> dict[str, str]:
-        """Where everything lies that it reads, for whoever follows a model back to its data."""
+        """The paths of everything that it reads: `selftrain lineage` follows a model back to its data by them."""
         read = {
             "corpus": self.corpus,
             "selection": self.selection,
@@ -70,9 +73,11 @@ class Run:
             return ""
         return sha256_of(self.teacher / "model.safetensors")
 
-    def teacher_run(self) -> dict[str, Any]:
-        """The teacher's ``run.json``; empty for supervised runs."""
-        return {} if self.teacher is None else dict(read_json(self.teacher / "run.json", "dvc repro"))
+    def teacher_run(self) -> RunRecord | None:
+        """The teacher's ``run.json``; None for supervised runs, and for models that no run made."""
+        if self.teacher is None or not (self.teacher / "run.json").is_file():
+            return None
+        return RunRecord.read(self.teacher / "run.json")
 
     def check(self, phase: TrainConfig, needs: Needs, world_size: int) -> None:
         """Raises UserError for a phase whose parameters do not fit its algorithm or the number of processes."""
@@ -95,3 +100,21 @@ class Run:
             )
         if phase.init == "teacher" and self.teacher is None:
             raise UserError(f"train.init of '{self.name}': there is no teacher to start from; put it under `rounds`")
+
+
+def training_of(project: Project, name: str, config: TrainConfig, hardware: HardwareConfig) -> Training:
+    """A run of a project, with the folders that it has there."""
+    run = project.run(name)
+    teacher = None if run.teacher is None else project.run(run.teacher)
+    return Training(
+        name,
+        project.name,
+        config,
+        hardware,
+        project.seed,
+        project.corpus,
+        run.model,
+        run.selection,
+        None if teacher is None else teacher.predictions / "unlabeled",
+        None if teacher is None else teacher.model,
+    )

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from selftrain.tracking import Tracker
+from selftrain.plumbing.git import git_commit
+from selftrain.plumbing.tracking import Tracker, is_installed
 from selftrain.training.loop import Curves
-from selftrain.training.provenance import git_commit
-from selftrain.training.run import Run
+from selftrain.training.run import Training
 
 
 class TrackedCurves(Curves, Protocol):
@@ -19,7 +19,7 @@ class TrackedCurves(Curves, Protocol):
 
 
 class NoCurves:
-    """The curves of every process but the first."""
+    """The curves of every process but the first, and of trainings that are not tracked."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Nothing."""
@@ -43,8 +43,8 @@ class PhaseCurves:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Take the values of a step of the phase."""
-        own = {f"{self.phase}/{name}": value for name, value in metrics.items()} if self.phase else {}
-        self.curves.log(self.first_step + step, metrics | own)
+        of_phase = {f"{self.phase}/{name}": value for name, value in metrics.items()} if self.phase else {}
+        self.curves.log(self.first_step + step, metrics | of_phase)
 
     def flush(self) -> None:
         """Store what was taken."""
@@ -52,18 +52,27 @@ class PhaseCurves:
 
 
 @contextmanager
-def tracked(run: Run, data: dict[str, str], checkpoints: Path, rank: int) -> Iterator[TrackedCurves]:
+def tracked(training: Training, data: dict[str, str], checkpoints: Path, rank: int) -> Iterator[TrackedCurves]:
     """Yield where the loop reports its curves; ``data`` are the run's digests.
 
     The MLflow run's id is kept beside the checkpoints. FAILED is an error, KILLED is SIGTERM or Ctrl-C.
     """
-    if rank != 0:
+    if rank == 0 and training.track and not is_installed():
+        print("MLflow is not installed, so this training is not tracked; `pip install 'selftrain[track]'`")
+    if rank != 0 or not training.track or not is_installed():
         yield NoCurves()
         return
     checkpoints.mkdir(parents=True, exist_ok=True)
     remembered = checkpoints / "mlflow_run_id"
     run_id = remembered.read_text().strip() if remembered.exists() else None
-    tracker = Tracker(run.name, run_id, _tags(run), _params(run), _datasets(run, data), on_run=remembered.write_text)
+    tracker = Tracker(
+        training.name,
+        run_id,
+        _tags(training),
+        _params(training),
+        _datasets(training, data),
+        on_run=remembered.write_text,
+    )
     for other in checkpoints.parent.glob("*/mlflow_run_id"):
         if other != remembered:
             tracker.end_abandoned(other.read_text().strip())
@@ -75,26 +84,26 @@ def tracked(run: Run, data: dict[str, str], checkpoints: Path, rank: int) -> Ite
     tracker.finish("FINISHED")
 
 
-def _tags(run: Run) -> dict[str, str]:
-    teacher = run.teacher_run()
+def _tags(training: Training) -> dict[str, str]:
+    teacher = training.teacher_run()
     return {
-        "pipeline": run.pipeline,
-        "round": run.name,
-        "algorithm": run.config.algorithm.name,
-        "teacher": teacher.get("run", ""),
-        "teacher_run_id": teacher.get("mlflow_run_id", ""),
+        "pipeline": training.pipeline,
+        "round": training.name,
+        "algorithm": training.config.algorithm.name,
+        "teacher": teacher.run if teacher else "",
+        "teacher_run_id": teacher.mlflow_run_id if teacher else "",
         "mlflow.source.git.commit": git_commit(),
     }
 
 
-def _params(run: Run) -> dict[str, str]:
-    return _flat(run.config.model_dump(mode="json")) | {"seed": str(run.seed)}
+def _params(training: Training) -> dict[str, str]:
+    return _flat(training.config.model_dump(mode="json")) | {"seed": str(training.seed)}
 
 
-def _datasets(run: Run, data: dict[str, str]) -> dict[str, tuple[str, str]]:
+def _datasets(training: Training, data: dict[str, str]) -> dict[str, tuple[str, str]]:
     contexts = {"labeled": "training", "selection": "pseudo-labels", "unlabeled": "pool"}
     return {
-        contexts.get(name, name): (str(run.selection if name == "selection" else run.corpus / name), digest)
+        contexts.get(name, name): (str(training.selection if name == "selection" else training.corpus / name), digest)
         for name, digest in data.items()
         if name not in ("predictions", "labeled_predictions", "teacher")
     }

@@ -3,86 +3,104 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from selftrain.algorithms.algorithm import find_algorithm
-from selftrain.files import read_json
-from selftrain.hardware import Hardware, processes, resolve
-from selftrain.stage import WORK, end_with_parent
-from selftrain.training.batches import Share
+from selftrain.params.train import TrainConfig, phases
+from selftrain.plumbing.files import read_json
+from selftrain.plumbing.hardware import processes, resolve
+from selftrain.plumbing.locks import WORK, end_with_parent
+from selftrain.training.batches import Process
 from selftrain.training.check import check_fit
-from selftrain.training.config import phases
 from selftrain.training.distributed import process_group, rank_and_world, wait_for_all
-from selftrain.training.export import EndedPhase, export, write_weights
-from selftrain.training.phase import Setting, train_phase
+from selftrain.training.phase import make_phase
 from selftrain.training.provenance import fingerprint
-from selftrain.training.pseudo_labels import load_pseudo_labels
-from selftrain.training.run import Run
+from selftrain.training.pseudo_labels import PseudoLabels, load_pseudo_labels
+from selftrain.training.result import EndedPhase, export, write_weights
+from selftrain.training.run import Training
 from selftrain.training.tracked import PhaseCurves, tracked
 
 
-def train(run: Run, restart: list[str]) -> None:
+def train(training: Training, restart: list[str]) -> None:
     """Train a run and write its model folder; go on where a killed process stopped.
 
     ``restart`` is the command line that starts this very training, for torchrun to run once a process.
     """
     rank, world_size, local_rank, local_processes = rank_and_world()
-    wanted = processes(run.hardware)
+    wanted = processes(training.hardware)
     if world_size == 1 and wanted > 1:
         _restart_in_processes(wanted, restart)
         return
-    machine = resolve(run.hardware, local_rank, local_processes)
+    process, machine = Process(rank, world_size), resolve(training.hardware, local_rank, local_processes)
     with process_group(machine.device):
-        _train(run, Share(rank, world_size), machine)
+        planned = phases(training.config)
+        tables = _tables_read(training, planned, world_size)
+        classes = read_json(training.corpus / "classes.json", "dvc repro ingest")
+        pseudo_labels = _pseudo_labels(training, tables)
+        data = training.data_digests("labeled_predictions" in tables)
+        config, arithmetic = training.config.model_dump(mode="json"), [machine.bf16, machine.compile]
+        version = fingerprint(config, list(planned.values()), training.seed, data, arithmetic)
+        checkpoints = WORK / "checkpoints" / training.pipeline / training.name / version
+        with tracked(training, data, checkpoints, rank) as curves:
+            weights = training.teacher if training.config.init == "teacher" else None
+            ended: list[EndedPhase] = []
+            for number, (name, phase) in enumerate(planned.items()):
+                made = make_phase(training, phase, number, weights, pseudo_labels, classes, process, machine)
+                of_phase = PhaseCurves(curves, name if number else "", sum(before.steps for before in ended))
+                title = f"train {training.name}: {name}" if number else f"train {training.name}"
+                seconds = training.hardware.checkpoint_seconds
+                made.loop.run(made.batches, made.validation, of_phase, checkpoints / name, seconds, title)
+                weights = checkpoints / name / "result"
+                if rank == 0:
+                    write_weights(made.loop, phase, classes, weights)
+                wait_for_all()
+                ended.append(EndedPhase(name, made.loop))
+                del made  # its network and optimizer would lie in memory beside the next phase's
+            if rank == 0:
+                export(training, checkpoints, ended, data, curves.wait_for_run())
+        if rank == 0:
+            _remove_others(checkpoints)
         wait_for_all()
 
 
-def _train(run: Run, share: Share, machine: Hardware) -> None:
-    planned = phases(run.config)
-    reads_pool = reads_table = reads_labeled_table = False
+def _tables_read(training: Training, planned: dict[str, TrainConfig], world_size: int) -> set[str]:
+    """Of ``pool``, ``predictions`` and ``labeled_predictions``, what the phases read.
+
+    Raises UserError for a phase that cannot be trained like that.
+    """
+    found = set()
     for phase in planned.values():
         algorithm, parameters = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)
         needs = algorithm.needs(parameters)
-        check_fit(phase, needs, f"'{run.name}'")
-        run.check(phase, needs, share.world_size)
-        reads_labeled_table |= needs.reads_table("labeled")
-        if phase.pool == "selection":
-            reads_pool |= "unlabeled" in needs.views
-            reads_table |= needs.reads_table("unlabeled")
-    classes = read_json(run.corpus / "classes.json", "dvc repro ingest")
-    pseudo_labels = None
-    if reads_pool:
-        assert run.selection is not None
-        assert run.predictions is not None
-        # A row of log-probabilities for each image can be larger than the images; only what reads them gets them.
-        pseudo_labels = load_pseudo_labels(
-            run.corpus / "unlabeled", run.selection, run.predictions, WORK / "scratch", with_log_probs=reads_table
-        )
+        check_fit(phase, needs, f"'{training.name}'")
+        training.check(phase, needs, world_size)
+        if needs.reads_table("labeled"):
+            found.add("labeled_predictions")
+        if phase.pool == "selection" and "unlabeled" in needs.views:
+            found.add("pool")
+        if phase.pool == "selection" and needs.reads_table("unlabeled"):
+            found.add("predictions")
+    return found
 
-    setting = Setting(run, classes, pseudo_labels, share, machine)
-    data = run.data_digests(reads_labeled_table)
-    version = fingerprint(
-        run.config.model_dump(mode="json"), list(planned.values()), run.seed, data, [machine.bf16, machine.compile]
+
+def _pseudo_labels(training: Training, tables: set[str]) -> PseudoLabels | None:
+    if "pool" not in tables:
+        return None
+    assert training.selection is not None and training.predictions is not None
+    # A row of log-probabilities for each image can be larger than the images; only what reads them gets them.
+    return load_pseudo_labels(
+        training.corpus / "unlabeled",
+        training.selection,
+        training.predictions,
+        WORK / "scratch",
+        with_log_probs="predictions" in tables,
     )
-    checkpoints = WORK / "checkpoints" / run.pipeline / run.name / version
-    with tracked(run, data, checkpoints, share.rank) as curves:
-        weights = run.teacher if run.config.init == "teacher" else None
-        ended: list[EndedPhase] = []
-        for number, (name, phase) in enumerate(planned.items()):
-            first_step = sum(before.steps for before in ended)
-            of_phase = PhaseCurves(curves, name if number else "", first_step)
-            loop = train_phase(setting, phase, number, weights, of_phase, checkpoints / name)
-            weights = checkpoints / name / "result"
-            if share.rank == 0:
-                write_weights(loop, phase, classes, weights)
-            wait_for_all()
-            ended.append(EndedPhase(name, loop))
-            del loop  # its network and optimizer would lie in memory beside the next phase's
-        if share.rank == 0:
-            export(run, checkpoints, ended, data, curves.wait_for_run())
-    if share.rank == 0:
-        # The run's own stay until it has a next version: a kill before DVC's commit then costs nothing.
-        for other in set(checkpoints.parent.iterdir()) - {checkpoints}:
-            shutil.rmtree(other)
+
+
+def _remove_others(checkpoints: Path) -> None:
+    """Remove a run's earlier versions. The last one stays, so that a kill before DVC's commit costs nothing."""
+    for other in set(checkpoints.parent.iterdir()) - {checkpoints}:
+        shutil.rmtree(other)
 
 
 def _restart_in_processes(wanted: int, command: list[str]) -> None:

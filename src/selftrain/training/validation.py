@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selftrain.algorithms.algorithm import evaluating
-from selftrain.hardware import Hardware
-from selftrain.training.batches import Share
-from selftrain.training.clean_images import CleanImages, in_batches
-from selftrain.training.config import TrainConfig
+from selftrain.images.clean_images import CleanImages, in_batches
+from selftrain.images.loading import ImageIndex, ImageLoader
+from selftrain.images.workers import in_order
+from selftrain.networks.models import normalization, to_input
+from selftrain.params.train import TrainConfig
+from selftrain.plumbing.hardware import Hardware
+from selftrain.training.batches import Process
 from selftrain.training.distributed import share_buffers, summed
-from selftrain.training.loading import ImageIndex, ImageLoader
-from selftrain.training.models import normalization, to_input
-from selftrain.training.workers import in_order
 
 KEPT_DECODED = 256 * 2**20
 """Bytes of decoded validation images up to which they are decoded once and kept."""
@@ -32,8 +32,8 @@ class Score:
 class Validation:
     """The validation split; each process looks at its part of it."""
 
-    def __init__(self, index: ImageIndex, config: TrainConfig, hardware: Hardware, share: Share) -> None:
-        mine = np.arange(share.rank, len(index), share.world_size)
+    def __init__(self, index: ImageIndex, config: TrainConfig, hardware: Hardware, process: Process) -> None:
+        mine = np.arange(process.rank, len(index), process.world_size)
         batches = in_batches(mine, 256)
         images = CleanImages(ImageLoader(index), batches, config.image_size, config.crop_fraction)
         self.hardware = hardware

@@ -3,12 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from selftrain.evaluation.robustness.measures import (
-    ALEXNET_ERRORS,
-    flip_probability,
-    relative,
-    subset_accuracy,
-)
+from selftrain.evaluation.robustness.measures import ALEXNET_ERRORS, flip_probability, relative, subset_accuracy
 
 
 def test_mean_corruption_error_by_hand() -> None:

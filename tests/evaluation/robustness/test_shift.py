@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from selftrain.errors import UserError
 from selftrain.evaluation.robustness.corruptions import corrupt
 from selftrain.evaluation.robustness.shift import ShiftConfig, write_shifted
+from selftrain.plumbing.errors import UserError
 from tests.conftest import write_images
 
 

@@ -11,18 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
-from selftrain.corpus.manifest import read_manifest
-from selftrain.errors import UserError
-from selftrain.evaluation.robustness.config import RobustnessConfig
 from selftrain.evaluation.robustness.corruptions import CORRUPTIONS, corrupt
 from selftrain.evaluation.robustness.figures import robustness_figures
 from selftrain.evaluation.robustness.perturbations import PERTURBATIONS
-from selftrain.evaluation.robustness.suites import run_suites
-from selftrain.evaluation.robustness.table import read_suite
-from selftrain.files import read_json
-from selftrain.hardware import HardwareConfig
+from selftrain.evaluation.robustness.run import run_suites
+from selftrain.networks.export import export_model
+from selftrain.networks.models import create_model
+from selftrain.params.robustness import RobustnessConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json
+from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.report.robustness_page import write_robustness
-from selftrain.training.models import create_model, export_model
+from selftrain.tables.manifest import read_manifest
+from selftrain.tables.robustness import read_suite
 
 MACHINE = HardwareConfig(device="cpu", threads=1, workers=0, predict_batch_size=8)
 CLASSES = [str(digit) for digit in range(10)]
@@ -31,8 +32,8 @@ CLASSES = [str(digit) for digit in range(10)]
 def make_model(folder: Path, seed: int, teacher: str | None) -> Path:
     torch.manual_seed(seed)
     export_model(create_model("test_resnet", 10, 32), folder, classes=CLASSES, image_size=32, crop_fraction=1.0)
-    about = {"run": folder.name, "teacher": teacher, "mlflow_run_id": "none"}
-    (folder / "run.json").write_text(json.dumps(about))
+    record = {"run": folder.name, "teacher": teacher, "mlflow_run_id": "none"}
+    (folder / "run.json").write_text(json.dumps(record))
     return folder
 
 
@@ -75,21 +76,21 @@ def test_every_condition_has_a_table_of_the_same_images(tables: Path, digits_cor
 
 
 def test_predictions_are_those_of_the_corrupted_image(tables: Path, digits_corpus: Path) -> None:
-    from selftrain.corpus import transforms
-    from selftrain.training.loading import ImageLoader, load_index
-    from selftrain.training.models import load_model, to_input
+    from selftrain.images import transforms
+    from selftrain.images.loading import ImageLoader, load_index
+    from selftrain.networks.models import load_model, to_input
 
-    model, about = load_model(tables.parent / "student")
+    model, record = load_model(tables.parent / "student")
     loader = ImageLoader(load_index(digits_corpus / "test"))
     row = read_suite(tables / "student", "corruptions")["snow"].filter(pl.col("level") == 4).row(5, named=True)
     place = int(np.flatnonzero(loader.index.keys == row["key"])[0])
     square = np.asarray(transforms.clean(loader.image(place), 32))[None]
     shown = torch.from_numpy(corrupt(square, np.array([row["key"]]), "snow", 4, 0))
     logits = model(
-        to_input(shown, about["pretrained_cfg"]["mean"], about["pretrained_cfg"]["std"], torch.device("cpu"))
+        to_input(shown, record["pretrained_cfg"]["mean"], record["pretrained_cfg"]["std"], torch.device("cpu"))
     )
     assert row["predicted"] == int(logits.argmax())
-    assert row["confidence"] == pytest.approx(float(logits.softmax(dim=1).max()), abs=1e-4)
+    assert row["confidence"] == pytest.approx(float(logits.softmax(dim=1).max().detach()), abs=1e-4)
 
 
 def test_figures_against_polars_by_hand(tables: Path) -> None:

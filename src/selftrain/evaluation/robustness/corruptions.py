@@ -66,8 +66,8 @@ def shot_noise(images: Floats, photons: float, rngs: Generators) -> Floats:
 
 def impulse_noise(images: Floats, share: float, rngs: Generators) -> Floats:
     """A share of all values becomes black or white, half each."""
-    lots = uniform(rngs, *images.shape[1:])
-    return np.where(lots < share / 2, np.float32(0), np.where(lots > 1 - share / 2, np.float32(1), images))
+    uniforms = uniform(rngs, *images.shape[1:])
+    return np.where(uniforms < share / 2, np.float32(0), np.where(uniforms > 1 - share / 2, np.float32(1), images))
 
 
 def defocus_blur(images: Floats, strength: tuple[float, float], rngs: Generators) -> Floats:
@@ -87,9 +87,9 @@ def glass_blur(images: Floats, strength: tuple[float, int, int], rngs: Generator
             for column in range(size - reach - 1, reach - 1, -1):
                 move = moves[:, turn, row - reach, column - reach]  # (B, 2)
                 other_row, other_column = row + move[:, 0], column + move[:, 1]
-                own = blurred[:, row, column].copy()
+                swapped = blurred[:, row, column].copy()
                 blurred[:, row, column] = blurred[every, other_row, other_column]
-                blurred[every, other_row, other_column] = own
+                blurred[every, other_row, other_column] = swapped
     return np.asarray(gaussian_filter(blurred, (0, sigma, sigma, 0), mode="nearest"), np.float32)
 
 

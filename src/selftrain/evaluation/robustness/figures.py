@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selftrain.corpus.keys import split_of
-from selftrain.errors import UserError
 from selftrain.evaluation.metrics import proportion_interval
 from selftrain.evaluation.robustness.measures import (
     ALEXNET_ERRORS,
@@ -17,13 +15,17 @@ from selftrain.evaluation.robustness.measures import (
     subset_accuracy,
 )
 from selftrain.evaluation.robustness.perturbations import NOISES
-from selftrain.evaluation.robustness.table import read_suite, table_runs
-from selftrain.files import read_json
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.keys import split_of
+from selftrain.tables.records import TestedRecord
+from selftrain.tables.robustness import read_suite, table_runs
 
 if TYPE_CHECKING:
     import polars as pl
 
 ALEXNET = "alexnet"
+MEASURED = {"corruptions", "perturbations", "adversarial", "randaugment", "folders"}
+"""Suites with measures of their own; of every other suite there is the accuracy under each condition."""
 
 
 def robustness_figures(tables: Path, names: Collection[str] | None, reference: str) -> dict[str, dict[str, Any]]:
@@ -44,28 +46,34 @@ def robustness_figures(tables: Path, names: Collection[str] | None, reference: s
     _check_comparable(folders, errors, flips, reference)
     found: dict[str, dict[str, Any]] = {}
     for name, folder in folders.items():
-        own: dict[str, Any] = {"reference": reference}
+        of_run: dict[str, Any] = {"reference": reference}
         if errors[name]:
             corruption = relative(errors[name], of_reference)
-            own |= {"mce": corruption.mean, "mean_corruption_error": float(np.mean([*errors[name].values()]))}
-            own |= {"corruption_errors": errors[name], "ce": corruption.each, "ce_undefined": corruption.undefined}
+            of_run |= {"mce": corruption.mean, "mean_corruption_error": float(np.mean([*errors[name].values()]))}
+            of_run |= {"corruption_errors": errors[name], "ce": corruption.each, "ce_undefined": corruption.undefined}
         if flips[name]:
             perturbation = relative(flips[name], flips_of_reference)
-            own |= {"mfr": perturbation.mean, "mean_flip_probability": float(np.mean([*flips[name].values()]))}
-            own |= {"flip_probabilities": flips[name], "fr": perturbation.each, "fr_undefined": perturbation.undefined}
+            of_run |= {"mfr": perturbation.mean, "mean_flip_probability": float(np.mean([*flips[name].values()]))}
+            of_run |= {
+                "flip_probabilities": flips[name],
+                "fr": perturbation.each,
+                "fr_undefined": perturbation.undefined,
+            }
         for attack, table in read_suite(folder, "adversarial").items():
-            own[attack] = {f"{level:g}": accuracy for level, accuracy in _by_level(table).items()}
+            of_run[attack] = {f"{level:g}": accuracy for level, accuracy in _by_level(table).items()}
         for view, table in read_suite(folder, "randaugment").items():
-            own[view] = _passes(table)
-        own["folders"] = {folder_: _folder(table) for folder_, table in read_suite(folder, "folders").items()}
-        found[name] = own
+            of_run[view] = _passes(table)
+        of_run["folders"] = {folder_: _folder(table) for folder_, table in read_suite(folder, "folders").items()}
+        if others := _other_suites(folder):
+            of_run["other_suites"] = others
+        found[name] = of_run
     return found
 
 
 def _check_comparable(
     folders: dict[str, Path], errors: dict[str, dict[str, float]], flips: dict[str, dict[str, float]], reference: str
 ) -> None:
-    sizes = {name: read_json(folder / "run.json", "dvc repro")["robustness_size"] for name, folder in folders.items()}
+    sizes = {name: TestedRecord.read(folder / "run.json").robustness_size for name, folder in folders.items()}
     if len(set(sizes.values())) > 1:
         each = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise UserError(
@@ -73,10 +81,19 @@ def _check_comparable(
         )
     for suite, of_runs in (("corruptions", errors), ("perturbations", flips)):
         of_reference = of_runs.get(reference)
-        if of_reference is not None and any(own.keys() - of_reference.keys() for own in of_runs.values()):
+        if of_reference is not None and any(of_run.keys() - of_reference.keys() for of_run in of_runs.values()):
             raise UserError(
                 f"robustness.reference: '{reference}' lacks tables of {suite} that others have; run it again"
             )
+
+
+def _other_suites(folder: Path) -> dict[str, dict[str, float]]:
+    """Suite → condition → accuracy, the mean over the levels."""
+    suites = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in MEASURED)
+    return {
+        suite: {name: float(np.mean([*_by_level(table).values()])) for name, table in read_suite(folder, suite).items()}
+        for suite in suites
+    }
 
 
 def corruption_errors(tables: "dict[str, pl.DataFrame]") -> dict[str, float]:

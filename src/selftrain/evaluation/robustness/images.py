@@ -8,20 +8,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selftrain.corpus import transforms
-from selftrain.corpus.decode import BrokenImage, decode
 from selftrain.corpus.sources import find_images
 from selftrain.counters import mix
-from selftrain.errors import UserError
-from selftrain.training.clean_images import CleanImages
-from selftrain.training.loading import ImageIndex, ImageLoader
+from selftrain.images import transforms
+from selftrain.images.clean_images import CleanImages
+from selftrain.images.decode import BrokenImage, decode
+from selftrain.images.loading import ImageIndex, ImageLoader
+from selftrain.plumbing.errors import UserError
 
-Condition = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.uint8]]
+Change = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.uint8]]
 """From clean squares (B, S, S, 3) and their keys (B,) to what is shown: (B, S, S, 3), or (frames, B, S, S, 3)."""
 
 
-class UnderCondition(CleanImages):
-    """Batches of clean squares, changed by a condition; loader workers do the work."""
+class Changed(CleanImages):
+    """Batches of clean squares, changed; loader workers do the work."""
 
     def __init__(
         self,
@@ -29,15 +29,15 @@ class UnderCondition(CleanImages):
         batches: list[NDArray[np.int64]],
         size: int,
         crop_fraction: float,
-        condition: Condition,
+        change: Change,
     ) -> None:
         super().__init__(loader, batches, size, crop_fraction)
-        self.condition = condition
+        self.change = change
 
     def __getitem__(self, batch: int) -> torch.Tensor:
-        """The b-th batch under the condition, uint8."""
+        """The b-th changed batch, uint8."""
         squares = super().__getitem__(batch).numpy()
-        return torch.from_numpy(self.condition(squares, self.loader.index.keys[self.batches[batch]]))
+        return torch.from_numpy(self.change(squares, self.loader.index.keys[self.batches[batch]]))
 
 
 def sampled(index: ImageIndex, count: int | None, seed: int) -> ImageIndex:

@@ -53,12 +53,12 @@ class Relative:
     undefined: int
 
 
-def relative(own: dict[str, float], reference: dict[str, float]) -> Relative:
+def relative(errors: dict[str, float], reference: dict[str, float]) -> Relative:
     """Each of a model's mean errors divided by the reference's (CE and FR), and the mean of the quotients (mCE, mFR).
 
     Dividing means over severities is dividing sums, as the paper has it: CE = Σ_s E_s / Σ_s E_s^reference.
     """
-    each = {name: error / reference[name] if reference[name] > 0 else float("nan") for name, error in own.items()}
+    each = {name: error / reference[name] if reference[name] > 0 else float("nan") for name, error in errors.items()}
     defined = [value for value in each.values() if not np.isnan(value)]
     return Relative(each, float(np.mean(defined)) if defined else float("nan"), len(each) - len(defined))
 
@@ -80,7 +80,7 @@ def subset_accuracy(
     ``log_probs`` (N, C), ``labels`` (N,) among ``classes`` (M,).
     """
     places = {int(label): place for place, label in enumerate(classes)}
-    own = np.array([places[int(label)] for label in labels])
+    columns = np.array([places[int(label)] for label in labels])
     among = log_probs[:, classes]  # (N, M)
-    better = (among > among[np.arange(len(own)), own][:, None]).sum(axis=1)
+    better = (among > among[np.arange(len(columns)), columns][:, None]).sum(axis=1)
     return float((better < min(k, len(classes))).mean())

@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from selftrain.config import Section
-from selftrain.corpus.decode import SUFFIXES, BrokenImage, decode
 from selftrain.counters import mixed_int
-from selftrain.errors import UserError
 from selftrain.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from selftrain.files import TEMPORARY_PREFIX
-from selftrain.progress import progress_bar
+from selftrain.images.decode import SUFFIXES, BrokenImage, decode
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import TEMPORARY_PREFIX
+from selftrain.plumbing.progress import progress_bar
+from selftrain.plumbing.sections import Section
 
 
 class ShiftConfig(Section):
@@ -81,8 +81,8 @@ def _corrupt_file(path: Path, name: str, config: ShiftConfig, seed: int) -> None
     image = decode(path.read_bytes())
     side = config.size or min(image.size)
     square = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
-    lot = mixed_int(seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
-    corruption = config.corruptions[lot % len(config.corruptions)]
-    severity = config.severities[lot // len(config.corruptions) % len(config.severities)]
-    changed = corrupt(square[None], np.array([lot % 2**62]), corruption, severity, seed)[0]
+    uniform = mixed_int(seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
+    corruption = config.corruptions[uniform % len(config.corruptions)]
+    severity = config.severities[uniform // len(config.corruptions) % len(config.severities)]
+    changed = corrupt(square[None], np.array([uniform % 2**62]), corruption, severity, seed)[0]
     Image.fromarray(changed).save(path, quality=95)

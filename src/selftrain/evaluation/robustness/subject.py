@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.hardware import Hardware, HardwareConfig, resolve
-from selftrain.training.models import load_model, to_input
+from selftrain.networks.models import load_model, to_input
+from selftrain.plumbing.hardware import Hardware, HardwareConfig, resolve
 
 
 class Subject:
@@ -16,14 +16,14 @@ class Subject:
 
     def __init__(self, folder: Path, config: HardwareConfig) -> None:
         self.hardware: Hardware = resolve(config)
-        model, about = load_model(folder)
+        model, config_json = load_model(folder)
         self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
-        self.classes: list[str] = about["label_names"]
-        self.size = int(about["pretrained_cfg"]["input_size"][1])
-        self.crop_fraction = float(about["pretrained_cfg"]["crop_pct"])
-        self.mean, self.std = about["pretrained_cfg"]["mean"], about["pretrained_cfg"]["std"]
+        self.classes: list[str] = config_json["label_names"]
+        self.size = int(config_json["pretrained_cfg"]["input_size"][1])
+        self.crop_fraction = float(config_json["pretrained_cfg"]["crop_pct"])
+        self.mean, self.std = config_json["pretrained_cfg"]["mean"], config_json["pretrained_cfg"]["std"]
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes())
         digest.update((folder / "config.json").read_bytes())
         self.digest = digest.hexdigest()

@@ -143,9 +143,11 @@ def round_table(dataset: Any, name: str) -> str:
     heads = ["class", *(decision.replace("_", " ") for decision in decisions), "in an epoch"]
     lines = [f"**{dataset.info['sample']}**; below, the whole pool.", "", _line(heads), _line(["---"] * len(heads))]
     for label, class_name in [*enumerate(classes), (None, "**all**")]:
-        own = [row for row in rows if label in (None, row["label"])]
-        counts = [sum(row["images"] for row in own if row["decision"] == decision) for decision in decisions]
-        lines.append(_line([class_name, *(f"{count:,}" for count in [*counts, sum(row["copies"] for row in own)])]))
+        of_class = [row for row in rows if label in (None, row["label"])]
+        counts = [sum(row["images"] for row in of_class if row["decision"] == decision) for decision in decisions]
+        lines.append(
+            _line([class_name, *(f"{count:,}" for count in [*counts, sum(row["copies"] for row in of_class)])])
+        )
     return "\n".join(lines)
 
 

@@ -1,0 +1,51 @@
+"""Labels drawn from a distribution, and what gradients say of one another: the mathematics of feedback."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from selftrain.algorithms.runtime import Gradient
+
+
+def sampled_labels(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Labels (B,) drawn from softmax(logits), logits (B, C); each by its own uniform (B,), a number from 0 to 1.
+
+    They are drawn by the inverse of the cumulative distribution: equal uniforms give equal labels on every device.
+    """
+    cumulative = logits.detach().double().softmax(dim=1).cumsum(dim=1)[:, :-1]
+    return (uniforms[:, None] >= cumulative).sum(dim=1)
+
+
+def dot_product(one: Gradient, other: Gradient) -> Tensor:
+    """⟨one, other⟩ over all parameters, a scalar; parameters that a loss does not touch have no part in it."""
+    products = [(a * b).sum() for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    return torch.stack(products).sum()
+
+
+def cosine(one: Gradient, other: Gradient) -> Tensor:
+    """The cosine of the angle between two gradients, a scalar from -1 to 1; 0 if one of them is 0."""
+    # Each by itself: the product of two squares is zero in float32 long before a gradient is.
+    norms = [dot_product(vector, vector).sqrt() for vector in (one, other)]
+    least = torch.finfo(norms[0].dtype).tiny
+    return dot_product(
+        *(_scaled(vector, 1 / norm.clamp(min=least)) for vector, norm in zip((one, other), norms, strict=True))
+    )
+
+
+def _scaled(gradient: Gradient, factor: Tensor) -> Gradient:
+    return tuple(None if slope is None else slope * factor for slope in gradient)
+
+
+def total(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """The sum of two slopes of one parameter, where None is no slope."""
+    return one if other is None else other if one is None else one + other
+
+
+def plain_step(parameters: Mapping[str, Tensor], gradient: Gradient, learning_rate: float) -> dict[str, Tensor]:
+    """θ − η·g as new leaves, by name."""
+    moved = {
+        name: parameter.detach() if slope is None else parameter.detach() - learning_rate * slope.detach()
+        for (name, parameter), slope in zip(parameters.items(), gradient, strict=True)
+    }
+    return {name: value.requires_grad_() for name, value in moved.items()}

@@ -1,0 +1,85 @@
+"""What the loop gives an algorithm for its steps: optimizers, precision, noise, the moving average, other processes."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+Gradient = tuple[Tensor | None, ...]
+"""One tensor for each trainable parameter of a network, in their order; None where the loss does not touch it."""
+NoisedRows = Callable[[dict[str, int]], AbstractContextManager[object]]
+
+
+class Minimizer(Protocol):
+    """Takes optimizer steps for one trained network; made by the loop."""
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        """What is trained of the network."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the step under way."""
+
+    def gradient(self, loss: Tensor, parameters: Sequence[Tensor] | None = None) -> Gradient:
+        """The loss's gradient by the network's parameters, or by others of these shapes, averaged over processes.
+
+        Nothing is clipped, decayed or carried over.
+        """
+
+    def averaged(self, tensors: Gradient) -> Gradient:
+        """Their means over processes, in place."""
+
+    def descend(self, gradient: Gradient) -> None:
+        """Clip and step the optimizer. The gradient's tensors may be overwritten."""
+
+    def minimize(self, loss: Tensor) -> None:
+        """``gradient`` and ``descend``."""
+
+
+@dataclass
+class Runtime:
+    """One training as its algorithm sees it. The defaults are those of a step without a loop around it."""
+
+    minimizers: Mapping[str, Minimizer] = field(default_factory=dict)
+    """By the names of the trained networks."""
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    """The precision of forward passes."""
+    noised_rows: Mapping[nn.Module, NoisedRows] = field(default_factory=dict)
+    """The noise inside each network."""
+    averaged_student: Callable[[Tensor], Tensor] | None = None
+    """The moving average of the student's weights, in eval mode: images (B, 3, H, W) → logits (B, C)."""
+    share_buffers: Callable[[nn.Module], None] = lambda network: None
+    """Gives every process the first one's BatchNorm statistics: before a trained network is used in eval mode."""
+
+    def logits(self, network: nn.Module, **images: Tensor) -> dict[str, Tensor]:
+        """A network's logits (B, C) of each source's images (B, 3, H, W), from one pass over all of them.
+
+        One pass, so that BatchNorm's statistics are those of the whole batch; dropout and stochastic depth act on the
+        sources that ``train.noise`` says.
+        """
+        counts = {source: len(batch) for source, batch in images.items()}
+        with self.noise(network, counts):
+            logits = network(torch.cat([*images.values()]))
+        return dict(zip(counts, logits.split([*counts.values()]), strict=True))
+
+    def noise(self, network: nn.Module, counts: dict[str, int]) -> AbstractContextManager[object]:
+        """While it lasts, a network sees ``counts`` images of each source, in that order, each with its own noises."""
+        return self.noised_rows[network](counts) if network in self.noised_rows else nullcontext()
+
+    def average(self, images: Tensor) -> Tensor:
+        """The moving average's logits (B, C) of images (B, 3, H, W), for algorithms that say so in ``needs``."""
+        assert self.averaged_student is not None
+        return self.averaged_student(images)
+
+    def descend(self, loss: Tensor, networks: Iterable[str]) -> None:
+        """A step of these networks down one loss; no other is touched."""
+        minimizers = [self.minimizers[name] for name in networks]
+        parameters = [parameter for minimizer in minimizers for parameter in minimizer.parameters]
+        slopes = iter(torch.autograd.grad(loss, parameters, allow_unused=True))
+        for minimizer in minimizers:
+            minimizer.descend(minimizer.averaged(tuple(islice(slopes, len(minimizer.parameters)))))

@@ -1,0 +1,1 @@
+"""What notebooks and other programs use: `import selftrain as st`."""

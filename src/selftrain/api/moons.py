@@ -1,0 +1,43 @@
+"""Meta Pseudo Labels' two-moons experiment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from selftrain.api.shown import Svg
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from selftrain.studies.two_moons import MoonsConfig
+    from selftrain.studies.two_moons_table import Outcome
+
+
+@dataclass(frozen=True)
+class Moons:
+    """What came out, by the names of the settings."""
+
+    settings: "Mapping[str, MoonsConfig]"
+    outcomes: "Mapping[str, Outcome]"
+
+    def table(self) -> "pl.DataFrame":
+        """Success rates with their 95% intervals, a row a setting and method."""
+        from selftrain.studies.two_moons_table import table
+
+        return table(list(self.outcomes.values()))
+
+    def figure(self, setting: str, draw: int = 0) -> Svg:
+        """The paper's Figure 2 for one draw of a setting: regions, points, and the labeled ones as stars."""
+        from selftrain.studies.two_moons import Draws
+        from selftrain.studies.two_moons_table import figure_svg
+
+        return Svg(figure_svg(self.outcomes[setting], Draws(self.settings[setting], draw + 1), draw))
+
+
+def two_moons(draws: int = 20, steps: int | None = None, seed: int = 0, shown: int = 3) -> Moons:
+    """Run every setting over random draws; ``steps`` None is each setting's own; ``shown`` draws have figures."""
+    from selftrain.studies.two_moons import SETTINGS
+    from selftrain.studies.two_moons_table import run_setting
+
+    settings = {name: each.model_copy(update={"steps": steps or each.steps}) for name, each in SETTINGS.items()}
+    return Moons(settings, {name: run_setting(name, each, draws, seed, shown) for name, each in settings.items()})

@@ -1,0 +1,279 @@
+"""A project in a notebook: its tables as polars frames, its charts, its runs."""
+
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selftrain import project as folders
+from selftrain.api.shown import Html, Svg
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json
+from selftrain.tables.records import Metrics
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from selftrain.api.model import Model
+    from selftrain.inspection.tables import Pool
+    from selftrain.report.runs import EvaluatedRun
+
+
+def open(path: str | Path = ".", pipeline: str | None = None) -> "Project":
+    """A project by its folder; ``pipeline`` names one of its pipelines, None is the one of its params.yaml.
+
+    Raises UserError if there is no project or no such pipeline.
+    """
+    return Project(folders.Project.open(Path(path), pipeline))
+
+
+def init(
+    path: str | Path,
+    *,
+    labeled: str | Path,
+    pool: str | Path,
+    validation: str | Path | None = None,
+    test: str | Path | None = None,
+    model: str | None = None,
+) -> "Project":
+    """Make a project for these images and open it: what `selftrain init` does. ``labeled`` has a folder a class."""
+    from selftrain.start.init import init as write
+
+    held_out = [None if folder is None else Path(folder) for folder in (validation, test)]
+    write(Path(path), Path(labeled), Path(pool), held_out[0], held_out[1], model)
+    return open(path)
+
+
+class Run:
+    """One run of a pipeline."""
+
+    def __init__(self, project: "Project", run: folders.Run) -> None:
+        self._project, self._run = project, run
+        self.name, self.teacher = run.name, run.teacher
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r})"
+
+    def selection(self) -> "pl.DataFrame":
+        """What it was trained on: ``key, label, confidence, decision, copies``, one row an unlabeled image.
+
+        Raises UserError for a run without a teacher, and before `dvc repro` made it.
+        """
+        from selftrain.tables.parquet import collect
+        from selftrain.tables.selection import scan_selection
+
+        if self._run.selection is None:
+            raise UserError(f"{self.name}: it was trained on labeled images alone, so it has no selection")
+        return collect(scan_selection(self._run.selection), self._run.selection)
+
+    def predictions(self, split: str = "unlabeled") -> "pl.DataFrame":
+        """Its predictions: ``key, label, confidence`` and ``log_probs``, a list of C numbers."""
+        import polars as pl
+
+        from selftrain.tables.predictions import iter_predictions
+
+        frames = []
+        for _, part in iter_predictions(self._run.predictions / split):
+            columns = {"key": part.keys, "label": part.labels, "confidence": part.confidences}
+            frames.append(pl.DataFrame(columns | {"log_probs": part.log_probs.astype("float32")}))
+        return pl.concat(frames)
+
+    def metrics(self) -> dict[str, Any]:
+        """Its figures, as ``metrics.json`` has them."""
+        return Metrics.read(self._run.evaluation / "metrics.json").as_dict()
+
+    def model(self) -> "Model":
+        """Its model, ready to classify images."""
+        from selftrain.api.model import load
+
+        return load(self._run.model)
+
+    def review(self) -> "pl.DataFrame":
+        """Its pseudo-labels that are most likely wrong, the worst first."""
+        from selftrain.tables.parquet import read_frame
+
+        return read_frame(self._project.folders.review / f"{self.name}.parquet")
+
+    def advice(self) -> str:
+        """What its expected precision says of its threshold."""
+        from selftrain.report.label_quality import advice
+
+        evaluated = self._project.evaluated(self.name)
+        return advice(evaluated, evaluated.metrics["threshold"])
+
+    def map(self) -> Svg:
+        """The pool as a map by its embeddings: labels, and what was decided."""
+        from selftrain.inspection.pool_map import pool_map_svg
+
+        pool = self._project.pool
+        (run,) = [run for run in pool.runs if run.name == self.name]
+        return Svg(pool_map_svg(pool, run, self._project.classes))
+
+
+class Project:
+    """One pipeline of a project, as ``st.open`` gives it."""
+
+    def __init__(self, paths: folders.Project) -> None:
+        self.folders = paths
+        self.name = paths.name
+        self.runs: dict[str, Run] = {name: Run(self, run) for name, run in paths.runs.items()}
+
+    def __repr__(self) -> str:
+        return f"Project({str(self.folders.root)!r}, pipeline {self.name!r})"
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The classes' names by index."""
+        return list(read_json(self.folders.corpus / "classes.json", "dvc repro"))
+
+    @property
+    def rounds(self) -> list[Run]:
+        """The runs that were trained on pseudo-labels and evaluated, in the order of their chain."""
+        return [self.runs[run.name] for run in self._evaluated() if run.is_round]
+
+    def repro(self, *targets: str) -> None:
+        """Do what `dvc repro` does, printing what it prints. Raises UserError if a stage fails."""
+        stages = self.folders.params_path.with_name("dvc.yaml").relative_to(self.folders.root)
+        wanted = targets or (str(stages),)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", *wanted],
+            cwd=self.folders.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+        if process.wait():
+            raise UserError("dvc repro failed; what it printed says why")
+
+    def summary(self) -> "pl.DataFrame":
+        """A row a run: test accuracy with its interval, coverage, how many pseudo-labels are right, seconds."""
+        import polars as pl
+
+        columns = ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "validation_accuracy", "coverage")
+        more = ("pseudo_label_accuracy", "train_seconds")
+        rows = [
+            {"run": run.name} | {name: run.metrics.get(name) for name in (*columns, *more)} for run in self._evaluated()
+        ]
+        return pl.DataFrame(rows, infer_schema_length=None)
+
+    def decisions(self) -> "pl.DataFrame":
+        """``round, label, decision, images, copies`` of every round's selection."""
+        from selftrain.inspection.tables import tally_rounds
+
+        return tally_rounds(self.pool)
+
+    def history(self, keys: Iterable[int]) -> list[str]:
+        """Images' ways through the rounds, a line each, by key."""
+        from selftrain.inspection.rounds import history
+        from selftrain.inspection.tables import rows_of
+
+        rows = rows_of(self.pool, set(keys)).iter_rows(named=True)
+        return [f"{row['key']} {history(row, self.pool.runs, self.classes)}" for row in rows]
+
+    def chart(self, name: str) -> Svg:
+        """A chart of the report: accuracy, calibration, confusion, precision, confidence, thresholds, balance."""
+        from selftrain.report.build import make_charts
+        from selftrain.report.rounds import best_run
+
+        runs = self._evaluated()
+        charts = make_charts(runs, [run for run in runs if run.is_round], best_run(runs))
+        if name not in charts:
+            raise UserError(f"there is no chart '{name}'; there are: {', '.join(charts)}")
+        return Svg(charts[name])
+
+    def pictures(self, images: int = 24) -> Html:
+        """The last round's most doubtful labels, and what is suspected to be of no class, as pictures."""
+        from selftrain.report.page import render
+
+        return Html(render("style.html") + render("grids.html", grids=self._review_section(images).grids))
+
+    def review_measured(self) -> "pl.DataFrame":
+        """Where truth is known: the share of a round's errors that its list finds, against a list by confidence."""
+        import polars as pl
+
+        rows = [
+            {
+                "round": name,
+                "first": share,
+                "images": found["images"],
+                "errors found by quality": found["by_quality"]["share_of_errors"],
+                "errors found by confidence": found["by_confidence"]["share_of_errors"],
+            }
+            for name, share, found in self._review_section(1).measured
+        ]
+        return pl.DataFrame(rows)
+
+    def diff(self, run_a: str, run_b: str | None = None, rev: str | None = None, examples: int = 5) -> None:
+        """Print what entered, left, flipped between two rounds, or between a git revision's round and this one."""
+        from selftrain.history.compare import compare, print_diff
+
+        print_diff(compare(self.folders.selections, run_a, run_b or run_a, rev, examples))
+
+    def browse(self, view: str | None = None, port: int = 5151) -> Any:
+        """Build the FiftyOne dataset and open the App on one of its saved views; returns the session."""
+        from selftrain.inspection.app import open_session
+
+        return open_session(self.folders, port, view)
+
+    def corrections(self) -> "pl.DataFrame":
+        """What people said of single images."""
+        from selftrain.tables.corrections import read_corrections
+
+        return read_corrections(self.folders.corrections)
+
+    def correct_by_truth(self, keys: Sequence[int], labels: Sequence[int]) -> int:
+        """Correct images as a person would who knows hidden truth; returns how many of the labels were wrong.
+
+        For examples and measurements. ``labels`` are the images' pseudo-labels.
+        """
+        from selftrain.inspection.stand_in import correct_by_truth
+
+        return correct_by_truth(keys, labels, self.folders.corpus, self.folders.corrections)
+
+    def tracked(self) -> "pl.DataFrame":
+        """Each run's newest finished training in MLflow: ``run, run_id, teacher`` and every final figure."""
+        from selftrain.report.mlflow_runs import newest_runs
+
+        return newest_runs(self.name, self.runs)
+
+    def curves(self, *metrics: str) -> Svg:
+        """Curves of the trainings over one another, from MLflow, a panel a metric."""
+        from selftrain.report.mlflow_runs import curves_svg
+
+        return Svg(curves_svg(self.tracked(), list(metrics)))
+
+    def parallel(self, *metrics: str) -> Svg:
+        """The rounds' final figures from MLflow, a line a round, an axis a metric."""
+        from selftrain.report.mlflow_runs import parallel_svg
+
+        return Svg(parallel_svg(self.tracked(), list(metrics)))
+
+    @cached_property
+    def pool(self) -> "Pool":
+        """The tables of the unlabeled images."""
+        from selftrain.inspection.app import pool_of
+
+        return pool_of(self.folders)
+
+    def evaluated(self, name: str) -> "EvaluatedRun":
+        """A run's evaluation. Raises UserError if there is none yet."""
+        for run in self._evaluated():
+            if run.name == name:
+                return run
+        raise UserError(f"{name}: not evaluated yet; run `dvc repro`")
+
+    def _evaluated(self) -> "list[EvaluatedRun]":
+        from selftrain.report.runs import load_runs
+
+        return load_runs(self.folders.evaluations, self.runs)
+
+    def _review_section(self, images: int) -> Any:
+        from selftrain.report.review_section import review_section
+
+        names = [run.name for run in self._evaluated() if run.is_round]
+        return review_section(self.folders.review, names, self.folders.corpus / "unlabeled", self.classes, images)

@@ -1,0 +1,59 @@
+"""The stage ``robustness``: one run through every suite, condition by condition, into its own tables.
+
+Conditions are the same for every run (their random numbers come from the seed and the image's key), so runs are
+compared image by image. A killed stage goes on with the tables that are missing.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from selftrain.code import code_digest
+from selftrain.evaluation.robustness.subject import Subject
+from selftrain.evaluation.robustness.testbed import Columns, Condition, Testbed
+from selftrain.params.robustness import RobustnessConfig
+from selftrain.plumbing.by_name import find_module
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json
+from selftrain.plumbing.hardware import HardwareConfig
+from selftrain.plumbing.progress import progress_bar
+from selftrain.tables.manifest import manifest_digest
+from selftrain.tables.records import RunRecord, TestedRecord
+from selftrain.tables.robustness import made_from, write_table
+
+
+def run_suites(
+    model: Path, corpus: Path, config: RobustnessConfig, seed: int, machine: HardwareConfig, out: Path
+) -> None:
+    """Write every table of a run; tables that were made from the same inputs stay as they are.
+
+    Raises UserError for other classes than the corpus's, for missing folders, and for an unknown suite.
+    """
+    subject = Subject(model, machine)
+    if subject.classes != read_json(corpus / "classes.json", "dvc repro ingest"):
+        raise UserError(f"{model}: was trained on other classes than {corpus} has; train it again")
+    out.mkdir(parents=True, exist_ok=True)
+    testbed = Testbed(subject, corpus, config, seed, machine.predict_batch_size)
+    images = {split: manifest_digest(corpus / split) for split in ("validation", "test")}
+    made_of = [subject.digest, seed, images, config.images, config.image_size]
+    wanted: dict[Path, tuple[str, Callable[[], Columns]]] = {}
+    for suite in config.all_suites:
+        of_suite = [*made_of, code_digest("robustness", config.modules([suite]))]
+        for condition in _conditions(suite, testbed):
+            stamp = hashlib.sha256(repr([*of_suite, condition.parameters]).encode()).hexdigest()[:32]
+            wanted[out / suite / f"{condition.name}.parquet"] = (stamp, condition.make)
+    for path in set(out.rglob("*.parquet")) - wanted.keys():
+        path.unlink()
+    with progress_bar(f"robustness {out.name}", total=len(wanted)) as advance:
+        for path, (stamp, make) in wanted.items():
+            if made_from(path) != stamp:
+                write_table(path, make(), stamp)
+            advance()
+    record = RunRecord.read(model / "run.json")
+    TestedRecord(**record.as_dict(), robustness_size=testbed.size).write(out / "run.json")
+
+
+def _conditions(suite: str, testbed: Testbed) -> Iterator[Condition]:
+    module = find_module("evaluation.robustness.suites", suite, "robustness.suites")
+    found: Iterator[Condition] = module.conditions(testbed)
+    return found

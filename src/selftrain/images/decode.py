@@ -1,0 +1,87 @@
+"""From an image file's bytes to pixels: the one place where images are decoded.
+
+Everything that looks at an image (ingest, training, prediction, the report) gets the same
+upright 8-bit RGB pixels from here.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from selftrain.plumbing.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tiff"}
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
+"""File name endings that make a file in a folder an image; what it really is, its bytes say."""
+
+# Ours is checked before decoding, by `max_pixels`; Pillow's own would only warn.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class BrokenImage(UserError):
+    """An image that cannot be used; the message is the reason, without the file's name."""
+
+
+def decode(data: bytes, max_pixels: int | None = None) -> Image.Image:
+    """Decode an image file to upright 8-bit RGB; the first frame of an animation.
+
+    Transparency is laid on white, 16-bit and floating-point grey are scaled to 0–255 (by their
+    type's range, or by the image's own range for floats), EXIF rotation is applied.
+
+    Raises BrokenImage with a short reason.
+    """
+    return decode_with_format(data, max_pixels)[0]
+
+
+def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Image.Image, str]:
+    """``decode``, and the file's real format (one of ``FORMATS``)."""
+    if not data:
+        raise BrokenImage("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                image_format = str(image.format)
+                width, height = image.size
+                if max_pixels is not None and width * height > max_pixels:
+                    raise BrokenImage(f"too large: {width}×{height} pixels, `ingest.max_pixels` is {max_pixels}")
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                return _to_rgb(upright), image_format
+    except BrokenImage:
+        raise
+    except UnidentifiedImageError:
+        raise BrokenImage(f"not an image in a known format ({', '.join(FORMATS)})") from None
+    # Pillow's decoders raise nearly anything on damaged files; whatever it is, it is this file's reason.
+    except Exception as error:  # noqa: BLE001
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BrokenImage(f"cannot be decoded: {reason[:200]}") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy()
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_scaled_to_8_bits(image)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        with_alpha = image.convert("RGBA")
+        on_white = Image.new("RGBA", with_alpha.size, (255, 255, 255, 255))
+        return Image.alpha_composite(on_white, with_alpha).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled_to_8_bits(image: Image.Image) -> NDArray[np.uint8]:
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise BrokenImage("holds NaN or infinite pixel values")
+    if image.mode == "F":
+        low, high = (0.0, 1.0) if values.min() >= 0 and values.max() <= 1 else (values.min(), values.max())
+    else:
+        # 32-bit grey says nothing of its range; 16-bit grey fills its type's.
+        low, high = 0.0, 255.0 if image.mode == "I" and values.max() <= 255 else 65535.0
+    scaled = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

@@ -1,0 +1,50 @@
+"""Loader processes: items of a dataset in a given order, made ahead by workers, errors passed on whole."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from selftrain.plumbing.errors import UserError
+
+Item = TypeVar("Item")
+
+PREFETCHED = 4
+"""Items that each worker makes ahead."""
+
+
+def in_order(dataset: Dataset[Item], items: Iterable[int], workers: int, pin_memory: bool = False) -> Iterator[Item]:
+    """The dataset's items, in the order asked for, made by ``workers`` processes (0: by this one).
+
+    Raises what the user can mend as it was raised; PyTorch would wrap it in the worker's traceback.
+    """
+    loader = DataLoader(
+        _ErrorsAsItems(dataset),
+        batch_size=None,
+        sampler=items,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_one_thread,
+        prefetch_factor=PREFETCHED if workers else None,
+    )
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+class _ErrorsAsItems(Dataset[Any]):
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, place: int) -> Any:
+        try:
+            return self.dataset[place]
+        except UserError as error:
+            return error
+
+
+def _one_thread(worker: int) -> None:
+    del worker
+    torch.set_num_threads(1)

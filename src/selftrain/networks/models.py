@@ -1,0 +1,108 @@
+"""Networks: made by timm's name, exported as and read back from timm model folders."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from selftrain.networks import ensemble as _ensemble  # noqa: F401, they are registered
+from selftrain.networks import wide_resnet as _wide_resnet  # noqa: F401
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json
+from selftrain.plumbing.sections import did_you_mean
+
+
+def check_model_name(name: str) -> None:
+    """Raises UserError for a name that timm does not know."""
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise UserError(f"train.model: timm knows no model '{name}'; {did_you_mean(architecture, timm.list_models())}")
+
+
+def create_model(
+    name: str,
+    num_classes: int,
+    image_size: int,
+    *,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    stochastic_depth: float = 0.0,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A timm model, with its own ``options``; ``stochastic_depth`` is the drop probability of its last block, falling
+    linearly to the first.
+
+    ``weights`` is a timm model folder of the same architecture to start from; a model made for one size of image takes
+    those of another. Dropout is ``ModelNoise``'s.
+
+    Raises UserError for names that timm does not know, noise that the architecture does not have, and weights of
+    another architecture.
+    """
+    check_model_name(name)
+    timm_options = dict(options or {})
+    given: dict[str, Any] = {"drop_path_rate": stochastic_depth}
+    if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
+        given["img_size"] = image_size
+    if weights is not None:
+        architecture = read_json(weights / "config.json", "dvc repro")["architecture"]
+        if architecture != name.partition(".")[0]:
+            raise UserError(f"train.init: {weights} is a {architecture} and cannot start a {name}; use `init: scratch`")
+    try:
+        return timm.create_model(
+            f"local-dir:{weights}" if weights is not None else name,
+            pretrained=pretrained or weights is not None,
+            num_classes=num_classes,
+            **{key: value for key, value in given.items() if value} | timm_options,
+        )
+    except TypeError as error:
+        if "drop_path_rate" in str(error):
+            raise UserError(f"train.noise.stochastic_depth: '{name}' has none; set it to 0") from None
+        if timm_options:
+            raise UserError(f"train.model_options: '{name}' does not take them: {error}") from None
+        raise
+    except (RuntimeError, OSError) as error:
+        if weights is not None:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"train.init: {weights} cannot start a '{name}' with these options: {reason}") from None
+        if pretrained:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"train.pretrained: the weights of '{name}' cannot be had: {reason}") from None
+        raise
+
+
+def load_model(folder: Path, stochastic_depth: float = 0.0) -> tuple[nn.Module, dict[str, Any]]:
+    """A model and its ``config.json`` from a timm model folder, in eval mode.
+
+    Raises UserError if the folder is not there or not whole.
+    """
+    from safetensors import SafetensorError
+
+    config = read_json(folder / "config.json", "dvc repro")
+    noise: dict[str, Any] = {"drop_path_rate": stochastic_depth} if stochastic_depth else {}
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True, **noise)
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: not a whole timm model folder ({reason}); train it again") from None
+    return model.eval(), config
+
+
+def normalization(model: nn.Module) -> tuple[list[float], list[float]]:
+    """(mean, std) by channel that the model's inputs are normalised with, for values 0–1."""
+    config = _pretrained_config(model)
+    return [float(value) for value in config["mean"]], [float(value) for value in config["std"]]
+
+
+def to_input(images: Tensor, mean: list[float], std: list[float], device: torch.device) -> Tensor:
+    """(B, H, W, 3) of values 0–255 → (B, 3, H, W) float32 on ``device``, normalised, in channels-last memory."""
+    images = images.to(device, non_blocking=True)
+    offset = torch.tensor(mean, device=device).mul_(255)
+    scale = torch.tensor(std, device=device).mul_(255)
+    return images.float().sub_(offset).div_(scale).permute(0, 3, 1, 2)
+
+
+def _pretrained_config(model: nn.Module) -> dict[str, Any]:
+    return dict(model.pretrained_cfg)  # type: ignore[arg-type]

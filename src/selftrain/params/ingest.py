@@ -1,0 +1,55 @@
+"""The sections of params.yaml that say where images come from."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from selftrain.plumbing.sections import Section
+from selftrain.tables.keys import MAX_IMAGES_PER_SHARD
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Paths = Annotated[list[str], BeforeValidator(_as_list)]
+
+
+class Source(Section):
+    """Where one split's images come from: folders or shards, or a share cut from the labeled ones."""
+
+    images: Paths = []
+    cut_from: str | None = None
+    share: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Source":
+        if bool(self.images) == bool(self.cut_from):
+            raise ValueError("give either `images` (paths) or `cut_from` with `share`")
+        if (self.cut_from is None) != (self.share is None):
+            raise ValueError("`cut_from` and `share` belong together")
+        if self.cut_from not in (None, "labeled"):
+            raise ValueError("splits can be cut from `labeled` only")
+        return self
+
+
+class IngestConfig(Section):
+    """``ingest``: the four splits and the limits of what is taken in."""
+
+    root: str
+    """Folder that DVC watches; relative paths below are relative to it."""
+    labeled: Source
+    unlabeled: Source
+    validation: Source
+    test: Source
+    classes: list[str] | None = None
+    """Names by class index, for shards whose ``.cls`` members hold indices. Folders name their classes themselves."""
+    truth: str | None = None
+    """CSV with the columns ``file,label`` that tells the hidden truth of unlabeled images; empty label: no class."""
+    near_duplicates: bool = True
+    """Look for altered copies of validation and test images in the pool too, not only for equal pixels."""
+    images_per_shard: int = Field(default=1000, ge=1, le=MAX_IMAGES_PER_SHARD)
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    """Larger images are quarantined before they are decoded: a small file can hold a huge image."""
+    max_quarantined: float = Field(default=0.01, ge=0, le=1)
+    """Share of broken images, a split, above which ingest stops."""

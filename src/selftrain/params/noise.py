@@ -1,0 +1,63 @@
+"""The part of ``train`` that describes noise."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from selftrain.plumbing.sections import MODULE_NAME, Section
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+Noise = Literal["augmentation", "weak_augmentation", "stochastic_depth", "dropout"]
+
+
+ALL_NOISE: tuple[Noise, ...] = ("augmentation", "stochastic_depth", "dropout")
+
+
+class NoiseConfig(Section):
+    """``train.noise``: what makes the student's work harder than the teacher's."""
+
+    on_labeled: tuple[Noise, ...] = ALL_NOISE
+    """Noises that labeled images get, of those below; ``augmentation`` is crop, shift, flip and RandAugment,
+    ``weak_augmentation`` is these without RandAugment."""
+    on_unlabeled: tuple[Noise, ...] = ALL_NOISE
+    """Noises that unlabeled images get: Table 6 of Noisy Student takes them away one by one."""
+    on_device: bool = False
+    """Whether shift, flip and RandAugment are done by the GPU, a batch at a time, instead of by the loader's workers;
+    the pixels differ by rounding."""
+    random_crop: tuple[Fraction, Fraction] | None = None
+    """Range of the area's share that a random resized crop keeps; null: the image as prediction sees it."""
+    shift: float = Field(default=0.0, ge=0, lt=0.5)
+    """Fraction of the width and height by which the image is moved at most, its edges mirrored."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
+    randaugment_ops: int = Field(default=2, ge=0)
+    randaugment_magnitude: float = Field(default=9, ge=0, le=30)
+    """10 is the full strength of AutoAugment's ranges; the paper's 27 goes beyond them, as its code does."""
+    randaugment_policy: str = Field(default="full", pattern=MODULE_NAME)
+    """A file of ``images/policies``. ``svhn`` leaves out what turns one digit into another: rotation and horizontal
+    translation."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """On the last layer."""
+    stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
+    """Drop probability of the last block, falling linearly to the first."""
+
+    def on(self, source: str) -> tuple[Noise, ...]:
+        """The noises of a batch's source: ``labeled``, ``unlabeled`` with whatever follows; others have none."""
+        if source == "labeled":
+            return self.on_labeled
+        return self.on_unlabeled if source.startswith("unlabeled") else ()
+
+    @model_validator(mode="after")
+    def _one_augmentation(self) -> "NoiseConfig":
+        for names in (self.on_labeled, self.on_unlabeled):
+            if {"augmentation", "weak_augmentation"} <= set(names):
+                raise ValueError("`augmentation` and `weak_augmentation` exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _crop_in_order(self) -> "NoiseConfig":
+        if self.random_crop is not None and self.random_crop[0] > self.random_crop[1]:
+            raise ValueError("`random_crop` is [smallest, largest] share of the area")
+        return self

@@ -1,0 +1,14 @@
+"""The section of params.yaml about labeling the pool."""
+
+from selftrain.params.noise import Noise
+from selftrain.plumbing.sections import Section
+
+
+class PredictConfig(Section):
+    """``predict``."""
+
+    noise: tuple[Noise, ...] = ()
+    """Noises of the run's own training that act on the unlabeled images too. The paper's teacher has none, and its
+    Table 6 shows why; validation and test images are never noised."""
+    embeddings: bool = False
+    """Write the unlabeled images' embeddings too, for FiftyOne's map and likenesses: 2 D bytes an image more."""

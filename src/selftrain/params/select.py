@@ -1,0 +1,41 @@
+"""The section of params.yaml that filters and balances pseudo-labels."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import MODULE_NAME, Section, parse_overlaid
+
+
+class SelectConfig(Section):
+    """``select``: the rounds' defaults; each round overlays its own ``select``. The paper's: 0.3 and 130,000."""
+
+    policy: str = Field(default="threshold", pattern=MODULE_NAME)
+    """A file of ``selection/policies``: which pseudo-labels are good enough."""
+    threshold: float = Field(default=0.3, ge=0, lt=1)
+    """Images are kept when the teacher's confidence is above it."""
+    per_class: Annotated[int, Field(ge=1)] | Literal["auto", "all"] = "auto"
+    """Images a class in the balanced epoch, K; ``auto``: the median of the classes' kept images; ``all``: not balanced,
+    every kept image once."""
+    max_copies: int = Field(default=10, ge=1)
+    """Most times that one image is repeated to fill up its class."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the pool that is used at all, drawn by the seed: what would less data have given?"""
+    repeats: Literal["drop", "keep"] = "drop"
+    """``drop`` leaks of held-out images and duplicates; ``keep`` treats them like any other image."""
+
+    @property
+    def modules(self) -> list[str]:
+        """The modules that it finds by name."""
+        return [f"selection.policies.{self.policy}"]
+
+
+def select_config(params: dict[str, Any], round_: str, params_path: str) -> SelectConfig:
+    """The round's selection parameters: ``select``, overlaid with the round's own ``select``."""
+    rounds = params.get("rounds") or {}
+    if round_ not in rounds:
+        raise UserError(f"{params_path}: rounds: there is no round '{round_}'; there are: {', '.join(rounds)}")
+    overlay = (rounds[round_] or {}).get("select")
+    where = f"{params_path}: rounds.{round_}.select"
+    return parse_overlaid(params.get("select"), overlay, SelectConfig, f"{params_path}: select", where)

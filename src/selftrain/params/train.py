@@ -1,0 +1,194 @@
+"""The sections of params.yaml that describe a training."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from selftrain.params.noise import NoiseConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import MODULE_NAME, Section, did_you_mean, merged, parse_section
+from selftrain.tables.keys import SPLITS
+
+
+class AlgorithmChoice(BaseModel):
+    """Which algorithm, and its own parameters, which its own file declares and checks."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field(pattern=MODULE_NAME)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class Resplit(Section):
+    """``train.resplit``: labeled images cut anew for one run, by the seed and class by class."""
+
+    splits: tuple[str, ...]
+    """What is thrown together. A run that sees ``test`` cannot be measured on it, and its stage has to list that split
+    among its dependencies."""
+    validation: float = Field(gt=0, lt=1)
+    """Share held out for validation; the rest is trained on."""
+
+    @model_validator(mode="after")
+    def _labeled_splits(self) -> "Resplit":
+        known = [split for split in SPLITS if split != "unlabeled"]
+        if not self.splits or set(self.splits) - set(known) or len(set(self.splits)) < len(self.splits):
+            raise ValueError(f"`splits` is a list of some of {', '.join(known)}")
+        return self
+
+
+NETWORK_PARAMETERS = (
+    "model", "model_options", "pretrained", "init", "optimizer", "optimizer_options", "learning_rate",
+    "learning_rate_batch", "weight_decay", "schedule", "decay_rate", "decay_epochs", "warmup", "clip_grad", "frozen",
+    "noise",
+)  # fmt: skip
+"""What a network beside the student may have of its own."""
+NETWORK_NOISE = ("noise.dropout", "noise.stochastic_depth", "noise.on_labeled", "noise.on_unlabeled")
+
+
+class TrainConfig(Section):
+    """``train``: one training. Runs overlay this section with their own ``train``."""
+
+    algorithm: AlgorithmChoice
+    model: str
+    """Any timm model name."""
+    model_options: dict[str, Any] = {}
+    """More of the model's own arguments in timm, such as ``channels: [8, 16, 16, 32]`` of a small ``test_resnet``; they
+    are written beside the weights. A run with another ``model`` does not inherit them; it sets its own."""
+    pretrained: bool = False
+    """Start from the weights that timm has for the model."""
+    init: Literal["scratch", "teacher"] = "scratch"
+    """``teacher``: start from the teacher's weights; the model must be the teacher's."""
+    networks: dict[str, dict[str, Any]] = {}
+    """What an algorithm's other networks have otherwise than the student, by name: a ``teacher``'s ``learning_rate``,
+    its ``noise: {dropout: …}``; of ``noise`` only what is inside a network is its own."""
+    pool: Literal["selection", "labeled"] = "selection"
+    """What is trained on as unlabeled: the round's selection, or the labeled images (Meta Pseudo Labels as a
+    regularizer, its Table 9), where algorithms that read a teacher's prediction find their labels."""
+    resplit: Resplit | None = None
+    """Train on a cut of one's own instead of on ``labeled``, validated on the rest of it."""
+    image_size: int = Field(ge=8)
+    crop_fraction: float = Field(default=1.0, gt=0, le=1)
+    """Share of the shorter side that the centre crop of a clean image keeps."""
+    batch_size: int = Field(ge=1)
+    """Labeled images a step, over all processes."""
+    unlabeled_ratio: int = Field(default=0, ge=0)
+    """Unlabeled images a step for each labeled one."""
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    """Instead of ``steps``: passes over the labeled images, or, where none are trained on, over the selected ones."""
+    optimizer: str = "adamw"
+    """Any timm optimizer name."""
+    optimizer_options: dict[str, Any] = {}
+    """More of the optimizer's own arguments, such as ``eps``."""
+    learning_rate: float = Field(gt=0)
+    learning_rate_batch: int | None = Field(default=None, ge=1)
+    """The ``batch_size`` that ``learning_rate`` is meant for; at another it is scaled linearly. Null: not scaled."""
+    weight_decay: float = Field(default=0.05, ge=0)
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    """``step``: times ``decay_rate`` every ``decay_epochs`` epochs."""
+    decay_rate: float = Field(default=0.97, gt=0, le=1)
+    decay_epochs: float = Field(default=2.4, gt=0)
+    schedule_from: float = Field(default=0.0, ge=0)
+    """Epochs of the schedule that lie before this phase: a later phase that goes on with the schedule of the first."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from zero."""
+    clip_grad: float | None = Field(default=None, gt=0)
+    """Largest gradient norm."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of the weights' moving average, which is then what is evaluated and exported."""
+    frozen: float = Field(default=0.0, ge=0, le=1)
+    """Share of the layers, counted from the input, that are not trained; 1 leaves the classifier alone."""
+    noise: NoiseConfig = NoiseConfig()
+    validate_every: int = Field(default=50, ge=1)
+    """Steps between validations."""
+    result: Literal["best", "last"] = "best"
+    """Which weights are exported: the best on validation, or the last, as papers without a validation split do."""
+    patience: int | None = Field(default=None, ge=1)
+    """Validations in a row without a better one after which training stops; null: never."""
+    then: dict[str, dict[str, Any]] = {}
+    """Later phases by name: what each has otherwise than the run; how long it is (``steps`` or ``epochs``,
+    ``patience``) each says itself. It starts from the best weights of the phase before, with a new optimizer."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either `steps` or `epochs`")
+        if self.result == "last" and self.patience is not None:
+            raise ValueError("`patience` waits for a best result; with `result: last` there is none")
+        if self.schedule_from and self.schedule != "step":
+            raise ValueError("`schedule_from` goes on with a `step` schedule; others end with their phase")
+        return self
+
+    def of_network(self, name: str) -> "TrainConfig":
+        """This training as one of its networks is trained: ``networks`` laid over it. Only the student is ``frozen`` by
+        the run's own word.
+        """
+        if name == "student":
+            return self
+        changes = {"frozen": 0.0, "init": "scratch"} | self.networks.get(name, {})
+        values = self.model_dump(mode="json")
+        return TrainConfig.model_validate(
+            merged(without(values, "model_options") if "model" in changes else values, changes)
+        )
+
+    @property
+    def scaled_learning_rate(self) -> float:
+        """``learning_rate`` at this ``batch_size``."""
+        return self.learning_rate * self.batch_size / (self.learning_rate_batch or self.batch_size)
+
+    def total_steps(self, steps_per_epoch: float) -> int:
+        """Optimizer steps of the whole phase."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * steps_per_epoch))
+
+
+RUN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+"""Run names become folders, shell words and FiftyOne fields."""
+
+
+MAIN_PHASE = "main"
+
+
+def phases(config: TrainConfig, where: str = "train") -> dict[str, TrainConfig]:
+    """A training's phases by name: ``main``, then those of ``then``, each whole. Raises UserError naming the phase."""
+    whole = config.model_dump(mode="json", exclude_unset=True, exclude={"then", "steps", "epochs", "patience", "init"})
+    found = {MAIN_PHASE: config}
+    for name, changes in config.then.items():
+        place = f"{where}.then.{name}"
+        if not RUN_NAME.fullmatch(name) or name == MAIN_PHASE:
+            raise UserError(f"{place}: cannot name a phase; use letters, digits and _, a letter first")
+        for own_alone in ("then", "init", "pretrained", "model", "model_options", "resplit"):
+            if own_alone in changes:
+                raise UserError(f"{place}.{own_alone}: a later phase goes on with the run's; set it on the run itself")
+        base = (
+            whole if "algorithm" not in changes else without(whole, "algorithm", "unlabeled_ratio", "networks", "pool")
+        )
+        found[name] = parse_section(merged(base, changes), TrainConfig, place)
+    return found
+
+
+def check_networks(config: TrainConfig, where: str) -> None:
+    """Raises UserError for what a network cannot have of its own."""
+    for name, changes in config.networks.items():
+        place = f"{where}.networks.{name}"
+        noise = changes.get("noise")
+        for key, known in [
+            *((key, NETWORK_PARAMETERS) for key in changes),
+            *((f"noise.{key}", NETWORK_NOISE) for key in (noise if isinstance(noise, Mapping) else ())),
+        ]:
+            if key not in known:
+                raise UserError(f"{place}.{key}: not a network's own; {did_you_mean(key, list(known))}")
+        parse_section(merged(config.model_dump(mode="json"), changes), TrainConfig, place)
+
+
+def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A mapping less some of its keys."""
+    return {key: value for key, value in values.items() if key not in names}

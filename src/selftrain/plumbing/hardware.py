@@ -1,0 +1,99 @@
+"""The section of params.yaml about the machine, and what ``auto`` means on this one."""
+
+import os
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import Section
+
+if TYPE_CHECKING:
+    import torch
+
+
+class HardwareConfig(Section):
+    """``hardware``: the machine. Not a dependency of any stage: it changes speed, not meaning."""
+
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto``: bf16 autocast on CUDA, fp32 on CPU."""
+    compile: bool = False
+    """Compile the networks (``torch.compile``): minutes before the first step, and then a faster one. Not for Meta
+    Pseudo Labels with ``feedback: exact``, whose derivatives of derivatives PyTorch does not compile."""
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Training processes; ``auto``: one a GPU, one without."""
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Loader processes for each training process."""
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """CPU threads for each training process; ``auto``: the cores that the loader leaves."""
+    checkpoint_seconds: float = Field(default=60, gt=0)
+    predict_batch_size: int = Field(default=256, ge=1)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Resolved hardware parameters of one process."""
+
+    device: "torch.device"
+    bf16: bool
+    workers: int
+    threads: int
+    compile: bool = False
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision that forward passes run in."""
+        import torch
+
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 1) -> Hardware:
+    """Resolve ``auto`` and set PyTorch's thread count. Raises UserError for a device that is not there."""
+    import torch
+
+    name = config.device
+    if name == "auto":
+        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    elif name == "cuda":
+        name = f"cuda:{local_rank}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"hardware.device: '{name}' is not a device; use auto, cpu, cuda or cuda:0") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("hardware.device: there is no CUDA device on this machine; use auto or cpu")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // local_processes)
+    workers = config.workers if config.workers != "auto" else (min(8, cores) if device.type == "cuda" else cores // 2)
+    threads = config.threads if config.threads != "auto" else max(1, cores - int(workers))
+    torch.set_num_threads(int(threads))
+    # The fastest convolutions of cuDNN differ from run to run.
+    torch.backends.cudnn.deterministic = True
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    return Hardware(device, bf16, int(workers), int(threads), config.compile)
+
+
+def peak_memory(device: "torch.device") -> int:
+    """The most memory that this process held so far, in bytes: on its GPU, or resident without one."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def processes(config: HardwareConfig) -> int:
+    """Training processes to start on this machine."""
+    import torch
+
+    if config.processes != "auto":
+        return config.processes
+    return max(1, torch.cuda.device_count()) if config.device in ("auto", "cuda") else 1

@@ -1,0 +1,1 @@
+"""A model's prediction of every image."""

@@ -1,1 +1,0 @@
-"""The prediction table: schema, writer, reader; running a model over shards; select."""

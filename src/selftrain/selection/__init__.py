@@ -1,0 +1,1 @@
+"""What becomes of every unlabeled image, and how classes are balanced."""

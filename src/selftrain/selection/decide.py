@@ -1,0 +1,182 @@
+"""The decisions of a selection: a policy filters, classes are balanced, every image gets its decision and copies.
+
+Noisy Student (Xie et al. 2020, arXiv 1911.04252), Section 3.1: of the images that pass, every class keeps its K most
+confident; a class with fewer repeats some at random until it has K. Images that a person corrected come first in
+their class, before every image that the teacher labeled.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selftrain.counters import mix
+from selftrain.params.select import SelectConfig
+from selftrain.plumbing.by_name import find_module
+from selftrain.selection.balance import ClassPlan, plan_classes
+from selftrain.tables import selection
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+
+SAMPLE = 1
+"""Names the stream of random numbers that draws the share of the pool; the extra copies' has no name."""
+
+LAST_KEPT = """
+SELECT label, confidence, key FROM (
+    SELECT *, row_number() OVER (PARTITION BY label ORDER BY confidence DESC, key) AS rank
+    FROM candidates JOIN plan USING (label) WHERE plan.candidates > plan.kept
+) WHERE rank = kept
+"""
+
+LAST_WITH_EXTRA_COPY = """
+SELECT label, uniform FROM (
+    SELECT label, extra, uniform, row_number() OVER (PARTITION BY label ORDER BY uniform) AS rank
+    FROM (
+        SELECT label, extra, draw_uniform(key) AS uniform
+        FROM (
+            SELECT key, label FROM candidates
+            UNION ALL SELECT key, to_label AS label FROM decided WHERE to_label IS NOT NULL
+        ) JOIN plan USING (label) WHERE plan.extra > 0
+    )
+) WHERE rank = extra
+"""
+
+
+class Decisions:
+    """How one selection decides; rows are those of a prediction table, ``policy.COLUMNS`` of them."""
+
+    def __init__(self, config: SelectConfig, seed: int, decided: "pl.DataFrame") -> None:
+        """``decided`` (``key, kind, to_label``) are images that are decided on whatever the teacher says."""
+        self.config, self.seed, self.decided = config, seed, decided
+        self.policy: Any = find_module("selection.policies", config.policy, "select.policy")
+        self.columns: list[str] = list(self.policy.COLUMNS)
+        self.kinds = [*selection.DECISIONS, *(name for name in self.policy.REASONS if name not in selection.DECISIONS)]
+
+    def candidates(self, rows: "pl.DataFrame") -> "pl.DataFrame":
+        """``key, label, confidence`` of the rows that pass the policy and are not decided on yet."""
+        passes = self.policy.decide(rows, self.config).is_null()
+        return self.usable(rows.filter(passes)).select("key", "label", "confidence")
+
+    def usable(self, rows: "pl.DataFrame") -> "pl.DataFrame":
+        """The rows that are in the sample and not decided on yet."""
+        import polars as pl
+
+        sampled = pl.Series(in_sample(rows["key"].to_numpy(), self.config.share, self.seed), dtype=pl.Boolean)
+        return rows.filter(sampled).join(self.decided, on="key", how="anti")
+
+    def plan(
+        self, connection: "duckdb.DuckDBPyConnection"
+    ) -> "tuple[int | None, list[ClassPlan], pl.DataFrame] | None":
+        """The quota, each class's plan, and the same as a frame with cut-offs; None if there are no candidates.
+
+        ``connection`` has the candidates as its view of that name; what does not fit into memory is spilled.
+        """
+        counts = dict(connection.execute("SELECT label, count(*) FROM candidates GROUP BY label").fetchall())
+        if not counts:
+            return None
+        corrected = dict(self.decided.drop_nulls("to_label").group_by("to_label").len().iter_rows())
+        quota, plans = plan_classes(counts, corrected, self.config.per_class, self.config.max_copies)
+        return quota, plans, self._cutoffs(connection, plans)
+
+    def decide(self, rows: "pl.DataFrame", plan: "pl.DataFrame") -> "pl.DataFrame":
+        """``key, label, confidence, decision, copies`` of rows, in their order."""
+        import polars as pl
+
+        keys = rows["key"].to_numpy()
+        confidence, last = pl.col("confidence"), pl.col("last_confidence")
+        first = last.is_null() | (confidence > last) | ((confidence == last) & (pl.col("key") <= pl.col("last_key")))
+        within_quota = (pl.col("kept") > 0) & first
+        decision = (
+            pl.when(pl.col("kind").is_not_null())
+            .then(pl.col("kind"))
+            .when(~pl.col("sampled"))
+            .then(pl.lit(selection.NOT_SAMPLED))
+            .when(pl.col("reason").is_not_null())
+            .then(pl.col("reason"))
+            .when(~within_quota)
+            .then(pl.lit(selection.OVER_QUOTA))
+            .otherwise(pl.lit(selection.KEPT))
+        )
+        extra = pl.col("last_uniform").is_not_null() & (pl.col("uniform") <= pl.col("last_uniform"))
+        trained_on = pl.col("decision").is_in(selection.TRAINED_ON)
+        copies = pl.when(trained_on).then(pl.col("copies") + extra.cast(pl.Int64)).otherwise(0)
+        corrected = pl.col("to_label").is_not_null()
+        return (
+            rows.select("key", "label", "confidence")
+            .with_columns(
+                uniform=pl.Series(mix(self.seed, keys), dtype=pl.UInt64),
+                sampled=pl.Series(in_sample(keys, self.config.share, self.seed), dtype=pl.Boolean),
+                reason=self.policy.decide(rows, self.config),
+            )
+            .join(self.decided, on="key", how="left", maintain_order="left")
+            .with_columns(
+                label=pl.coalesce("to_label", "label"),
+                confidence=pl.when(corrected).then(pl.lit(1.0, pl.Float32)).otherwise(confidence),
+            )
+            .join(plan, on="label", how="left", maintain_order="left")
+            .with_columns(decision=decision)
+            .with_columns(copies=copies.cast(pl.Int32))
+            .select("key", "label", "confidence", "decision", "copies")
+        )
+
+    def _cutoffs(self, connection: "duckdb.DuckDBPyConnection", plans: list[ClassPlan]) -> "pl.DataFrame":
+        """One row a class: its plan, where its quota cuts, and where its extra copies end."""
+        import polars as pl
+        import pyarrow as pa
+
+        def draw_uniform(keys: pa.Array) -> pa.Array:
+            return pa.array(mix(self.seed, keys.to_numpy()))
+
+        plan = pl.DataFrame(plans, schema_overrides={"label": pl.Int32})
+        connection.register("plan", plan.to_arrow())
+        connection.register("decided", self.decided.to_arrow())
+        signature: Any = (["BIGINT"], "UBIGINT")
+        connection.create_function("draw_uniform", draw_uniform, *signature, type="arrow")  # type: ignore[call-overload]
+        last_kept = pl.DataFrame(connection.sql(LAST_KEPT).to_arrow_table())
+        last_extra = pl.DataFrame(connection.sql(LAST_WITH_EXTRA_COPY).to_arrow_table())
+        connection.remove_function("draw_uniform")
+        return plan.join(
+            last_kept.rename({"confidence": "last_confidence", "key": "last_key"}), on="label", how="left"
+        ).join(last_extra.rename({"uniform": "last_uniform"}), on="label", how="left")
+
+
+def in_sample(keys: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
+    """Which images a random share of the pool holds, (N,); a larger share holds those of a smaller one."""
+    if share == 1:
+        return np.ones(len(keys), dtype=bool)
+    sampled: NDArray[np.bool_] = mix(seed, SAMPLE, keys) < np.uint64(share * 2**64)
+    return sampled
+
+
+def select_frame(rows: "pl.DataFrame", config: SelectConfig, seed: int = 0) -> "pl.DataFrame":
+    """The decisions on a prediction table in memory, ``key, label, confidence, decision, copies``, in its order.
+
+    Without candidates every image has the reason why it is none.
+    """
+    import duckdb
+    import polars as pl
+
+    decided = no_decisions()
+    decisions = Decisions(config, seed, decided)
+    with duckdb.connect() as connection:
+        connection.register("candidates", decisions.candidates(rows).to_arrow())
+        planned = decisions.plan(connection)
+    plan = planned[2] if planned else _no_plan()
+    return decisions.decide(rows, plan).with_columns(pl.col("copies").fill_null(0))
+
+
+def no_decisions() -> "pl.DataFrame":
+    """``key, kind, to_label`` without a row."""
+    import polars as pl
+
+    return pl.DataFrame(schema={"key": pl.Int64, "kind": pl.String, "to_label": pl.Int32})
+
+
+def _no_plan() -> "pl.DataFrame":
+    import polars as pl
+
+    whole = dict.fromkeys(("candidates", "kept", "copies", "extra", "last_key"), pl.Int64)
+    others = {"last_confidence": pl.Float32, "last_uniform": pl.UInt64}
+    return pl.DataFrame(schema={"label": pl.Int32, **whole, **others})

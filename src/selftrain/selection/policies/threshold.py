@@ -1,0 +1,21 @@
+"""Noisy Student's filter (Xie et al. 2020, arXiv 1911.04252, Section 3.1): confidence above ``select.threshold``."""
+
+from typing import TYPE_CHECKING
+
+from selftrain.params.select import SelectConfig
+from selftrain.tables.selection import LOW_CONFIDENCE
+
+if TYPE_CHECKING:
+    import polars as pl
+
+COLUMNS = ("key", "label", "confidence")
+REASONS = (LOW_CONFIDENCE,)
+
+
+def decide(rows: "pl.DataFrame", config: SelectConfig) -> "pl.Series":
+    """``low_confidence`` where the confidence is not above the threshold, or is NaN."""
+    import polars as pl
+
+    confidence = pl.col("confidence")
+    passes = (confidence > pl.lit(config.threshold, pl.Float32)) & confidence.is_not_nan()
+    return rows.select(reason=pl.when(~passes).then(pl.lit(LOW_CONFIDENCE))).to_series()

@@ -1,0 +1,176 @@
+"""The stage ``select``: every unlabeled image decided on, from its teacher's prediction table.
+
+The table is never held in memory: one pass over its parts finds the candidates, DuckDB finds each class's cut-off
+(spilling to disk if it must), and a second pass writes the decisions.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selftrain.params.select import SelectConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import atomic_path, write_json
+from selftrain.plumbing.progress import progress_bar
+from selftrain.selection.decide import Decisions, no_decisions
+from selftrain.tables import selection
+from selftrain.tables.corrections import check_corrections, decided_by_hand, file_digest, read_corrections
+from selftrain.tables.parquet import read_frame
+from selftrain.tables.predictions import made_from_digest, prediction_classes, prediction_parts
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MEMORY_LIMIT = "2GB"
+REPEATS = "duplicates.parquet"
+
+
+def select(
+    config: SelectConfig, seed: int, predictions: Path, corpus: Path, out: Path, corrections: Path | None = None
+) -> dict[str, Any]:
+    """Decide on every image of ``predictions`` (the unlabeled split's table) and write the selection to ``out``.
+
+    ``corrections`` is what people said of single images. Returns the summary that is written to ``summary.json``.
+
+    Raises UserError if no label of the teacher's passes the policy, and for corrections that do not fit the corpus.
+    """
+    import duckdb
+
+    if not (corpus / REPEATS).is_file():
+        raise UserError(f"{corpus / REPEATS}: no such file; `dvc repro ingest` makes it")
+    classes = prediction_classes(predictions)
+    parts = prediction_parts(predictions)
+    decisions = Decisions(config, seed, _decided_before(corpus, classes, config, corrections))
+    with tempfile.TemporaryDirectory() as spill, duckdb.connect() as connection:
+        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill}'")
+        # Parquet's statistics leave NaN out, and DuckDB 2.0 believes them.
+        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+        files = [str(Path(spill) / part.name) for part in parts]
+        for part, file in zip(parts, files, strict=True):
+            decisions.candidates(_rows(part, decisions.columns)).write_parquet(file, compression="lz4")
+        connection.read_parquet(files).create_view("candidates")
+        planned = decisions.plan(connection)
+    if planned is None:
+        raise UserError(_nothing_passed(decisions, parts, predictions))
+    quota, plans, plan = planned
+
+    shutil.rmtree(out, ignore_errors=True)
+    totals: dict[tuple[int, str], tuple[int, int]] = {}
+    with progress_bar(f"select {out.name}", total=len(parts)) as advance:
+        for part in parts:
+            rows = decisions.decide(_rows(part, decisions.columns), plan)
+            with atomic_path(out / part.name) as temporary:
+                rows.write_parquet(temporary, compression="zstd")
+            for label, decision, images, copies in _count(rows).iter_rows():
+                before = totals.get((label, decision), (0, 0))
+                totals[label, decision] = (before[0] + images, before[1] + copies)
+            advance()
+    summary = _summary(totals, classes, config, quota, decisions.kinds) | {
+        "predictions": made_from_digest(predictions),
+        "corrections": {"path": str(corrections), "digest": file_digest(corrections)} if corrections else None,
+        "digest": selection.parts_digest(out),
+    }
+    assert {p.label: p.kept for p in plans} == {
+        p.label: totals.get((p.label, selection.KEPT), (0, 0))[0] for p in plans
+    }
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _rows(part: Path, columns: list[str]) -> "pl.DataFrame":
+
+    return read_frame(part, columns)
+
+
+def _decided_before(corpus: Path, classes: list[str], config: SelectConfig, corrections: Path | None) -> "pl.DataFrame":
+    """``key, kind, to_label`` of the images that are decided on whatever the teacher says.
+
+    Held-out images' copies are leaks whatever a person says of them; a person's word comes before "duplicate".
+    """
+    import polars as pl
+
+    kinds = no_decisions()
+    if config.repeats == "drop":
+        found = read_frame(corpus / REPEATS, ["key", "kind"])
+        kinds = found.with_columns(to_label=pl.lit(None, pl.Int32))
+    if corrections is None:
+        return kinds
+    corrected = read_corrections(corrections)
+    check_corrections(corrected, corrections, classes, corpus / "unlabeled")
+    by_hand = decided_by_hand(corrected, classes)
+    leaks = kinds.filter(pl.col("kind") == selection.LEAK)
+    if in_vain := len(by_hand.join(leaks, on="key", how="semi")):
+        print(f"{corrections}: {in_vain} corrected images are copies of held-out images, and stay out as leaks")
+    by_hand = by_hand.join(leaks, on="key", how="anti")
+    return pl.concat([kinds.join(by_hand, on="key", how="anti"), by_hand])
+
+
+def _count(decided: "pl.DataFrame") -> "pl.DataFrame":
+    import polars as pl
+
+    return decided.group_by("label", "decision").agg(pl.len().alias("images"), pl.col("copies").sum())
+
+
+def _summary(
+    totals: dict[tuple[int, str], tuple[int, int]],
+    classes: list[str],
+    config: SelectConfig,
+    quota: int | None,
+    kinds: list[str],
+) -> dict[str, Any]:
+    def total(decision: str, column: int, label: int | None = None) -> int:
+        return sum(
+            counts[column]
+            for (of_label, of_decision), counts in totals.items()
+            if of_decision == decision and label in (None, of_label)
+        )
+
+    images = sum(counts[0] for counts in totals.values())
+    decisions = {decision: total(decision, 0) for decision in kinds}
+    assert images == sum(decisions.values())
+
+    def trained_on(column: int, label: int | None = None) -> int:
+        return sum(total(decision, column, label) for decision in selection.TRAINED_ON)
+
+    return {
+        "images": images,
+        "coverage": trained_on(0) / images,
+        "decisions": decisions,
+        "per_class_quota": quota,
+        "threshold": config.threshold,
+        "unique_images": trained_on(0),
+        "balanced_images": trained_on(1),
+        "per_class": {
+            name: {decision: total(decision, 0, label) for decision in kinds} | {"copies": trained_on(1, label)}
+            for label, name in enumerate(classes)
+        },
+    }
+
+
+def _nothing_passed(decisions: Decisions, parts: list[Path], predictions: Path) -> str:
+    """Why there is no candidate at all."""
+    highest, highest_usable = (max(found, default=None) for found in zip(*_highest(decisions, parts), strict=True))
+    if highest is None or highest < 0:
+        return f"{predictions}: every confidence is NaN; the teacher did not learn, so train it anew"
+    if highest_usable is None or highest_usable < 0:
+        return (
+            f"{predictions}: leaks, duplicates, rejected images and `select.share` leave no image at all; look at "
+            "data/corpus/duplicates.parquet and corrections.parquet, or use a larger share"
+        )
+    threshold = decisions.config.threshold
+    return (
+        f"the round's select.threshold, {threshold:g}, filters out every image of {predictions}; the highest "
+        f"confidence of those that may be used is {highest_usable:.3f}, so choose a lower threshold or a better teacher"
+    )
+
+
+def _highest(decisions: Decisions, parts: list[Path]) -> Iterator[tuple[float, float]]:
+    """Each part's highest confidence, of all its images and of those that may be used; -1 where there is none."""
+    import polars as pl
+
+    for part in parts:
+        rows = _rows(part, ["key", "label", "confidence"]).filter(pl.col("confidence").is_not_nan())
+        usable = decisions.usable(rows)
+        yield tuple(float(-1 if len(frame) == 0 else frame["confidence"].max()) for frame in (rows, usable))  # type: ignore[arg-type, misc]

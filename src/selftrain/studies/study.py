@@ -1,0 +1,95 @@
+"""The files that write the pipelines' studies down."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import Section, did_you_mean, load_params, merged, parse_section
+from selftrain.project import PARAMS, PIPELINES, Project
+
+
+class Arm(Section):
+    """One way of doing it."""
+
+    set: dict[str, Any] = {}
+    """What it has otherwise than params.yaml, laid over the study's ``set``."""
+    measure: list[str] | None = None
+    """Runs whose figures it gives, if not the study's."""
+
+
+class Study(Section):
+    """One question and the arms that answer it; the first arm is what the others are compared with."""
+
+    question: str
+    source: str
+    """Where the question comes from: a paper's table or finding."""
+    expected: str
+    """What that source found."""
+    measure: list[str] = Field(min_length=1)
+    """Runs whose figures are recorded."""
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    set: dict[str, Any] = {}
+    """What every arm has otherwise than params.yaml."""
+    arms: dict[str, Arm] = Field(min_length=1)
+
+    def measured(self, arm: str) -> list[str]:
+        """The runs that an arm gives figures of."""
+        return self.arms[arm].measure or self.measure
+
+    def overrides(self, arm: str, seed: int) -> list[str]:
+        """An arm's parameters as `dvc exp run --set-param` takes them."""
+        values = merged(merged(self.set, self.arms[arm].set), {"seed": seed})
+        return [f"++{path}={_as_hydra(value)}" for path, value in _leaves(values)]
+
+
+def all_studies(pipelines: Path = PIPELINES) -> dict[str, str]:
+    """The names of all studies, and the pipeline of each. Raises UserError for a name that is there twice."""
+    found: dict[str, str] = {}
+    for path in sorted(pipelines.glob("*/studies.yaml")):
+        for name in load_params(path):
+            if name in found:
+                raise UserError(f"{path}: {name}: {pipelines / found[name]} has a study of this name; rename one")
+            found[name] = path.parent.name
+    return found
+
+
+def load_study(name: str, pipelines: Path = PIPELINES) -> tuple[Study, str]:
+    """A study by name, and its pipeline. Raises UserError naming those there are."""
+    studies = all_studies(pipelines)
+    if name not in studies:
+        raise UserError(f"{pipelines}/*/studies.yaml: there is no study '{name}'; {did_you_mean(name, list(studies))}")
+    path = pipelines / studies[name] / "studies.yaml"
+    return parse_section(load_params(path)[name], Study, f"{path}: {name}"), studies[name]
+
+
+def of_pipeline(pipeline: str, overrides: list[str], seed: int) -> list[str]:
+    """Overrides of a pipeline's own parameters; the seed of the root's draws the labeled images of all of them."""
+    params = Project.open(pipeline=pipeline).params_path
+    if params == PARAMS:
+        return overrides
+    return [*(f"{params}:{override}" for override in overrides), f"++seed={seed}"]
+
+
+def experiment_name(study: str, arm: str, seed: int) -> str:
+    """A name that git and DVC take."""
+    return f"{study}-{re.sub(r'[^a-z0-9]+', '-', arm.lower()).strip('-')}-{seed}".replace("_", "-")
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _as_hydra(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_as_hydra, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

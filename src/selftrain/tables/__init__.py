@@ -1,0 +1,1 @@
+"""Tables: one file each, its schema, reading and writing."""

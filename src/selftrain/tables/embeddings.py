@@ -1,0 +1,52 @@
+"""Embeddings: the outputs of a run's penultimate layer. ``predict`` writes them if `predict.embeddings` is set.
+
+``predictions/<pipeline>/<run>/embeddings/part-*.parquet`` has one part a shard of the unlabeled split. Rows are those
+of the prediction table: ``key, embedding``, D float16 numbers in a fixed-size binary. They have their own folder, so
+that readers of predictions do not load them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from selftrain.plumbing.files import atomic_path
+from selftrain.tables.keys import part_name, shard_of
+from selftrain.tables.parquet import read_arrow
+from selftrain.tables.predictions import MADE_FROM, pack_rows, unpack_rows
+
+FOLDER = "embeddings"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Some images' embeddings, in key order."""
+
+    keys: NDArray[np.int64]  # (N,)
+    vectors: NDArray[np.float16]  # (N, D)
+
+
+def write_embeddings(folder: Path, shard: int, embeddings: Embeddings, made_from: str) -> None:
+    """Write one part, whole or not at all."""
+    table = pa.table({"key": pa.array(embeddings.keys, pa.int64()), "embedding": pack_rows(embeddings.vectors)})
+    with atomic_path(folder / part_name(shard)) as temporary:
+        pq.write_table(table.replace_schema_metadata({MADE_FROM: made_from.encode()}), temporary, compression="zstd")
+
+
+def read_embeddings(folder: Path, keys: set[int]) -> Embeddings:
+    """The embeddings of some images, those of them that are there; only the parts that hold them are read."""
+    wanted = np.array(sorted(keys), dtype=np.int64)
+    found_keys, found = [np.empty(0, np.int64)], []
+    for shard in sorted({shard_of(int(key)) for key in wanted}):
+        path = folder / part_name(shard)
+        if not path.exists():
+            continue
+        table = read_arrow(path).combine_chunks()
+        table_keys = table.column("key").to_numpy()
+        rows = np.isin(table_keys, wanted)
+        found_keys.append(table_keys[rows])
+        found.append(unpack_rows(table.column("embedding"))[rows])
+    return Embeddings(np.concatenate(found_keys), np.concatenate(found) if found else np.empty((0, 0), np.float16))

@@ -1,0 +1,69 @@
+"""Hidden truth: what unlabeled images really show, where somebody knows. Read to measure, never to train."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import atomic_path
+from selftrain.tables.manifest import scan_manifest
+from selftrain.tables.parquet import collect
+
+if TYPE_CHECKING:
+    import polars as pl
+
+NO_CLASS = -1
+"""Truth of an image that shows none of the classes."""
+
+
+def write_truth(
+    truth_csv: Path | None,
+    hidden: dict[str, str],
+    corpus: Path,
+    classes: list[str],
+    quarantined: set[str],
+    out: Path,
+) -> int:
+    """Write ``key, label`` for the unlabeled images whose truth is known; return their number.
+
+    It is known from the CSV (``file,label``), or from the class folder that an image was cut from (``hidden``,
+    source → class). Raises UserError for an unknown class or a file that is not in the pool.
+    """
+    import polars as pl
+
+    schema = {"source": pl.String, "class": pl.String}
+    truth = pl.DataFrame(list(hidden.items()), schema=schema, orient="row")
+    if truth_csv is not None:
+        truth = pl.concat([truth, _read_csv(truth_csv)]).unique("source", keep="last", maintain_order=True)
+    unknown = truth.filter(pl.col("class").is_not_null() & ~pl.col("class").is_in(classes))
+    if len(unknown):
+        raise UserError(f"{truth_csv}: '{unknown['class'][0]}', the label of {unknown['source'][0]}, is not a class")
+    index = pl.DataFrame(
+        {"class": classes, "label": list(range(len(classes)))}, schema={"class": pl.String, "label": pl.Int32}
+    )
+    rows = truth.join(index, on="class", how="left").with_columns(pl.col("label").fill_null(NO_CLASS))
+    pool = collect(scan_manifest(corpus / "unlabeled").select("key", "source"), corpus / "unlabeled")
+    known = rows.join(pool, on="source", how="left")
+    missing = known.filter(pl.col("key").is_null() & ~pl.col("source").is_in(sorted(quarantined)))
+    if len(missing):
+        raise UserError(
+            f"{truth_csv}: {missing['source'][0]} is not among the unlabeled images; correct or remove its row"
+        )
+    found = known.filter(pl.col("key").is_not_null()).select("key", "label").sort("key")
+    with atomic_path(out) as temporary:
+        found.write_parquet(temporary)
+    return len(found)
+
+
+def _read_csv(path: Path) -> "pl.DataFrame":
+    import polars as pl
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; correct `ingest.truth` in params.yaml")
+    try:
+        table = pl.read_csv(path, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"{path}: not a CSV in UTF-8: {' '.join(str(error).split())[:200]}") from None
+    if table.columns != ["file", "label"]:
+        raise UserError(f"{path}: expected the columns file,label; found {','.join(table.columns)}")
+    empty_is_none = pl.when(pl.col("label") != "").then(pl.col("label"))
+    return table.select(pl.col("file").alias("source"), empty_is_none.alias("class"))

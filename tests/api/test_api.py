@@ -1,0 +1,128 @@
+"""`import selftrain as st`: what is public, and what it gives."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+import selftrain as st
+from tests.conftest import write_images
+
+NAMES = {
+    "Model", "Project", "Run", "UserError", "__version__", "init", "load", "open", "select", "studies", "train", "two_moons",
+}  # fmt: skip
+
+
+def test_the_public_names() -> None:
+    assert set(st.__all__) == NAMES
+    assert dir(st) == st.__all__
+    for name in st.__all__:
+        assert getattr(st, name) is not None
+        assert name == "__version__" or getattr(st, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = st.nothing
+
+
+def test_importing_imports_nothing_else() -> None:
+    program = "import sys, selftrain\nprint(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "timm", "mlflow", "fiftyone", "polars", "numpy", "dvc"} & set(loaded)
+
+
+def test_it_is_typed() -> None:
+    assert (Path(st.__file__).parent / "py.typed").is_file()
+
+
+@pytest.fixture
+def project(digits_rounds: Path) -> st.Project:
+    return st.open(digits_rounds)
+
+
+def test_a_projects_tables_are_frames(project: st.Project) -> None:
+    assert list(project.runs) == ["teacher", "student1", "student2"]
+    selection = project.runs["student2"].selection()
+    assert selection.columns == ["key", "label", "confidence", "decision", "copies"]
+    predictions = project.runs["student1"].predictions("unlabeled")
+    assert predictions["key"].to_list() == selection["key"].to_list()
+    log_probs = predictions["log_probs"].to_numpy()
+    assert log_probs.shape == (len(predictions), 10)
+    assert (log_probs.argmax(axis=1) == predictions["label"].to_numpy()).all()
+    with pytest.raises(st.UserError, match="teacher: it was trained on labeled images alone"):
+        project.runs["teacher"].selection()
+    decisions = project.decisions()
+    assert decisions.filter(pl.col("round") == "student2")["images"].sum() == len(selection)
+    assert project.runs["student2"].review()["rank"].to_list()[:3] == [1, 2, 3]
+    (line,) = project.history(selection["key"].head(1))
+    assert line.startswith(f"{selection['key'][0]} teacher: ")
+
+
+def test_selecting_in_memory_is_the_stages_selection(project: st.Project) -> None:
+    stages = project.runs["student2"].selection()
+    predictions = project.runs["student1"].predictions()
+    mine = st.select(predictions, threshold=0.5)
+    assert mine.equals(stages)
+    shuffled = predictions.sample(fraction=1, shuffle=True, seed=1)
+    assert st.select(shuffled, threshold=0.5).sort("key").equals(stages)
+
+
+def test_a_selection_of_nothing_says_why(project: st.Project) -> None:
+    predictions = project.runs["student1"].predictions()
+    nothing = st.select(predictions, threshold=0.999999)
+    assert set(nothing["decision"]) == {"low_confidence"}
+    assert nothing["copies"].sum() == 0
+    with pytest.raises(st.UserError, match="select.treshold: unknown parameter; did you mean 'threshold'"):
+        st.select(predictions, treshold=0.5)
+    with pytest.raises(st.UserError, match="select.policy: there is no 'confidnce'"):
+        st.select(predictions, policy="confidnce")
+
+
+def test_a_pipeline_that_is_not_there(digits_rounds: Path, tmp_path: Path) -> None:
+    with pytest.raises(st.UserError, match="there is no pipeline 'other'"):
+        st.open(digits_rounds, "other")
+    with pytest.raises(st.UserError, match=r"params.yaml: no such file"):
+        st.open(tmp_path)
+
+
+@pytest.mark.slow
+def test_training_without_dvc(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(photos / "pool" / "more", 20, 70)
+    settings = {"model": "test_resnet", "image_size": 32, "steps": 4, "batch_size": 4, "hardware": {"workers": 0}}
+    teacher = st.train(photos / "labeled", out="teacher", **settings)
+    assert teacher.classes == ["cat", "dog", "owl"]
+    student = st.train(
+        photos / "labeled",
+        pool=photos / "pool",
+        validation=photos / "validation",
+        teacher=teacher,
+        algorithm={"name": "noisy_student", "labels": "hard"},
+        select={"threshold": 0.0, "per_class": "all"},
+        out="student",
+        **settings,
+    )
+    path = next((photos / "labeled" / "cat").iterdir())
+    image = Image.open(path).convert("RGB")
+    found = student.predict([path, path.read_bytes(), image, np.asarray(image)])
+    assert found.columns == ["label", "confidence", "probabilities"]
+    assert found.n_unique() == 1, "one picture, given in four ways"
+    assert sum(found["probabilities"][0]) == pytest.approx(1)
+    assert found["label"][0] == student.classes[int(np.argmax(found["probabilities"][0].to_numpy()))]
+    again = st.load("student").predict([path])
+    with pytest.raises(st.UserError, match="put the one image into a list"):
+        student.predict(path)
+    assert again.equals(found.head(1))
+    assert student.predict([]).columns == found.columns
+    assert not (tmp_path / "mlflow.db").exists(), "it is not tracked unless that is asked for"
+    with pytest.raises(st.UserError, match=r"nothing.png: no such file"):
+        student.predict(["nothing.png"])
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(st.UserError, match=r"broken.png: "):
+        student.predict(["broken.png"])
+    with pytest.raises(st.UserError, match="uint8"):
+        student.predict([np.zeros((4, 4, 3))])
+    with pytest.raises(st.UserError, match=r"train.lerning_rate: unknown parameter"):
+        st.train(photos / "labeled", lerning_rate=1)

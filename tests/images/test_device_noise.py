@@ -1,0 +1,79 @@
+"""The device's noise against Pillow's, operation by operation and whole."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from selftrain.images.device_noise import AFFINE, TONES, as_row, noised
+from selftrain.images.randaugment import OPERATIONS
+from selftrain.images.views import Plan, planned, view
+from selftrain.params.noise import NoiseConfig
+
+LEVELS = [0.0, 0.3, -0.5, 0.9, -0.9, 1.0, 2.7, -2.7]
+
+
+def photo(seed: int, size: int = 32) -> Image.Image:
+    """A smooth random image: how affine operations sample noise says nothing."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def on_device(images: list[Image.Image], plans: list[Plan], operations: int) -> np.ndarray:
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+    rows = torch.from_numpy(np.stack([as_row(plan, operations) for plan in plans]))
+    found = noised(pixels, rows)
+    assert torch.equal(found, found.round())
+    assert found.min() >= 0
+    assert found.max() <= 255
+    return found.numpy()
+
+
+@pytest.mark.parametrize("name", list(TONES))
+def test_tones_are_pillows_to_one_step(name: str) -> None:
+    images = [photo(seed) for seed in range(len(LEVELS))]
+    flat = Image.new("RGB", (32, 32), (7, 7, 7))
+    for images_ in (images, [flat] * len(LEVELS)):
+        found = on_device(images_, [Plan(operations=((name, level),)) for level in LEVELS], 1)
+        for image, level, own in zip(images_, LEVELS, found, strict=True):
+            expected = np.asarray(OPERATIONS[name](image, level)).astype(float)
+            assert np.abs(own - expected).max() <= 1, level
+            if name in ("invert", "posterize", "solarize", "solarize_add", "equalize"):
+                assert np.array_equal(own, expected)
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_affine_operations_are_pillows_but_for_the_outermost_pixels(name: str) -> None:
+    images = [photo(seed) for seed in range(len(LEVELS))]
+    found = on_device(images, [Plan(operations=((name, level),)) for level in LEVELS], 1)
+    for image, level, own in zip(images, LEVELS, found, strict=True):
+        expected = np.asarray(OPERATIONS[name](image, level)).astype(float)
+        differ = np.abs(own - expected).max(axis=2) > 3
+        assert differ.mean() < 0.06, level
+        if level == 0:
+            assert not differ.any()
+
+
+def test_shift_and_flip_are_the_loaders() -> None:
+    noise = NoiseConfig(shift=0.2, flip=0.5, randaugment_ops=0)
+    images = [photo(seed) for seed in range(40)]
+    plans = [planned(image, "image_weak", 32, 1.0, noise, seed)[1] for seed, image in enumerate(images)]
+    assert len({plan.shift for plan in plans}) > 20
+    found = on_device(images, plans, 0)
+    for seed, (image, own) in enumerate(zip(images, found, strict=True)):
+        assert np.array_equal(own, view(image, "image_weak", 32, 1.0, noise, seed))
+
+
+def test_whole_views_are_the_loaders_but_for_sampling() -> None:
+    noise = NoiseConfig(random_crop=(0.5, 1.0), shift=0.1, flip=0.5, randaugment_ops=2, randaugment_magnitude=9)
+    images = [photo(seed, 48) for seed in range(60)]
+    made = [planned(image, "image", 32, 1.0, noise, seed) for seed, image in enumerate(images)]
+    found = on_device([square for square, _ in made], [plan for _, plan in made], 2)
+    expected = np.stack([view(image, "image", 32, 1.0, noise, seed) for seed, image in enumerate(images)]).astype(float)
+    assert (np.abs(found - expected).max(axis=3) > 8).mean() < 0.05
+    assert np.abs(np.stack([np.asarray(square) for square, _ in made]) - expected).mean() > 10
+
+
+def test_no_plan_changes_nothing() -> None:
+    image = photo(0)
+    assert np.array_equal(on_device([image], [Plan()], 2)[0], np.asarray(image))

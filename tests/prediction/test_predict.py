@@ -1,0 +1,207 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from selftrain.corpus.ingest import ingest
+from selftrain.networks.export import export_model
+from selftrain.networks.models import create_model
+from selftrain.params.predict import PredictConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.hardware import HardwareConfig
+from selftrain.plumbing.locks import sole_writer
+from selftrain.prediction.predict import predict
+from selftrain.tables.manifest import read_manifest
+from selftrain.tables.predictions import iter_predictions
+from tests.conftest import write_images
+
+HARDWARE = HardwareConfig(device="cpu", threads=1, workers=0, predict_batch_size=4)
+CLASSES = ["cat", "dog", "owl"]
+
+
+@pytest.fixture
+def project(ingest_config, photos: Path, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
+    ingest(ingest_config(), 0, tmp_path / "corpus")
+    make_model(tmp_path / "model", seed=0)
+    return tmp_path
+
+
+def make_model(folder: Path, seed: int, classes: list[str] = CLASSES) -> None:
+    torch.manual_seed(seed)
+    model = create_model("test_resnet", len(classes), 32, stochastic_depth=0.3)
+    export_model(model, folder, classes=classes, image_size=32, crop_fraction=1.0)
+
+
+def run(project: Path, *splits: str) -> dict[str, tuple[int, int]]:
+    """Predict; returns (inode, time of change) of each part, which tell whether it was written anew."""
+    predict_noised(project, (), *splits)
+    files = sorted((project / "out").rglob("*.parquet"))
+    return {str(path.relative_to(project / "out")): (os.stat(path).st_ino, os.stat(path).st_mtime_ns) for path in files}
+
+
+def predict_noised(project: Path, noise: tuple[str, ...], *splits: str, seed: int = 0, out: str = "out") -> None:
+    config = PredictConfig.model_validate({"noise": noise})
+    wanted = list(splits or ["unlabeled", "test"])
+    predict(project / "model", project / "corpus", wanted, project / out, config, seed, HARDWARE)
+
+
+def test_rows_are_the_manifests_and_values_are_plain_timms(project: Path, photos: Path) -> None:
+    run(project)
+    manifest = read_manifest(project / "corpus" / "unlabeled", ["key", "source"]).to_pylist()
+    parts = [part for _, part in iter_predictions(project / "out" / "unlabeled")]
+    assert np.concatenate([part.keys for part in parts]).tolist() == [row["key"] for row in manifest]
+    model = timm.create_model(f"local-dir:{project / 'model'}", pretrained=True).eval()
+    mean, std = (torch.tensor(model.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+    rows = np.concatenate([part.log_probs for part in parts])
+    for row, found in zip(manifest, rows, strict=True):
+        image = Image.open(photos / row["source"])
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        square = image.resize((32, 32), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+        inputs = (torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255 - mean) / std
+        expected = model(inputs[None]).log_softmax(dim=1)[0].detach()
+        torch.testing.assert_close(torch.from_numpy(found).float(), expected, atol=2e-3, rtol=2e-3)
+    for part in parts:
+        assert part.labels.tolist() == part.log_probs.argmax(1).tolist()
+        np.testing.assert_allclose(part.confidences, np.exp(part.log_probs.max(1).astype(np.float32)), rtol=2e-3)
+
+
+def test_again_writes_nothing_and_a_missing_part_is_made_alone(project: Path) -> None:
+    first = run(project)
+    assert len(first) == 2 + 3
+    assert run(project) == first
+    (project / "out" / "test" / "part-00000001.parquet").unlink()
+    (project / "out" / "test" / "part-00000002.parquet").write_bytes(b"half")
+    (project / "out" / "test" / ".tmp-1-part-00000000.parquet").write_bytes(b"half")
+    again = run(project)
+    assert {name for name in first if first[name] != again.get(name)} <= {
+        "test/part-00000001.parquet", "test/part-00000002.parquet",
+    }  # fmt: skip
+    assert again.keys() == first.keys()
+    assert not list((project / "out" / "test").glob(".tmp*"))
+
+
+def test_a_grown_pool_costs_its_growth_and_a_removed_shard_its_part(project: Path, photos: Path, ingest_config) -> None:  # type: ignore[no-untyped-def]
+    first = run(project)
+    write_images(photos / "pool" / "more", 3, 88)
+    for path in sorted((photos / "pool").glob("*.png"))[:5]:
+        path.unlink()
+    ingest(ingest_config(), 0, project / "corpus")
+    second = run(project)
+    assert second.keys() - first.keys() == {"unlabeled/part-00000002.parquet"}
+    assert first.keys() - second.keys() == {"unlabeled/part-00000000.parquet"}
+    assert all(second[name] == first[name] for name in second.keys() & first.keys())
+
+
+def test_another_model_makes_everything_anew(project: Path) -> None:
+    first = run(project, "test")
+    make_model(project / "model", seed=1)
+    second = run(project, "test")
+    assert all(first[name] != second[name] for name in first)
+
+
+def test_other_classes_are_an_error(project: Path) -> None:
+    make_model(project / "model", seed=0, classes=["cat", "dog", "emu"])
+    with pytest.raises(UserError, match="was trained on other classes"):
+        run(project)
+
+
+@pytest.mark.parametrize("noise", ["augmentation", "stochastic_depth", "dropout"])
+def test_a_noised_teacher_labels_the_pool_otherwise_and_the_held_out_images_as_ever(project: Path, noise: str) -> None:
+    # As trained weights are: timm starts residual branches at zero, where stochastic depth has nothing to drop.
+    model = create_model("test_resnet", len(CLASSES), 32)
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(part.weight)
+    export_model(model, project / "model", classes=CLASSES, image_size=32, crop_fraction=1.0)
+    with pytest.raises(UserError, match=r"run\.json: no such file"):
+        predict_noised(project, (noise,))
+    strengths = {"dropout": 0.5, "stochastic_depth": 0.5, "randaugment_magnitude": 15, "randaugment_ops": 4}
+    (project / "model" / "run.json").write_text(json.dumps({"run": "teacher", "train": {"noise": strengths}}))
+    predict_noised(project, ())
+    predict_noised(project, (noise,), out="noised")
+    predict_noised(project, (noise,), out="again")
+    predict_noised(project, (noise,), seed=1, out="other")
+
+    def rows(out: str, split: str) -> np.ndarray:
+        return np.concatenate([part.log_probs for _, part in iter_predictions(project / out / split)])
+
+    assert np.array_equal(rows("noised", "test"), rows("out", "test"))
+    assert np.array_equal(rows("noised", "unlabeled"), rows("again", "unlabeled"))
+    assert not np.array_equal(rows("noised", "unlabeled"), rows("other", "unlabeled"))
+    assert not np.array_equal(rows("noised", "unlabeled"), rows("out", "unlabeled"))
+    before = {path: os.stat(path).st_mtime_ns for path in (project / "noised").rglob("*.parquet")}
+    predict_noised(project, (noise,), out="noised")
+    assert {path: os.stat(path).st_mtime_ns for path in (project / "noised").rglob("*.parquet")} == before
+
+
+def test_embeddings_are_the_penultimate_layer_and_leave_the_predictions_as_they_are(project: Path) -> None:
+    import shutil
+
+    from selftrain.tables.embeddings import read_embeddings
+
+    run(project)
+    plain = {path.name: path.read_bytes() for path in (project / "out" / "unlabeled").glob("*.parquet")}
+
+    def with_embeddings(wanted: bool) -> None:
+        config = PredictConfig(embeddings=wanted)
+        predict(project / "model", project / "corpus", ["unlabeled", "test"], project / "out", config, 0, HARDWARE)
+
+    with_embeddings(True)
+    assert {path.name: path.read_bytes() for path in (project / "out" / "unlabeled").glob("*.parquet")} == plain
+    keys = np.concatenate([part.keys for _, part in iter_predictions(project / "out" / "unlabeled")])
+    rows = np.concatenate([part.log_probs for _, part in iter_predictions(project / "out" / "unlabeled")])
+    found = read_embeddings(project / "out" / "embeddings", {*keys.tolist(), 5})
+    np.testing.assert_array_equal(found.keys, keys)
+    classifier = timm.create_model(f"local-dir:{project / 'model'}", pretrained=True).eval().get_classifier()
+    logits = classifier(torch.from_numpy(found.vectors.astype(np.float32)))
+    np.testing.assert_allclose(logits.log_softmax(1).detach().numpy(), rows, atol=0.01)
+    some = read_embeddings(project / "out" / "embeddings", {int(keys[3])})
+    np.testing.assert_array_equal(some.vectors, found.vectors[3:4])
+    shutil.rmtree(project / "out" / "unlabeled")
+    with_embeddings(True)
+    assert {path.name: path.read_bytes() for path in (project / "out" / "unlabeled").glob("*.parquet")} == plain
+    with_embeddings(False)
+    assert not (project / "out" / "embeddings").exists()
+
+
+def test_two_processes_share_the_parts_and_make_each_once(project: Path, photos: Path) -> None:
+    config, splits = PredictConfig(), ["unlabeled", "test"]
+
+    def run_rank(out: str, rank: int, world_size: int) -> dict[str, int]:
+        folder = project / out
+        predict(project / "model", project / "corpus", splits, folder, config, 0, HARDWARE, rank, world_size)
+        return {str(path.relative_to(folder)): os.stat(path).st_mtime_ns for path in folder.rglob("*.parquet")}
+
+    whole = run_rank("whole", 0, 1)
+    first = run_rank("shared", 0, 2)
+    both = run_rank("shared", 1, 2)
+    assert 0 < len(first) < len(both)
+    assert both.keys() == whole.keys()
+    assert first.items() <= both.items()
+    for path in whole:
+        assert (project / "whole" / path).read_bytes() == (project / "shared" / path).read_bytes()
+
+
+def test_a_part_that_another_process_writes_is_waited_for_and_not_made_again(project: Path) -> None:
+    from threading import Thread
+
+    run(project)
+    part = project / "out" / "unlabeled" / "part-00000000.parquet"
+    content = part.read_bytes()
+    part.unlink()
+    with sole_writer(part):
+        waiting = Thread(target=predict_noised, args=(project, ()))
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive()
+        assert not part.exists()
+        part.write_bytes(content)  # what the other process makes
+        written = os.stat(part).st_mtime_ns
+    waiting.join(60)
+    assert os.stat(part).st_mtime_ns == written

@@ -1,0 +1,265 @@
+import math
+import random
+import statistics
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from selftrain.counters import mix
+from selftrain.params.select import SelectConfig, select_config
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json
+from selftrain.selection.balance import plan_classes
+from selftrain.selection.select import select
+from selftrain.tables.corrections import no_corrections
+from selftrain.tables.keys import make_key, part_name, shard_of
+from selftrain.tables.predictions import PredictionPart, write_part
+from selftrain.tables.selection import scan_selection
+
+CLASSES = ["a", "b", "c"]
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+SHARD = 7
+
+Rows = list[tuple[int, float]]
+
+
+def write_predictions(folder: Path, rows: Rows) -> list[int]:
+    """Write (label, confidence) rows as a prediction table; returns their keys."""
+    keys = [make_key("unlabeled", number // SHARD, number % SHARD) for number in range(len(rows))]
+    for shard in range(math.ceil(len(rows) / SHARD)):
+        part = slice(shard * SHARD, (shard + 1) * SHARD)
+        labels, confidences = zip(*rows[part], strict=True)
+        log_probs = np.zeros((len(labels), len(CLASSES)), np.float16)
+        arrays = (np.array(keys[part]), np.array(labels, np.int32), np.array(confidences, np.float32), log_probs)
+        write_part(folder, shard, PredictionPart(*arrays), CLASSES, "test")
+    return keys
+
+
+def write_corpus(folder: Path, repeats: dict[int, str], keys: list[int] | None = None) -> Path:
+    """As much of a corpus as ``select`` looks at: repeats, and the unlabeled split's manifest."""
+    folder.mkdir(parents=True)
+    schema = {"key": pl.Int64, "kind": pl.String, "of_key": pl.Int64}
+    kinds = [(key, kind, 0) for key, kind in repeats.items()]
+    pl.DataFrame(kinds, schema=schema, orient="row").write_parquet(folder / "duplicates.parquet")
+    manifest = folder / "unlabeled" / "manifest"
+    manifest.mkdir(parents=True)
+    columns = {"format": "PNG", "shard": "s", "offset": 0, "size": 0, "label": None, "source": "s"}
+    types = {"offset": pl.Int64, "size": pl.Int32, "label": pl.Int32}
+    for shard in {shard_of(key) for key in keys or []}:
+        rows = [{"key": key, "sha256": sha256(key)} | columns for key in keys or [] if shard_of(key) == shard]
+        pl.DataFrame(rows, schema_overrides=types).write_parquet(manifest / part_name(shard))
+    return folder
+
+
+def sha256(key: int) -> bytes:
+    return key.to_bytes(32, "big", signed=True)
+
+
+def correction(key: int, label: str | None = None, **other: Any) -> dict[str, Any]:
+    """A row of corrections.parquet: rejected without a label."""
+    row = {
+        "key": key,
+        "action": "correct" if label else "reject",
+        "label": label,
+        "who": "me",
+        "when": NOW,
+        "sha256": sha256(key),
+    }
+    return row | other
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pl.DataFrame(rows, schema=no_corrections().schema).write_parquet(path)
+    return path
+
+
+def brute_force(
+    keys: list[int], rows: Rows, repeats: dict[int, str], config: SelectConfig, seed: int, said: dict[int, str | None]
+) -> dict[int, Any]:
+    threshold = float(np.float32(config.threshold))
+    repeats = repeats if config.repeats == "drop" else {}
+    said = {key: label for key, label in said.items() if repeats.get(key) != "leak"}
+    repeats = {key: kind for key, kind in repeats.items() if key not in said}
+    corrected = {key: CLASSES.index(label) for key, label in said.items() if label}
+
+    def sampled(key: int) -> bool:
+        return config.share == 1 or int(mix(seed, 1, key)) < config.share * 2**64
+
+    def usable(key: int) -> bool:
+        return key not in repeats and key not in said and sampled(key)
+
+    candidates: dict[int, list[tuple[float, int]]] = {}
+    for key, (label, confidence) in zip(keys, rows, strict=True):
+        if usable(key) and float(np.float32(confidence)) > threshold:
+            candidates.setdefault(label, []).append((-float(np.float32(confidence)), key))
+    by_hand = {label: [key for key, own in corrected.items() if own == label] for label in range(len(CLASSES))}
+    quota = config.per_class
+    if quota == "auto":
+        sizes = [len(candidates.get(label, [])) + len(by_hand[label]) for label in by_hand]
+        quota = math.ceil(statistics.median(size for size in sizes if size))
+    if quota == "all":
+        unbalanced = brute_force_unbalanced(keys, rows, repeats, threshold, sampled)
+        return unbalanced | {key: ("corrected", 1) if label else ("rejected", 0) for key, label in said.items()}
+    copies = {}
+    for label in by_hand:
+        first = [key for _, key in sorted(candidates.get(label, []))]
+        kept = first[: max(0, quota - len(by_hand[label]))] + by_hand[label]
+        if not kept:
+            continue
+        total = max(len(kept), min(quota, len(kept) * config.max_copies))
+        uniforms = sorted(kept, key=lambda key: int(mix(seed, key)))
+        copies.update({key: total // len(kept) + (place < total % len(kept)) for place, key in enumerate(uniforms)})
+    result = {}
+    for key, (_, confidence) in zip(keys, rows, strict=True):
+        if key in said:
+            result[key] = ("corrected", copies[key]) if said[key] else ("rejected", 0)
+        elif key in repeats:
+            result[key] = (repeats[key], 0)
+        elif not sampled(key):
+            result[key] = ("not_sampled", 0)
+        elif not float(np.float32(confidence)) > threshold:
+            result[key] = ("low_confidence", 0)
+        else:
+            result[key] = ("kept", copies[key]) if key in copies else ("over_quota", 0)
+    return result
+
+
+def brute_force_unbalanced(
+    keys: list[int], rows: Rows, repeats: dict[int, str], threshold: float, sampled: Callable[[int], bool]
+) -> dict[int, Any]:
+    return {
+        key: (repeats[key], 0)
+        if key in repeats
+        else ("not_sampled", 0)
+        if not sampled(key)
+        else ("kept", 1)
+        if float(np.float32(confidence)) > threshold
+        else ("low_confidence", 0)
+        for key, (_, confidence) in zip(keys, rows, strict=True)
+    }
+
+
+# Few distinct values, so that ties are common.
+CONFIDENCE = st.sampled_from([0.0, 0.1, 0.3, 0.30000001, 0.5, 0.75, 0.9, 1.0, math.nan])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 2), CONFIDENCE), min_size=1, max_size=40),
+    threshold=st.sampled_from([0.0, 0.3, 0.5]),
+    per_class=st.sampled_from(["auto", "all", 1, 3, 10]),
+    share=st.sampled_from([1.0, 0.5]),
+    repeated=st.sampled_from(["drop", "keep"]),
+    max_copies=st.integers(1, 4),
+    seed=st.integers(0, 5),
+    words=st.lists(st.sampled_from([None, *CLASSES]), max_size=12),
+)
+def test_against_brute_force(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: Rows,
+    threshold: float,
+    per_class: Any,
+    max_copies: int,
+    share: float,
+    repeated: Any,
+    seed: int,
+    words: list[str | None],
+) -> None:
+    folder = tmp_path_factory.mktemp("select")
+    keys = write_predictions(folder / "p", rows)
+    repeats = {key: random.Random(key).choice(["leak", "duplicate"]) for key in keys[::5]}
+    config = SelectConfig(
+        threshold=threshold, per_class=per_class, max_copies=max_copies, share=share, repeats=repeated
+    )
+    said = dict(zip(random.Random(len(rows)).sample(keys, len(keys)), words, strict=False))
+    corpus = write_corpus(folder / "corpus", repeats, keys)
+    corrections = write_rows(folder / "corrections.parquet", [correction(key, label) for key, label in said.items()])
+    try:
+        summary = select(config, seed, folder / "p", corpus, folder / "out", corrections)
+    except UserError:
+        assert not any(
+            (k not in repeats or repeated == "keep")
+            and k not in said
+            and (share == 1 or int(mix(seed, 1, k)) < share * 2**64)
+            and float(np.float32(c)) > float(np.float32(threshold))
+            for k, (_, c) in zip(keys, rows, strict=True)
+        )
+        return
+    table = scan_selection(folder / "out").collect()
+    decided = {row["key"]: (row["decision"], row["copies"]) for row in table.iter_rows(named=True)}
+    assert decided == brute_force(keys, rows, repeats, config, seed, said)
+    for row in table.filter(pl.col("decision") == "corrected").iter_rows(named=True):
+        assert (CLASSES[row["label"]], row["confidence"]) == (said[row["key"]], 1.0)
+    assert table["key"].to_list() == keys
+    assert sum(summary["decisions"].values()) == summary["images"] == len(rows)
+
+
+def test_the_papers_plan() -> None:
+    quota, plans = plan_classes({0: 200_000, 1: 130_000, 2: 50_000, 3: 100}, {}, 130_000, 10**6)
+    assert quota == 130_000
+    assert [(plan.kept, plan.kept * plan.copies + plan.extra) for plan in plans] == [
+        (130_000, 130_000), (130_000, 130_000), (50_000, 130_000), (100, 130_000),
+    ]  # fmt: skip
+    _, (bounded,) = plan_classes({0: 100}, {}, 130_000, 10)
+    assert (bounded.copies, bounded.extra) == (10, 0)
+    assert plan_classes({0: 1, 1: 4, 2: 0}, {}, "auto", 3)[0] == 3, (
+        "the median of the classes that have any, rounded up"
+    )
+
+
+def test_nan_is_never_kept_and_all_nan_is_an_error(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "c", {})
+    write_predictions(tmp_path / "p", [(0, math.nan), (0, 0.9)])
+    select(SelectConfig(threshold=0), 0, tmp_path / "p", corpus, tmp_path / "out")
+    assert scan_selection(tmp_path / "out").collect()["decision"].to_list() == ["low_confidence", "kept"]
+    write_predictions(tmp_path / "q", [(0, math.nan)])
+    with pytest.raises(UserError, match="every confidence is NaN"):
+        select(SelectConfig(threshold=0), 0, tmp_path / "q", corpus, tmp_path / "out")
+
+
+def test_folders_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s a "test" {x} é'
+    write_predictions(folder / "p", [(0, 0.4), (1, 0.62)])
+    corpus = write_corpus(folder / "c", {})
+    assert select(SelectConfig(threshold=0.5), 0, folder / "p", corpus, folder / "out")["decisions"]["kept"] == 1
+
+
+def test_nothing_left_says_how_far_the_threshold_is(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p", [(0, 0.4), (1, 0.62)])
+    with pytest.raises(
+        UserError,
+        match=r"the round's select.threshold, 0.9, filters out every image.*of those that may be used is 0.620",
+    ):
+        select(SelectConfig(threshold=0.9), 0, tmp_path / "p", write_corpus(tmp_path / "c", {}), tmp_path / "out")
+    every = write_corpus(tmp_path / "every", {make_key("unlabeled", 0, place): "leak" for place in range(2)})
+    with pytest.raises(UserError, match=r"leaks, duplicates, rejected images and `select.share` leave no image at all"):
+        select(SelectConfig(threshold=0.1), 0, tmp_path / "p", every, tmp_path / "out")
+
+
+def test_the_same_input_gives_the_same_bytes_and_the_seed_moves_the_copies(tmp_path: Path) -> None:
+    rows = [(number % 2 if number < 40 else 0, 0.5 + number / 1000) for number in range(100)]
+    write_predictions(tmp_path / "p", rows)
+    corpus = write_corpus(tmp_path / "c", {})
+    config = SelectConfig(per_class=35)
+    digests = [
+        select(config, seed, tmp_path / "p", corpus, tmp_path / f"out{number}")["digest"]
+        for number, seed in enumerate((1, 1, 2))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+    assert read_json(tmp_path / "out0" / "summary.json", "")["balanced_images"] == 70
+
+
+def test_rounds_overlay_the_defaults() -> None:
+    params = {"select": {"threshold": 0.3, "max_copies": 2}, "rounds": {"s1": {"select": {"threshold": 0.9}}}}
+    assert select_config(params, "s1", "p") == SelectConfig(threshold=0.9, max_copies=2)
+    with pytest.raises(UserError, match=r"p: rounds.s1.select.treshold: unknown parameter; did you mean 'threshold'"):
+        select_config({"rounds": {"s1": {"select": {"treshold": 1}}}}, "s1", "p")
+    with pytest.raises(UserError, match="there is no round 's2'"):
+        select_config(params, "s2", "p")

@@ -1,0 +1,237 @@
+"""Projects of users' own: `selftrain init`, `selftrain new`."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+import selftrain as st
+from selftrain.check import check_project
+from selftrain.plumbing.errors import UserError
+from selftrain.project import Project
+from selftrain.start.init import init
+from selftrain.start.look import fit, look
+from selftrain.start.new import new_pipeline
+from tests.conftest import write_images
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Photographs of 100 × 80 pixels: two classes of ten, a pool of twelve."""
+    root = tmp_path / "my images"
+    for name in ("cat: tabby", "no"):
+        write_images(root / "labeled" / name, 10, seed=len(name))
+    write_images(root / "pool", 12, seed=9)
+    for path in root.rglob("*.png"):
+        Image.open(path).resize((100, 80)).save(path)
+    return root
+
+
+def test_a_project_is_whole_and_valid(images: Path, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    seen = init(project, images / "labeled", images / "pool")
+    assert (seen.classes, seen.per_class, seen.pool_images, seen.side) == (["cat: tabby", "no"], 10, 12, 80)
+    written = {path.name for path in project.iterdir()}
+    assert {"params.yaml", "dvc.yaml", "corrections.parquet", ".gitignore", ".dvcignore", ".git", ".dvc"} <= written
+    opened = Project.open(project)
+    check_project(opened)
+    ingest = opened.values["ingest"]
+    assert ingest["root"] == str(images)
+    assert (ingest["labeled"], ingest["unlabeled"]) == ({"images": "labeled"}, {"images": "pool"})
+    assert ingest["test"] == {"cut_from": "labeled", "share": 0.2}
+    assert opened.values["train"]["image_size"] == 64
+    assert (project / "dvc.yaml").read_text().splitlines()[3] == "vars: [{root: ., params: params.yaml}]"
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "installed_code@selftrain" in status.stdout.split()
+    assert "code@src/selftrain" not in status.stdout.split()
+
+
+def test_images_inside_the_project_are_named_from_it(images: Path, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(images, project / "photos")
+    write_images(project / "photos" / "held_out" / "cat: tabby", 2, seed=5)
+    write_images(project / "photos" / "held_out" / "no", 2, seed=6)
+    init(project, project / "photos" / "labeled", project / "photos" / "pool", test=project / "photos" / "held_out")
+    ingest = yaml.safe_load((project / "params.yaml").read_text())["ingest"]
+    assert ingest["root"] == "photos"
+    assert ingest["test"] == {"images": "held_out"}
+    assert ingest["validation"] == {"cut_from": "labeled", "share": 0.2}
+
+
+def test_a_repository_that_is_there_stays_as_it_is(images: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "work"
+    repository.mkdir()
+    subprocess.run(["git", "init", "-q"], cwd=repository, check=True)
+    project = repository / "models" / "shop"
+    project.mkdir(parents=True)
+    (project / ".gitignore").write_text("mine\n/data/\n")
+    init(project, images / "labeled", images / "pool")
+    assert (project / ".gitignore").read_text().startswith("mine\n/data/\n/.venv/\n")
+    assert not (project / ".git").exists()
+    assert "core.no_scm" not in (project / ".dvc" / "config").read_text()
+    before = (project / "params.yaml").read_bytes()
+    with pytest.raises(UserError, match=r"params.yaml: is there already"):
+        init(project, images / "labeled", images / "pool")
+    assert (project / "params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("labeled", "pool", "message"),
+    [
+        ("labelled", "pool", "--labeled: there is no folder"),
+        ("pool", "labeled", "pool: no class folders in it"),
+        ("labeled", "empty", "--pool: .*empty has no images"),
+    ],
+)
+def test_folders_that_cannot_be_used(images: Path, tmp_path: Path, labeled: str, pool: str, message: str) -> None:
+    (images / "empty").mkdir()
+    for name in {"pool", "labeled", "empty"} - {labeled, pool}:
+        shutil.rmtree(images / name, ignore_errors=True)
+    with pytest.raises(UserError, match=message):
+        init(tmp_path / "shop", images / labeled, images / pool)
+    assert not (tmp_path / "shop" / "params.yaml").exists()
+
+
+def test_dvc_is_not_made_to_watch_everything(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="which the project .* is in, too"):
+        look(images / "shop", images / "labeled", images / "pool", None, None)
+    (images / "music").mkdir()
+    with pytest.raises(UserError, match=r"holds other folders too \(music\)"):
+        look(tmp_path / "shop", images / "labeled", images / "pool", None, None)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(28, 32), (32, 32), (60, 48), (96, 96), (500, 96)])
+def test_what_fits(images: Path, tmp_path: Path, side: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    seen = look(tmp_path / "shop", images / "labeled", images / "pool", None, None)
+    fitting = fit(type(seen)(**{**vars(seen), "side": side}), None)
+    assert fitting.image_size == expected
+    assert fitting.random_crop == (expected > 48)
+
+
+def test_a_new_pipeline_is_a_folder(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "shop"
+    init(project, images / "labeled", images / "pool")
+    folder = new_pipeline(project, "louder_noise")
+    assert {path.name for path in folder.iterdir()} == {"params.yaml", "dvc.yaml", "README.md"}
+    opened = Project.open(project, "louder_noise")
+    check_project(opened, paths=False)
+    assert (opened.models, opened.config.stages.ingest) == (project / "models" / "louder_noise", [])
+    assert opened.values["browse"]["dataset"] == "shop_louder_noise"
+    assert "root: ../.., params: pipelines/louder_noise/params.yaml" in (folder / "dvc.yaml").read_text()
+    for name, message in (
+        ("louder_noise", "there is a pipeline"),
+        ("noisy_student", "there is"),
+        ("Loud!", "cannot name"),
+    ):
+        with pytest.raises(UserError, match=message):
+            new_pipeline(project, name)
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only", "pipelines/louder_noise/dvc.yaml"],
+        cwd=project, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "pipelines/louder_noise/dvc.yaml:train@student1" in listed.stdout
+
+
+@pytest.mark.slow
+def test_a_wheel_makes_a_project_and_an_upgrade_is_noticed(images: Path, tmp_path: Path) -> None:
+    """Build the wheel, install it in an environment of its own, init, repro, and again after a changed algorithm."""
+    from tests.repository import ROOT
+
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    environment = tmp_path / "venv"
+    # The libraries come from this environment; the package does not.
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    site = next(environment.glob("lib/python*/site-packages"))
+    libraries = [path for path in sys.path if path.endswith("site-packages")]
+    hidden = tmp_path / "libraries"
+    hidden.mkdir()
+    for library in libraries:
+        for path in Path(library).iterdir():
+            if "selftrain" not in path.name.lower() and not (hidden / path.name).exists():
+                (hidden / path.name).symlink_to(path)
+    (site / "libraries.pth").write_text(f"{hidden}\n")
+
+    def install() -> None:
+        shutil.rmtree(tmp_path / "dist", ignore_errors=True)
+        build = [
+            "uv",
+            "build",
+            "--quiet",
+            "--no-build-isolation",
+            "--wheel",
+            "--out-dir",
+            str(tmp_path / "dist"),
+            str(source),
+        ]
+        subprocess.run([sys.executable, "-m", *build], check=True)
+        (wheel,) = (tmp_path / "dist").glob("*.whl")
+        install = ["uv", "pip", "install", "--quiet", "--no-deps", "--reinstall", "--python", str(python), str(wheel)]
+        subprocess.run([sys.executable, "-m", *install], check=True)
+
+    def run(*command: str) -> str:
+        path = f"{environment / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"
+        result = subprocess.run(
+            command, cwd=tmp_path / "shop", env={"PATH": path, "HOME": str(tmp_path), "DVC_NO_ANALYTICS": "1"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def repro() -> list[str]:
+        lines = run(str(python), "-m", "dvc", "repro").splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    install()
+    (tmp_path / "shop").mkdir()
+    run(
+        "selftrain",
+        "init",
+        ".",
+        "--labeled",
+        str(images / "labeled"),
+        "--pool",
+        str(images / "pool"),
+        "--model",
+        "test_resnet",
+    )
+    path = tmp_path / "shop" / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["train"] |= {"steps": 4, "validate_every": 2, "image_size": 32, "noise": {"flip": 0}}
+    params["supervised"] = {"teacher": {"train": {"algorithm": {"name": "supervised"}}}}
+    params["rounds"] = {"student1": params["rounds"]["student1"]}
+    params["select"]["threshold"] = 0.0
+    params["runs"] = ["teacher", "student1"]
+    params["hardware"] = {"workers": 0, "threads": 1}
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    first = repro()
+    assert {"ingest@data/corpus", "train_supervised@teacher", "train@student1", "report@noisy_student"} <= set(first)
+    assert "student1" in run("selftrain", "summary")
+    assert (tmp_path / "shop" / "reports" / "noisy_student" / "index.html").is_file()
+    assert repro() == ["installed_code@selftrain"], "it looks whether the package was upgraded, and that is all"
+    algorithm = source / "src" / "selftrain" / "algorithms" / "noisy_student.py"
+    algorithm.write_text(algorithm.read_text().replace("class NoisyStudent(", "ADDED = 1\n\n\nclass NoisyStudent("))
+    install()
+    again = repro()
+    assert [stage for stage in again if stage.startswith("train")] == ["train@student1"]
+
+
+def test_opening_what_init_made(images: Path, tmp_path: Path) -> None:
+    project = st.init(tmp_path / "shop", labeled=images / "labeled", pool=images / "pool", model="resnet50")
+    assert isinstance(project, st.Project)
+    assert project.folders.values["train"]["model"] == "resnet50"
+    assert list(project.runs) == ["teacher", "labeled_only", "student1", "student2", "student3"]
