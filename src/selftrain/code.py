@@ -5,8 +5,8 @@ path and its digest. The other stages depend on these files. Stamps of tables an
 digests of the same lines.
 
 A digest leaves out what cannot change a result: comments, formatting, docstrings, annotations for type checkers alone,
-what is printed, and the words of an error. No result depends on ``plumbing``,
-the command line, or where a project has its folders: these are not followed.
+what is printed, and the words of an error. No result depends on ``plumbing``, the command line, or where a project has
+its folders: these are not followed.
 """
 
 import ast

@@ -16,7 +16,6 @@ from selftrain.plumbing.sections import SectionT, did_you_mean, load_params, loa
 
 PARAMS = Path("params.yaml")
 PIPELINES = Path("pipelines")
-SPLITS_WITH_LABELS = ("labeled", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Project:
         main = root / PARAMS
         if pipeline is None:
             return cls(root, main, load_params(main))
-        names = [path.parent.name for path in sorted((root / PIPELINES).glob("*/params.yaml"))]
+        names = _in_folders(root)
         if pipeline in names:
             params_path = root / PIPELINES / pipeline / PARAMS
             return cls(root, params_path, load_params(params_path))
@@ -214,5 +213,8 @@ class Project:
 
 def all_pipelines(root: Path = Path()) -> list[str]:
     """The names of a project's pipelines, the root's first."""
-    main = str(load_params(root / PARAMS).get("pipeline"))
-    return [main, *(path.parent.name for path in sorted((root / PIPELINES).glob("*/params.yaml")))]
+    return [str(load_params(root / PARAMS).get("pipeline")), *_in_folders(root)]
+
+
+def _in_folders(root: Path) -> list[str]:
+    return [path.parent.name for path in sorted((root / PIPELINES).glob(f"*/{PARAMS}"))]
