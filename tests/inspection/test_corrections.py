@@ -133,8 +133,11 @@ def test_conflicts_are_told_and_each_command_takes_its_own_side(project: tuple[A
     write_corrections(file, pl.DataFrame([row], schema=no_corrections().schema))
     dataset = build()
     assert dataset.load_saved_view("corrections").values("corrected.label") == ["3"], "opening the App takes no side"
-    told = import_corrections(dataset, file, corpus, prefer="file")
-    assert f"image {key} is '3' in the App and '5' in the file: the file's was taken" in told
+    summary = import_corrections(dataset, file, corpus, prefer="file")
+    assert summary == (
+        f"{file}: 1 corrections, 1 of them news to the App, 0 no longer in it"
+        f"; image {key} is '3' in the App and '5' in the file: the file's was taken"
+    )
     assert dataset.load_saved_view("corrections").values("corrected.label") == ["5"]
     say(dataset, key, "3")
     assert "1 changed" in export_corrections(dataset, file, corpus, "y")

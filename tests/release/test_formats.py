@@ -68,9 +68,9 @@ def test_onnx_and_torch_export_are_the_model_for_any_batch(model: Path, tmp_path
 @pytest.mark.slow
 def test_the_cards_own_lines_run_in_plain_timm(model: Path, tmp_path: Path) -> None:
     template = (ROOT / "src" / "selftrain" / "release" / "card.md").read_text()
-    code = template.split("```python\n")[1].split("```")[0]
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "best").symlink_to(model)
+    code = template.split("```python\n")[1].split("```")[0].replace("{{ record.pipeline }}", "pets")
+    (tmp_path / "models" / "pets").mkdir(parents=True)
+    (tmp_path / "models" / "pets" / "best").symlink_to(model)
     Image.open(io.BytesIO(image_bytes(3, (40, 40)))).save(tmp_path / "image.jpg", quality=95)
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

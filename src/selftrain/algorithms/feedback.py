@@ -189,9 +189,9 @@ class TeachingAlgorithm(Algorithm):
         gradient = student.averaged(tuple(None if slope is None else slope.detach().clone() for slope in slopes))
         whole, start = gradient, here
         if config.student_labeled_factor:
-            gradient = student.gradient(own_loss)
-            whole = tuple(total(one, other) for one, other in zip(gradient, gradient, strict=True))
-            start = plain_step(here, gradient, student.learning_rate)
+            labeled_slopes = student.gradient(own_loss)
+            whole = tuple(total(one, other) for one, other in zip(gradient, labeled_slopes, strict=True))
+            start = plain_step(here, labeled_slopes, student.learning_rate)
         rate = student.learning_rate
         with torch.no_grad():
             before = (

@@ -131,7 +131,7 @@ def export_corrections(dataset: Any, path: Path, corpus: Path, who: str | None) 
     outcome = f"{path}: {len(table)} corrections, {added} new, {len(changed) - added - gone} changed, {gone} taken back"
     if lost := len(set(app) - set(merged.corrections)):
         outcome += f"; {lost} that the file no longer has left the App"
-    return outcome + _outcome(merged, "the App's was taken")
+    return outcome + _conflicts(merged, "the App's was taken")
 
 
 def import_corrections(dataset: Any, path: Path, corpus: Path, prefer: str, strict: bool = True) -> str:
@@ -155,9 +155,9 @@ def import_corrections(dataset: Any, path: Path, corpus: Path, prefer: str, stri
     _remember(dataset, {key: label for key, label in file.items() if key not in merged.conflicts or prefer == "file"})
     news = sum(merged.corrections.get(key) != app.get(key) for key in set(merged.corrections) & shown)
     gone = len((set(app) - set(merged.corrections)) & shown)
-    outcome = f"{path}: {len(file)} corrections, {news} of them news to the App, {gone} no longer in it"
+    summary = f"{path}: {len(file)} corrections, {news} of them news to the App, {gone} no longer in it"
     outcome = "the file's was taken" if prefer == "file" else "the App's stays until you import or export"
-    return "\n".join([outcome + _outcome(merged, outcome), *problems])
+    return "\n".join([summary + _conflicts(merged, outcome), *problems])
 
 
 def forget(dataset: Any, keys: set[int]) -> None:
@@ -195,7 +195,7 @@ def _show(dataset: Any, corrections: Corrections, app: Corrections) -> None:
         view.set_values(FIELD, [label])
 
 
-def _outcome(merged: Merged, outcome: str) -> str:
+def _conflicts(merged: Merged, outcome: str) -> str:
     lines = [
         f"; image {key} is {_word(here)} in the App and {_word(there)} in the file: {outcome}"
         for key, (here, there) in sorted(merged.conflicts.items())
