@@ -12,9 +12,9 @@ from typing import Any
 import polars as pl
 from seeds import CLONES, MAIN, SEEDS, run_seed
 
-from selftrain.evaluation.held_out import load_held_out
 from selftrain.evaluation.label_quality import ALL, expected_precision, recommend
 from selftrain.evaluation.pseudo_labels import tally
+from selftrain.tables.held_out import load_held_out
 
 THRESHOLDS = (0.0, 0.3, 0.5, 0.7, 0.8)
 TARGET = 0.95

@@ -14,15 +14,17 @@ from tests.repository import ROOT
 
 POLICY = '''"""By class: the rare class is believed from a lower confidence on."""
 
-COLUMNS = ("key", "label", "confidence")
-REASONS = ("unsure_of_class",)
+from selftrain.selection.policy import Policy
 
 
-def decide(rows, config):
-    import polars as pl
+class ByClass(Policy):
+    reasons = ("unsure_of_class",)
 
-    needed = pl.when(pl.col("label") == 0).then(0.2).otherwise(config.threshold)
-    return rows.select(reason=pl.when(pl.col("confidence") <= needed).then(pl.lit("unsure_of_class"))).to_series()
+    def decide(self, rows):
+        import polars as pl
+
+        needed = pl.when(pl.col("label") == 0).then(0.2).otherwise(self.config.threshold)
+        return rows.select(reason=pl.when(pl.col("confidence") <= needed).then(pl.lit("unsure_of_class"))).to_series()
 '''
 
 SUITE = '''"""The image upside down."""

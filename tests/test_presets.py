@@ -82,7 +82,7 @@ def test_the_replications_preset_is_the_reports() -> None:
     params = load_params(ROOT / "pipelines" / "noisy_student_lite" / "paper.yaml")
     assert (params["ingest"]["validation"]["share"], params["ingest"]["test"]["share"]) == (0.1, 0.2)
     teacher = train_config(params, "teacher", "p")
-    assert (teacher.model, teacher.pretrained, teacher.image_size, teacher.epochs) == ("resnet50", True, 224, 100)
+    assert (teacher.model, teacher.weights, teacher.image_size, teacher.epochs) == ("resnet50", "timm", 224, 100)
     assert (teacher.batch_size, teacher.learning_rate, teacher.decay_rate, teacher.decay_epochs) == (32, 0.01, 0.1, 30)
     for run, operations in (("student", 0), ("noisy_student", 2)):
         first, second = phases(train_config(params, run, "p")).values()

@@ -12,12 +12,13 @@ from selftrain.params.robustness import RobustnessConfig
 from selftrain.params.runs import RUN_SECTIONS
 from selftrain.params.select import SelectConfig
 from selftrain.params.train import TrainConfig
-from selftrain.plumbing.by_name import find_module
+from selftrain.plumbing.by_name import find_class, find_module
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.sections import Section, did_you_mean
 from selftrain.project import Project, all_pipelines
+from selftrain.selection.policy import Policy
 from selftrain.tables.corrections import check_corrections, read_corrections
 
 SECTIONS: dict[str, type[Section]] = {
@@ -74,7 +75,7 @@ def _check_names(project: Project) -> None:
         find_module("evaluation.robustness.suites", suite, f"{project.params_path}: robustness.suites")
     policies = {f"rounds.{run.name}.select.policy": project.select_config(run.name).policy for run in project.rounds}
     for where, policy in policies.items():
-        find_module("selection.policies", policy, f"{project.params_path}: {where}")
+        find_class("selection.policies", policy, Policy, f"{project.params_path}: {where}")
 
 
 def _train_configs(project: Project) -> dict[str, tuple[TrainConfig, bool]]:

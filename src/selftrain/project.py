@@ -128,6 +128,15 @@ class Project:
         """The runs that are trained on pseudo-labels."""
         return [run for run in self.runs.values() if run.section == "rounds"]
 
+    def teachers_of(self, round_: str) -> list[Run]:
+        """A round's teacher, that one's teacher, and so on to the first."""
+        chain: list[Run] = []
+        teacher = self.run(round_).teacher
+        while teacher is not None and teacher not in (run.name for run in chain):
+            chain.append(self.run(teacher))
+            teacher = chain[-1].teacher
+        return chain
+
     @property
     def corpus(self) -> Path:
         """The folder of images and manifest."""

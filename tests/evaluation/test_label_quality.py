@@ -2,17 +2,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from selftrain.evaluation.held_out import HeldOut
+from selftrain.calibration import at_temperature, fit_temperature
 from selftrain.evaluation.label_quality import (
     ALL,
-    at_temperature,
     expected_precision,
-    fit_temperature,
     like_the_pool,
     quality_metrics,
     recommend,
 )
 from selftrain.evaluation.metrics import negative_log_likelihood, proportion_interval
+from selftrain.tables.held_out import HeldOut
 
 
 def sampled(rng: np.random.Generator, images: int, classes: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:

@@ -61,13 +61,13 @@ def test_user_errors(tmp_path: Path) -> None:
 def test_a_model_starts_from_the_weights_of_another_even_at_another_size(name: str, size: int, tmp_path: Path) -> None:
     teacher = create_model(name, 3, 48)
     export_model(teacher, tmp_path, classes=["a", "b", "c"], image_size=48, crop_fraction=1.0)
-    same = create_model(name, 3, 48, weights=tmp_path)
+    same = create_model(name, 3, 48, weights=str(tmp_path))
     assert all(torch.equal(one, other) for one, other in zip(teacher.parameters(), same.parameters(), strict=True))
-    larger = create_model(name, 3, size, weights=tmp_path)
+    larger = create_model(name, 3, size, weights=str(tmp_path))
     assert larger.eval()(torch.randn(1, 3, size, size)).shape == (1, 3)
     assert torch.equal(larger.get_classifier().weight, teacher.get_classifier().weight)
     with pytest.raises(UserError, match="cannot start a test_efficientnet"):
-        create_model("test_efficientnet", 3, 48, weights=tmp_path)
+        create_model("test_efficientnet", 3, 48, weights=str(tmp_path))
 
 
 def test_to_input_normalises_like_timm() -> None:

@@ -189,4 +189,4 @@ def test_a_model_with_options_loads_in_plain_timm(models: dict[str, nn.Module]) 
     with pytest.raises(UserError, match=r"train.model_options: 'test_resnet' does not take them"):
         create_model("test_resnet", 3, 32, options={"chanels": [8, 8, 8, 8]})
     with pytest.raises(UserError, match=r"train.init: one cannot start a 'test_resnet' with these options"):
-        create_model("test_resnet", 3, 32, weights=Path("one"), options={"channels": [8, 8, 8, 8]})
+        create_model("test_resnet", 3, 32, weights="one", options={"channels": [8, 8, 8, 8]})

@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from selftrain.algorithms.runtime import Runtime
-from selftrain.plumbing.by_name import find_module
-from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.by_name import find_class
 from selftrain.plumbing.sections import Section, parse_section
 
 Batch = dict[str, dict[str, Tensor]]
@@ -97,6 +96,8 @@ class Algorithm(nn.Module):
     networks: ClassVar[tuple[str, ...]] = ()
     shrinks: ClassVar[bool] = False
     """Whether a student that is smaller than its teacher is what it is for."""
+    closed_form: ClassVar[bool] = False
+    """Whether it takes no steps: its result is the student with a fitted classifier, see ``linear_probe.py``."""
 
     @classmethod
     def needs(cls, config: Any) -> Needs:
@@ -143,12 +144,5 @@ def find_algorithm(name: str, parameters: dict[str, Any]) -> tuple[type[Algorith
 
     Raises UserError if there is no such module in this folder, if it holds no algorithm, or for wrong parameters.
     """
-    module = find_module("algorithms", name, "train.algorithm.name", SHARED, "algorithm ")
-    classes = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Algorithm) and value.__module__ == module.__name__
-    ]
-    if len(classes) != 1:
-        raise UserError(f"train.algorithm.name: '{name}' is not an algorithm, though there is such a file")
-    return classes[0], parse_section(parameters, classes[0].Config, f"train.algorithm ({name})")
+    found = find_class("algorithms", name, Algorithm, "train.algorithm.name", SHARED, "algorithm ")
+    return found, parse_section(parameters, found.Config, f"train.algorithm ({name})")

@@ -123,9 +123,9 @@ def select(
 
     project = Project.open(pipeline=pipeline)
     config, out = project.select_config(round_), project.selections / round_
-    table = project.run(str(project.run(round_).teacher)).predictions / "unlabeled"
+    table, *earlier = [run.predictions / "unlabeled" for run in project.teachers_of(round_)]
     with sole_writer(out):
-        run_select(config, project.seed, table, project.corpus, out, project.corrections)
+        run_select(config, project.seed, table, project.corpus, out, project.corrections, tuple(earlier))
 
 
 @app.command()

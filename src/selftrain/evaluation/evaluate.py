@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from selftrain.calibration import at_temperature, fit_temperature
 from selftrain.evaluation import metrics
 from selftrain.evaluation.examples import select_examples
-from selftrain.evaluation.held_out import HeldOut, held_out_metrics, load_held_out
-from selftrain.evaluation.label_quality import at_temperature, expected_precision, fit_temperature, quality_metrics
+from selftrain.evaluation.held_out import held_out_metrics
+from selftrain.evaluation.label_quality import expected_precision, quality_metrics
 from selftrain.evaluation.pseudo_labels import (
     class_balance,
     confidence_histogram,
@@ -22,6 +23,7 @@ from selftrain.evaluation.pseudo_labels import (
 from selftrain.params.evaluate import EvaluateConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, sha256_of
+from selftrain.tables.held_out import HeldOut, load_held_out
 from selftrain.tables.predictions import made_from_digest
 from selftrain.tables.records import EvaluatedRecord, Metrics, RunRecord
 from selftrain.tables.selection import selection_digest

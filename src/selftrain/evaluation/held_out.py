@@ -1,46 +1,9 @@
-"""A run on the validation and test splits: its predictions beside the labels."""
+"""The figures of a run on a held-out split."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from selftrain.evaluation import metrics
-from selftrain.plumbing.errors import UserError
-from selftrain.tables.manifest import read_manifest
-from selftrain.tables.predictions import iter_predictions
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Predictions on a labeled split, N images in key order."""
-
-    labels: NDArray[np.int32]  # (N,)
-    predicted: NDArray[np.int32]  # (N,)
-    confidences: NDArray[np.float32]  # (N,)
-    log_probs: NDArray[np.float16]  # (N, C)
-
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        """Whether each prediction is right, (N,)."""
-        return np.equal(self.predicted, self.labels)
-
-
-def load_held_out(predictions: Path, corpus: Path, split: str) -> HeldOut:
-    """A run's predictions on a labeled split. Raises UserError if they are of other images than the corpus holds."""
-    manifest = read_manifest(corpus / split, ["key", "label"])
-    parts = [part for _, part in iter_predictions(predictions / split)]
-    keys = np.concatenate([part.keys for part in parts])
-    if not np.array_equal(keys, manifest.column("key").to_numpy()):
-        raise UserError(f"{predictions / split}: made from other images than {corpus / split} holds; run `dvc repro`")
-    return HeldOut(
-        labels=manifest.column("label").to_numpy(),
-        predicted=np.concatenate([part.labels for part in parts]),
-        confidences=np.concatenate([part.confidences for part in parts]),
-        log_probs=np.concatenate([part.log_probs for part in parts]),
-    )
+from selftrain.tables.held_out import HeldOut
 
 
 def held_out_metrics(split: str, held_out: HeldOut) -> dict[str, Any]:

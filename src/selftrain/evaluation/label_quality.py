@@ -12,40 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selftrain.evaluation.held_out import HeldOut
-from selftrain.evaluation.metrics import negative_log_likelihood, proportion_interval
+from selftrain.evaluation.metrics import proportion_interval
 from selftrain.evaluation.pseudo_labels import CONFIDENCE_BINS
+from selftrain.tables.held_out import HeldOut
 from selftrain.tables.selection import CORRECTED
 
 if TYPE_CHECKING:
     import polars as pl
 
 ALL = "all classes"
-TEMPERATURES = (0.05, 20.0)
 RESAMPLES = 200
 FEW = 20
 """Validation images below which a share of them recommends nothing."""
-
-
-def fit_temperature(log_probs: NDArray[np.floating], labels: NDArray[np.int32]) -> float:
-    """The temperature at which log-probabilities (N, C) give labels (N,) the highest likelihood.
-
-    Above 1 the model is too sure of itself, below 1 too modest. Guo et al. 2017, arXiv 1706.04599, Section 4.2.
-    """
-    from scipy.optimize import minimize_scalar
-
-    def loss(log_temperature: float) -> float:
-        return negative_log_likelihood(at_temperature(log_probs, float(np.exp(log_temperature))), labels)
-
-    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
-
-
-def at_temperature(log_probs: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """Log-probabilities (N, C) at another temperature, (N, C)."""
-    from scipy.special import log_softmax
-
-    scaled: NDArray[np.float64] = log_softmax(log_probs.astype(np.float64) / temperature, axis=1)
-    return scaled
 
 
 def expected_precision(validation: HeldOut, counts: "pl.DataFrame", classes: list[str]) -> "pl.DataFrame":

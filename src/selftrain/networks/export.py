@@ -8,7 +8,22 @@ import timm
 import torch
 from torch import nn
 
+from selftrain.networks.model_noise import classifiers
 from selftrain.networks.models import normalization
+from selftrain.plumbing.errors import UserError
+
+
+def divide_logits(model: nn.Module, temperature: float) -> None:
+    """Fold a temperature into a model's last layer: what it says is then calibrated wherever it is loaded.
+
+    Raises UserError for a model whose last layer has no weight.
+    """
+    with torch.no_grad():
+        for classifier in classifiers(model):
+            if not isinstance(getattr(classifier, "weight", None), torch.Tensor):
+                raise UserError("train.calibration: the model's last layer is not linear; set it to `none`")
+            for parameter in classifier.parameters(recurse=False):
+                parameter.div_(temperature)
 
 
 def export_model(

@@ -6,10 +6,12 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from selftrain.networks import ensemble as _ensemble  # noqa: F401, they are registered
 from selftrain.networks import wide_resnet as _wide_resnet  # noqa: F401
+from selftrain.networks.weights import weights_arguments
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
 from selftrain.plumbing.sections import did_you_mean
@@ -27,34 +29,30 @@ def create_model(
     num_classes: int,
     image_size: int,
     *,
-    pretrained: bool = False,
-    weights: Path | None = None,
+    weights: str | None = None,
     stochastic_depth: float = 0.0,
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """A timm model, with its own ``options``; ``stochastic_depth`` is the drop probability of its last block, falling
     linearly to the first.
 
-    ``weights`` is a timm model folder of the same architecture to start from; a model made for one size of image takes
-    those of another. Dropout is ``ModelNoise``'s.
+    ``weights`` is what to start from, as ``train.weights`` says it: see ``weights.py``. A model made for one size of
+    image takes weights of another. Dropout is ``ModelNoise``'s.
 
-    Raises UserError for names that timm does not know, noise that the architecture does not have, and weights of
-    another architecture.
+    Raises UserError for names that timm does not know, noise that the architecture does not have, and weights that are
+    missing, damaged, or of another architecture.
     """
     check_model_name(name)
     timm_options = dict(options or {})
     given: dict[str, Any] = {"drop_path_rate": stochastic_depth}
     if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
         given["img_size"] = image_size
-    if weights is not None:
-        architecture = read_json(weights / "config.json", "dvc repro")["architecture"]
-        if architecture != name.partition(".")[0]:
-            raise UserError(f"train.init: {weights} is a {architecture} and cannot start a {name}; use `init: scratch`")
     try:
+        source, start = (name, {}) if weights is None else weights_arguments(weights, name, timm_options)
         return timm.create_model(
-            f"local-dir:{weights}" if weights is not None else name,
-            pretrained=pretrained or weights is not None,
+            source,
             num_classes=num_classes,
+            **start,
             **{key: value for key, value in given.items() if value} | timm_options,
         )
     except TypeError as error:
@@ -63,14 +61,11 @@ def create_model(
         if timm_options:
             raise UserError(f"train.model_options: '{name}' does not take them: {error}") from None
         raise
-    except (RuntimeError, OSError) as error:
-        if weights is not None:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"train.init: {weights} cannot start a '{name}' with these options: {reason}") from None
-        if pretrained:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"train.pretrained: the weights of '{name}' cannot be had: {reason}") from None
-        raise
+    except (RuntimeError, OSError, SafetensorError) as error:
+        if weights is None:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"train.weights: {weights} cannot start a '{name}' with these options: {reason}") from None
 
 
 def load_model(folder: Path, stochastic_depth: float = 0.0) -> tuple[nn.Module, dict[str, Any]]:
@@ -78,8 +73,6 @@ def load_model(folder: Path, stochastic_depth: float = 0.0) -> tuple[nn.Module, 
 
     Raises UserError if the folder is not there or not whole.
     """
-    from safetensors import SafetensorError
-
     config = read_json(folder / "config.json", "dvc repro")
     noise: dict[str, Any] = {"drop_path_rate": stochastic_depth} if stochastic_depth else {}
     try:

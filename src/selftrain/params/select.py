@@ -15,6 +15,13 @@ class SelectConfig(Section):
     """A file of ``selection/policies``: which pseudo-labels are good enough."""
     threshold: float = Field(default=0.3, ge=0, lt=1)
     """Images are kept when the teacher's confidence is above it."""
+    precision: float = Field(default=0.95, gt=0, lt=1)
+    """Of the policy ``precision``: the share of a class's labels that has to be right, as far as can be expected."""
+    neighbours: int = Field(default=10, ge=1)
+    """Of the policy ``neighbours``: how many have to carry the label, by half."""
+    gate: float | None = Field(default=None, gt=0, lt=1)
+    """Leave out as ``out_of_domain`` what the first teacher knows less of than of this share of the validation images,
+    0.05 say; null: nothing. The rounds grow sure of strangers, the first teacher is not."""
     per_class: Annotated[int, Field(ge=1)] | Literal["auto", "all"] = "auto"
     """Images a class in the balanced epoch, K; ``auto``: the median of the classes' kept images; ``all``: not balanced,
     every kept image once."""

@@ -43,9 +43,9 @@ class Resplit(Section):
 
 
 NETWORK_PARAMETERS = (
-    "model", "model_options", "pretrained", "init", "optimizer", "optimizer_options", "learning_rate",
-    "learning_rate_batch", "weight_decay", "schedule", "decay_rate", "decay_epochs", "warmup", "clip_grad", "frozen",
-    "noise",
+    "model", "model_options", "weights", "init", "optimizer", "optimizer_options", "learning_rate",
+    "learning_rate_batch", "weight_decay", "layer_decay", "schedule", "decay_rate", "decay_epochs", "warmup",
+    "clip_grad", "frozen", "noise",
 )  # fmt: skip
 """What a network beside the student may have of its own."""
 NETWORK_NOISE = ("noise.dropout", "noise.stochastic_depth", "noise.on_labeled", "noise.on_unlabeled")
@@ -60,8 +60,13 @@ class TrainConfig(Section):
     model_options: dict[str, Any] = {}
     """More of the model's own arguments in timm, such as ``channels: [8, 16, 16, 32]`` of a small ``test_resnet``; they
     are written beside the weights. A run with another ``model`` does not inherit them; it sets its own."""
-    pretrained: bool = False
-    """Start from the weights that timm has for the model."""
+    weights: str | None = None
+    """What the network starts from: ``timm``, the weights that timm has for the model; ``package``, those of the extra
+    ``selftrain[weights]``; ``hf-hub:<name>``; a timm model folder; a safetensors file. Null: from scratch. Where the
+    classes differ, the classifier is new."""
+    head: Literal["new", "linear_probe"] = "new"
+    """The classifier before the first step. ``linear_probe``: fitted to the network's features of the labeled images;
+    fine-tuning then does not spoil features that are good (Kumar et al. 2022, arXiv 2202.10054)."""
     init: Literal["scratch", "teacher"] = "scratch"
     """``teacher``: start from the teacher's weights; the model must be the teacher's."""
     networks: dict[str, dict[str, Any]] = {}
@@ -102,11 +107,16 @@ class TrainConfig(Section):
     """Largest gradient norm."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the weights' moving average, which is then what is evaluated and exported."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    """The learning rate of a layer is that of the layer above times this; null: all layers have the same."""
     frozen: float = Field(default=0.0, ge=0, le=1)
     """Share of the layers, counted from the input, that are not trained; 1 leaves the classifier alone."""
     noise: NoiseConfig = NoiseConfig()
     validate_every: int = Field(default=50, ge=1)
     """Steps between validations."""
+    calibration: Literal["none", "validation"] = "none"
+    """``validation``: the exported classifier is divided by the temperature that fits the validation images, so that
+    its confidences mean something. A linear probe has one from its own cross-validation."""
     result: Literal["best", "last"] = "best"
     """Which weights are exported: the best on validation, or the last, as papers without a validation split do."""
     patience: int | None = Field(default=None, ge=1)
@@ -165,7 +175,7 @@ def phases(config: TrainConfig, where: str = "train") -> dict[str, TrainConfig]:
         place = f"{where}.then.{name}"
         if not RUN_NAME.fullmatch(name) or name == MAIN_PHASE:
             raise UserError(f"{place}: cannot name a phase; use letters, digits and _, a letter first")
-        for own_alone in ("then", "init", "pretrained", "model", "model_options", "resplit"):
+        for own_alone in ("then", "init", "weights", "model", "model_options", "resplit"):
             if own_alone in changes:
                 raise UserError(f"{place}.{own_alone}: a later phase goes on with the run's; set it on the run itself")
         base = (

@@ -3,11 +3,13 @@
 import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import did_you_mean
 
 PACKAGE = Path(__file__).parent.parent
+Base = TypeVar("Base")
 
 
 def known_modules(package: str, shared: frozenset[str] = frozenset()) -> list[str]:
@@ -27,3 +29,18 @@ def find_module(
     if name not in known:
         raise UserError(f"{where}: there is no {kind}'{name}'; {did_you_mean(name, known)}")
     return importlib.import_module(f"selftrain.{package}.{name}")
+
+
+def find_class(
+    package: str, name: str, base: type[Base], where: str, shared: frozenset[str] = frozenset(), kind: str = ""
+) -> type[Base]:
+    """The one class of such a module that is a ``base``. Raises UserError as ``find_module``, and if it has none."""
+    module = find_module(package, name, where, shared, kind)
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise UserError(f"{where}: the file of '{name}' holds {len(found)} classes of {base.__name__}, not one")
+    return found[0]

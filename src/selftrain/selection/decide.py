@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from selftrain.counters import mix
 from selftrain.params.select import SelectConfig
-from selftrain.plumbing.by_name import find_module
 from selftrain.selection.balance import ClassPlan, plan_classes
+from selftrain.selection.gate import Gate
+from selftrain.selection.policy import Frame, Policy, Source, find_policy
 from selftrain.tables import selection
 
 if TYPE_CHECKING:
@@ -45,19 +46,26 @@ SELECT label, uniform FROM (
 
 
 class Decisions:
-    """How one selection decides; rows are those of a prediction table, ``policy.COLUMNS`` of them."""
+    """How one selection decides; rows are those of a prediction table, ``policy.columns`` of them."""
 
-    def __init__(self, config: SelectConfig, seed: int, decided: "pl.DataFrame") -> None:
+    def __init__(self, config: SelectConfig, seed: int, decided: "pl.DataFrame", source: Source) -> None:
         """``decided`` (``key, kind, to_label``) are images that are decided on whatever the teacher says."""
         self.config, self.seed, self.decided = config, seed, decided
-        self.policy: Any = find_module("selection.policies", config.policy, "select.policy")
-        self.columns: list[str] = list(self.policy.COLUMNS)
-        self.kinds = [*selection.DECISIONS, *(name for name in self.policy.REASONS if name not in selection.DECISIONS)]
+        self.policy: Policy = find_policy(config.policy)(config, source)
+        self.gate = Gate(config.gate, source) if config.gate is not None else None
+        self.columns: list[str] = list(self.policy.columns)
+        self.kinds = [*selection.DECISIONS, *(name for name in self.policy.reasons if name not in selection.DECISIONS)]
 
     def candidates(self, rows: "pl.DataFrame") -> "pl.DataFrame":
         """``key, label, confidence`` of the rows that pass the policy and are not decided on yet."""
-        passes = self.policy.decide(rows, self.config).is_null()
+        passes = self.policy.decide(rows).is_null() & ~self.strangers(rows)
         return self.usable(rows.filter(passes)).select("key", "label", "confidence")
+
+    def strangers(self, rows: "pl.DataFrame") -> "pl.Series":
+        """Whether the gate leaves each image out."""
+        import polars as pl
+
+        return self.gate.strangers(rows) if self.gate is not None else pl.repeat(False, len(rows), eager=True)
 
     def usable(self, rows: "pl.DataFrame") -> "pl.DataFrame":
         """The rows that are in the sample and not decided on yet."""
@@ -93,6 +101,8 @@ class Decisions:
             .then(pl.col("kind"))
             .when(~pl.col("sampled"))
             .then(pl.lit(selection.NOT_SAMPLED))
+            .when(pl.col("stranger"))
+            .then(pl.lit(selection.OUT_OF_DOMAIN))
             .when(pl.col("reason").is_not_null())
             .then(pl.col("reason"))
             .when(~within_quota)
@@ -108,7 +118,8 @@ class Decisions:
             .with_columns(
                 uniform=pl.Series(mix(self.seed, keys), dtype=pl.UInt64),
                 sampled=pl.Series(in_sample(keys, self.config.share, self.seed), dtype=pl.Boolean),
-                reason=self.policy.decide(rows, self.config),
+                reason=self.policy.decide(rows),
+                stranger=self.strangers(rows),
             )
             .join(self.decided, on="key", how="left", maintain_order="left")
             .with_columns(
@@ -159,7 +170,7 @@ def select_frame(rows: "pl.DataFrame", config: SelectConfig, seed: int = 0) -> "
     import polars as pl
 
     decided = no_decisions()
-    decisions = Decisions(config, seed, decided)
+    decisions = Decisions(config, seed, decided, Frame(rows))
     with duckdb.connect() as connection:
         connection.register("candidates", decisions.candidates(rows).to_arrow())
         planned = decisions.plan(connection)

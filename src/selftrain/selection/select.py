@@ -15,6 +15,7 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import atomic_path, write_json
 from selftrain.plumbing.progress import progress_bar
 from selftrain.selection.decide import Decisions, no_decisions
+from selftrain.selection.policy import Tables
 from selftrain.tables import selection
 from selftrain.tables.corrections import check_corrections, decided_by_hand, file_digest, read_corrections
 from selftrain.tables.parquet import read_frame
@@ -28,11 +29,18 @@ REPEATS = "duplicates.parquet"
 
 
 def select(
-    config: SelectConfig, seed: int, predictions: Path, corpus: Path, out: Path, corrections: Path | None = None
+    config: SelectConfig,
+    seed: int,
+    predictions: Path,
+    corpus: Path,
+    out: Path,
+    corrections: Path | None = None,
+    earlier: tuple[Path, ...] = (),
 ) -> dict[str, Any]:
     """Decide on every image of ``predictions`` (the unlabeled split's table) and write the selection to ``out``.
 
-    ``corrections`` is what people said of single images. Returns the summary that is written to ``summary.json``.
+    ``corrections`` is what people said of single images, ``earlier`` are the tables of the teacher's own teachers, the
+    first one last. Returns the summary that is written to ``summary.json``.
 
     Raises UserError if no label of the teacher's passes the policy, and for corrections that do not fit the corpus.
     """
@@ -42,7 +50,8 @@ def select(
         raise UserError(f"{corpus / REPEATS}: no such file; `dvc repro ingest` makes it")
     classes = prediction_classes(predictions)
     parts = prediction_parts(predictions)
-    decisions = Decisions(config, seed, _decided_before(corpus, classes, config, corrections))
+    source = Tables(predictions, corpus, earlier)
+    decisions = Decisions(config, seed, _decided_before(corpus, classes, config, corrections), source)
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill}'")
         # Parquet's statistics leave NaN out, and DuckDB 2.0 believes them.
@@ -67,7 +76,9 @@ def select(
                 before = totals.get((label, decision), (0, 0))
                 totals[label, decision] = (before[0] + images, before[1] + copies)
             advance()
-    summary = _summary(totals, classes, config, quota, decisions.kinds) | {
+    found = decisions.policy.summary(classes) | ({"gate": decisions.gate.cutoff} if decisions.gate is not None else {})
+    summary = _summary(totals, classes, decisions, quota) | {
+        "policy": {"name": config.policy, **found},
         "predictions": made_from_digest(predictions),
         "corrections": {"path": str(corrections), "digest": file_digest(corrections)} if corrections else None,
         "digest": selection.parts_digest(out),
@@ -116,9 +127,8 @@ def _count(decided: "pl.DataFrame") -> "pl.DataFrame":
 def _summary(
     totals: dict[tuple[int, str], tuple[int, int]],
     classes: list[str],
-    config: SelectConfig,
+    decisions: Decisions,
     quota: int | None,
-    kinds: list[str],
 ) -> dict[str, Any]:
     def total(decision: str, column: int, label: int | None = None) -> int:
         return sum(
@@ -128,8 +138,8 @@ def _summary(
         )
 
     images = sum(counts[0] for counts in totals.values())
-    decisions = {decision: total(decision, 0) for decision in kinds}
-    assert images == sum(decisions.values())
+    counts = {kind: total(kind, 0) for kind in decisions.kinds}
+    assert images == sum(counts.values())
 
     def trained_on(column: int, label: int | None = None) -> int:
         return sum(total(decision, column, label) for decision in selection.TRAINED_ON)
@@ -137,13 +147,13 @@ def _summary(
     return {
         "images": images,
         "coverage": trained_on(0) / images,
-        "decisions": decisions,
+        "decisions": counts,
         "per_class_quota": quota,
-        "threshold": config.threshold,
+        "threshold": decisions.policy.threshold,
         "unique_images": trained_on(0),
         "balanced_images": trained_on(1),
         "per_class": {
-            name: {decision: total(decision, 0, label) for decision in kinds} | {"copies": trained_on(1, label)}
+            name: {kind: total(kind, 0, label) for kind in decisions.kinds} | {"copies": trained_on(1, label)}
             for label, name in enumerate(classes)
         },
     }
@@ -159,7 +169,14 @@ def _nothing_passed(decisions: Decisions, parts: list[Path], predictions: Path) 
             f"{predictions}: leaks, duplicates, rejected images and `select.share` leave no image at all; look at "
             "data/corpus/duplicates.parquet and corrections.parquet, or use a larger share"
         )
-    threshold = decisions.config.threshold
+    threshold = decisions.policy.threshold
+    if decisions.config.policy != "threshold" or decisions.gate is not None:
+        return (
+            f"the round's selection (policy {decisions.config.policy}, cut-off {threshold:g}"
+            + (f", gate {decisions.gate.cutoff:.3f}" if decisions.gate is not None else "")
+            + f") leaves no image of {predictions}; the highest confidence of those that may be used is "
+            f"{highest_usable:.3f}, so ask for less or choose a better teacher"
+        )
     return (
         f"the round's select.threshold, {threshold:g}, filters out every image of {predictions}; the highest "
         f"confidence of those that may be used is {highest_usable:.3f}, so choose a lower threshold or a better teacher"

@@ -86,6 +86,8 @@ class RunRecord(Record):
     steps: int = 0
     phases: list[dict[str, Any]] = []
     validation_accuracy: float = 0.0
+    temperature: float = 1.0
+    """What the exported classifier was divided by, so that its confidences are those of unseen images."""
     learns_from_table: bool = True
     """False for algorithms that label the pool themselves."""
     peak_memory_mib: int = 0

@@ -99,7 +99,7 @@ def _load(source: str, classes: list[str]) -> tuple[nn.Module, dict[str, Any]]:
     data = timm.get_pretrained_cfg(source)
     assert data is not None
     _check_classes(source, None, data.num_classes, classes)
-    model = create_model(source, len(classes), data.input_size[1], pretrained=True)
+    model = create_model(source, len(classes), data.input_size[1], weights="timm")
     config_json = {"architecture": source.partition(".")[0], "model_args": {}, "pretrained_cfg": _whole(model)}
     return model.eval(), config_json
 

@@ -10,7 +10,7 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import did_you_mean
 from selftrain.training.optimization import create_optimizer
 
-OF_A_MODEL = ("model", "model_options", "pretrained", "init", "frozen", "noise")
+OF_A_MODEL = ("model", "model_options", "weights", "init", "frozen", "noise")
 """What a network's parameters say of its timm model."""
 
 
@@ -42,7 +42,8 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
                 if network_config.init == "teacher" and not is_round:
                     raise UserError(f"train.networks.{network}.init: there is no teacher to start from")
                 check_model_name(network_config.model)
-                create_optimizer(nn.Linear(1, 1), network_config)
+                # A layer has no layers; whether the model has some shows when it is made.
+                create_optimizer(nn.Linear(1, 1), network_config.model_copy(update={"layer_decay": None}))
         except UserError as error:
             raise UserError(f"{place}.{error}") from None
 

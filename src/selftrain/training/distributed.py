@@ -3,9 +3,12 @@
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+
+Item = TypeVar("Item")
 
 
 @contextlib.contextmanager
@@ -51,6 +54,15 @@ def summed(tensor: Tensor) -> Tensor:
     if distributed.is_initialized():
         distributed.all_reduce(tensor)
     return tensor
+
+
+def gathered(value: Item) -> list[Item]:
+    """Every process's value, in the order of their ranks."""
+    if not distributed.is_initialized():
+        return [value]
+    values: list[Item | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return [item for item in values if item is not None]
 
 
 def share_buffers(module: nn.Module) -> None:

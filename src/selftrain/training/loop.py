@@ -55,7 +55,7 @@ class Loop:
         hardware: Hardware,
         process: Process,
     ) -> None:
-        total_steps = config.total_steps(steps_per_epoch)
+        total_steps = 0 if algorithm.closed_form else config.total_steps(steps_per_epoch)
         for name, network in algorithm.trained_networks().items():
             freeze_shallow(network, config.of_network(name).frozen)
         # What `to_input` gives is channels-last in memory already; convolutions are faster for it.
@@ -97,6 +97,10 @@ class Loop:
         state = load_checkpoint(checkpoints)
         if state is not None:
             self.load_state(state)
+        if self.total_steps == 0 and self.best_score is None:
+            curves.log(0, self._validate(validation))
+            curves.flush()
+            self._save(checkpoints)
         if self.ended():
             return
         saved_at = time.monotonic()

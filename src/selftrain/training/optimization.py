@@ -62,8 +62,8 @@ class Descent:
 
     @property
     def learning_rate(self) -> float:
-        """The rate that was set last."""
-        return float(self.optimizer.param_groups[-1]["lr"])
+        """The rate that was set last; of the classifier, where layers differ."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
 
 def check_optimizer_name(name: str) -> None:
@@ -79,12 +79,15 @@ def create_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opt
     Raises UserError for unknown names and arguments.
     """
     check_optimizer_name(config.optimizer)
+    if config.layer_decay is not None and not hasattr(network, "group_matcher"):
+        raise UserError(f"train.layer_decay: a {type(network).__name__} has no layers to tell apart; leave it out")
     try:
         return create_optimizer_v2(
             network,
             opt=config.optimizer,
             lr=config.scaled_learning_rate,
             weight_decay=config.weight_decay,
+            layer_decay=config.layer_decay,
             **config.optimizer_options,
         )
     except (TypeError, ValueError) as error:

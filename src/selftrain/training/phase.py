@@ -7,11 +7,14 @@ import torch
 from torch import nn
 
 from selftrain.algorithms.algorithm import find_algorithm
+from selftrain.algorithms.linear_probe import FittedHead, LinearProbeConfig
 from selftrain.counters import mixed_int
+from selftrain.networks.export import divide_logits
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import Hardware
 from selftrain.training.batches import Process, TrainingBatches
+from selftrain.training.head import start_from_probe
 from selftrain.training.labeled_images import labeled_and_validation, labeled_log_probs
 from selftrain.training.loop import Loop
 from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
@@ -30,6 +33,23 @@ class Phase:
     loop: Loop
     batches: TrainingBatches
     validation: Validation
+    head: FittedHead | None
+    """The classifier that it starts from, where that was fitted."""
+
+    def result(self, calibrated: bool) -> tuple[nn.Module, float]:
+        """The network with its best weights on validation, and the temperature that is folded into its classifier.
+
+        Only the training's result is calibrated; a later phase goes on from the weights as they were trained.
+        """
+        network = self.loop.evaluated_model()
+        network.load_state_dict(self.loop.best_weights)
+        if self.head is not None and self.loop.algorithm.closed_form:
+            return network, self.head.temperature
+        if not calibrated or self.loop.config.calibration == "none":
+            return network, 1.0
+        temperature = self.validation.temperature(network)
+        divide_logits(network, temperature)
+        return network, temperature
 
 
 def make_phase(
@@ -59,6 +79,10 @@ def make_phase(
     student = networks.student(weights)
     if number == 0 and process.rank == 0 and not algorithm_class.shrinks:
         _warn_if_smaller(student, training)
+    fitted = None
+    if config.head == "linear_probe" or algorithm_class.closed_form:
+        folds = getattr(parameters, "folds", LinearProbeConfig().folds)
+        fitted = start_from_probe(student, labeled, classes, config, folds, seed, machine)
     algorithm = algorithm_class(student, parameters, networks)
     steps_per_epoch = _steps_per_epoch(config, needs.views, len(labeled), pool)
     try:
@@ -71,7 +95,7 @@ def make_phase(
         assert training.labeled_predictions is not None
         teacher_log_probs = labeled_log_probs(labeled, training.labeled_predictions)
     batches = TrainingBatches(config, needs.views, seed, process, labeled, pool, teacher_log_probs)
-    return Phase(loop, batches, Validation(held_out, config, machine, process))
+    return Phase(loop, batches, Validation(held_out, config, machine, process), fitted)
 
 
 def _steps_per_epoch(
@@ -80,6 +104,8 @@ def _steps_per_epoch(
     """An epoch is counted in labeled images (Noisy Student, Section 3.1), where there are any in the batch."""
     if "labeled" in sources:
         return labeled / config.batch_size
+    if "unlabeled" not in sources:
+        return 1.0  # it takes no steps
     assert pseudo_labels is not None
     return len(pseudo_labels.epoch) / (config.batch_size * config.unlabeled_ratio)
 

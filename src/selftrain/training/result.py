@@ -4,6 +4,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from selftrain.algorithms.linear_probe import FittedHead
 from selftrain.networks.export import export_model
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.files import TEMPORARY_PREFIX, sha256_of
@@ -17,9 +20,9 @@ from selftrain.training.run import Training
 class EndedPhase:
     """What is remembered of a phase when its network and images are gone."""
 
-    def __init__(self, name: str, loop: Loop) -> None:
+    def __init__(self, name: str, loop: Loop, head: FittedHead | None, temperature: float) -> None:
         assert loop.best_score is not None
-        self.name = name
+        self.name, self.temperature = name, temperature
         self.steps = loop.step
         self.seconds = loop.seconds
         self.peak_memory = peak_memory(loop.hardware.device)
@@ -35,12 +38,16 @@ class EndedPhase:
             "validation_accuracy": loop.best_score.accuracy,
             "seconds": round(loop.seconds, 1),
         }
+        if head is not None:
+            self.described |= {
+                "probe_strength": head.strength,
+                "probe_temperature": head.temperature,
+                "probe_held_out_accuracy": head.held_out_accuracy,
+            }
 
 
-def write_weights(loop: Loop, config: TrainConfig, classes: list[str], folder: Path) -> None:
-    """Write a phase's best weights on validation as a timm model folder."""
-    model = loop.evaluated_model()
-    model.load_state_dict(loop.best_weights)
+def write_weights(model: nn.Module, config: TrainConfig, classes: list[str], folder: Path) -> None:
+    """Write a phase's network as a timm model folder."""
     staged = _staged(folder)
     export_model(
         model,
@@ -81,6 +88,7 @@ def export(
         "steps": sum(phase.steps for phase in phases),
         "phases": [phase.described for phase in phases],
         "validation_accuracy": phases[-1].validation_accuracy,
+        "temperature": phases[-1].temperature,
         "learns_from_table": any(phase.learns_from_table for phase in phases),
         "peak_memory_mib": round(max(phase.peak_memory for phase in phases) / 2**20),
         "train_seconds": round(sum(phase.seconds for phase in phases), 1),

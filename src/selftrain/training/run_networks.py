@@ -61,8 +61,7 @@ class RunNetworks:
             network_config.model,
             len(self.classes),
             network_config.image_size,
-            pretrained=network_config.pretrained,
-            weights=weights,
+            weights=network_config.weights if weights is None else str(weights),
             stochastic_depth=network_config.noise.stochastic_depth,
             options=network_config.model_options,
         )

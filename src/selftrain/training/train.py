@@ -51,10 +51,11 @@ def train(training: Training, restart: list[str]) -> None:
                 seconds = training.hardware.checkpoint_seconds
                 made.loop.run(made.batches, made.validation, of_phase, checkpoints / name, seconds, title)
                 weights = checkpoints / name / "result"
+                result, temperature = made.result(calibrated=number == len(planned) - 1)
                 if rank == 0:
-                    write_weights(made.loop, phase, classes, weights)
+                    write_weights(result, phase, classes, weights)
                 wait_for_all()
-                ended.append(EndedPhase(name, made.loop))
+                ended.append(EndedPhase(name, made.loop, made.head, temperature))
                 del made  # its network and optimizer would lie in memory beside the next phase's
             if rank == 0:
                 export(training, checkpoints, ended, data, curves.wait_for_run())

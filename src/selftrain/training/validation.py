@@ -1,5 +1,6 @@
 """Accuracy and loss on the validation split, while training."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selftrain.algorithms.algorithm import evaluating
+from selftrain.calibration import fit_temperature
 from selftrain.images.clean_images import CleanImages, in_batches
 from selftrain.images.loading import ImageIndex, ImageLoader
 from selftrain.images.workers import in_order
@@ -15,7 +17,7 @@ from selftrain.networks.models import normalization, to_input
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.hardware import Hardware
 from selftrain.training.batches import Process
-from selftrain.training.distributed import share_buffers, summed
+from selftrain.training.distributed import gathered, share_buffers, summed
 
 KEPT_DECODED = 256 * 2**20
 """Bytes of decoded validation images up to which they are decoded once and kept."""
@@ -44,16 +46,31 @@ class Validation:
             self.decoded = list(in_order(images, range(len(images)), workers=0))
 
     @torch.inference_mode()
+    def temperature(self, model: nn.Module) -> float:
+        """The temperature that fits a model to all processes' images; the model stays in eval mode."""
+        share_buffers(model)
+        log_probs, labels = [], []
+        for logits, of_batch in self._logits(model.eval()):
+            log_probs.append(logits.log_softmax(dim=1))
+            labels.append(of_batch)
+        everywhere = gathered((torch.cat(log_probs).numpy(), torch.cat(labels).numpy()))
+        return fit_temperature(*(np.concatenate(arrays) for arrays in zip(*everywhere, strict=True)))
+
+    def _logits(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        """(logits (B, C), labels (B,)) batch by batch, of this process's images."""
+        mean, std = normalization(model)
+        batches = self.decoded or in_order(self.images, range(len(self.images)), self.hardware.workers)
+        for images, labels in zip(batches, self.labels, strict=True):
+            with self.hardware.autocast():
+                yield model(to_input(images, mean, std, self.hardware.device)).float().cpu(), labels
+
+    @torch.inference_mode()
     def score(self, model: nn.Module) -> Score:
         """Score a model in eval mode, over all processes' parts; its training mode is as before afterwards."""
         share_buffers(model)
-        mean, std = normalization(model)
         totals = torch.zeros(3, dtype=torch.float64)  # correct, loss, images
-        batches = self.decoded or in_order(self.images, range(len(self.images)), self.hardware.workers)
         with evaluating(model):
-            for images, labels in zip(batches, self.labels, strict=True):
-                with self.hardware.autocast():
-                    logits = model(to_input(images, mean, std, self.hardware.device)).float().cpu()  # (B, C)
+            for logits, labels in self._logits(model):
                 totals[0] += (logits.argmax(dim=1) == labels).sum()
                 totals[1] += functional.cross_entropy(logits, labels, reduction="sum")
                 totals[2] += len(labels)

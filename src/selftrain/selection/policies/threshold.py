@@ -2,20 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from selftrain.params.select import SelectConfig
+from selftrain.selection.policy import Policy
 from selftrain.tables.selection import LOW_CONFIDENCE
 
 if TYPE_CHECKING:
     import polars as pl
 
-COLUMNS = ("key", "label", "confidence")
-REASONS = (LOW_CONFIDENCE,)
 
-
-def decide(rows: "pl.DataFrame", config: SelectConfig) -> "pl.Series":
+class Threshold(Policy):
     """``low_confidence`` where the confidence is not above the threshold, or is NaN."""
-    import polars as pl
 
-    confidence = pl.col("confidence")
-    passes = (confidence > pl.lit(config.threshold, pl.Float32)) & confidence.is_not_nan()
-    return rows.select(reason=pl.when(~passes).then(pl.lit(LOW_CONFIDENCE))).to_series()
+    def decide(self, rows: "pl.DataFrame") -> "pl.Series":
+        """See the class."""
+        import polars as pl
+
+        confidence = pl.col("confidence")
+        passes = (confidence > pl.lit(self.config.threshold, pl.Float32)) & confidence.is_not_nan()
+        return rows.select(reason=pl.when(~passes).then(pl.lit(LOW_CONFIDENCE))).to_series()

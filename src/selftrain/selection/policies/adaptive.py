@@ -1,0 +1,49 @@
+"""Thresholds that the teacher's own state sets: FreeMatch's (Wang et al. 2023, arXiv 2205.07246, Section 4.1).
+
+The global threshold is the mean confidence over the pool. A class's is the global one times its mean probability over
+the pool, relative to the class with the highest: a class that the teacher hardly knows yet is believed from a lower
+confidence on. The paper takes moving averages over batches; here the whole table is there.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selftrain.params.select import SelectConfig
+from selftrain.selection.cutoffs import below_cutoff
+from selftrain.selection.policy import Policy, Source
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Adaptive(Policy):
+    """``low_confidence`` below the class's cut-off."""
+
+    def __init__(self, config: SelectConfig, source: Source) -> None:
+        super().__init__(config, source)
+        images, confidence, probs = 0, 0.0, np.zeros(())
+        for part in source.parts(["confidence", "log_probs"]):
+            known = part.filter(part["confidence"].is_not_nan())
+            if not len(known):
+                continue
+            # polars has no binaries of a fixed size.
+            packed = b"".join(known["log_probs"].to_list())
+            log_probs = np.frombuffer(packed, np.float16).reshape(len(known), -1).astype(np.float64)  # (N, C)
+            images += len(known)
+            confidence += float(known["confidence"].cast(float).sum())
+            probs = probs + np.exp(log_probs).sum(axis=0)
+        self.cutoffs = confidence / max(images, 1) * probs / max(float(probs.max()), 1e-12)
+
+    def decide(self, rows: "pl.DataFrame") -> "pl.Series":
+        """See the class."""
+        return below_cutoff(rows, self.cutoffs)
+
+    @property
+    def threshold(self) -> float:
+        """See ``Policy``."""
+        return min(float(self.cutoffs.min()), 1.0)
+
+    def summary(self, classes: list[str]) -> dict[str, object]:
+        """``cutoffs`` by class."""
+        return {"cutoffs": dict(zip(classes, self.cutoffs.tolist(), strict=True))}

@@ -1,0 +1,149 @@
+"""The contract of selection policies, and what they may look at before they decide."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selftrain.params.select import SelectConfig
+from selftrain.plumbing.by_name import find_class
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.held_out import HeldOut, load_held_out
+from selftrain.tables.keys import part_name, shard_of
+from selftrain.tables.parquet import read_frame
+from selftrain.tables.predictions import prediction_parts
+from selftrain.tables.selection import LOW_CONFIDENCE
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Source(Protocol):
+    """The teacher's predictions that are decided on, and what lies beside them."""
+
+    def parts(self, columns: list[str]) -> "Iterator[pl.DataFrame]":
+        """The table of the pool, part by part."""
+
+    def validation(self) -> HeldOut:
+        """The teacher on the validation split. Raises UserError if there is none."""
+
+    def earlier(self, part_of: int) -> "list[pl.DataFrame]":
+        """``key, label`` of the part with this key, from the tables of the teacher's own teachers."""
+
+    def first(self, part_of: int) -> "pl.DataFrame":
+        """``key, confidence`` of the part with this key, from the table of the chain's first teacher."""
+
+    def first_validation_confidences(self) -> NDArray[np.float32]:
+        """The first teacher's confidence in each validation image. Raises UserError if there are none."""
+
+    def embeddings(self) -> Path:
+        """The folder of the teacher's embeddings of the pool. Raises UserError if there is none."""
+
+
+class Policy:
+    """Which pseudo-labels are good enough to be trained on. Balancing comes afterwards, the same for every policy.
+
+    One file of ``policies/`` holds one subclass, found by the file's name in ``select.policy``.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("key", "label", "confidence")
+    """What it reads of a prediction table; ``log_probs`` are C float16 numbers in a fixed-size binary."""
+    reasons: ClassVar[tuple[str, ...]] = (LOW_CONFIDENCE,)
+    """The decisions that it may give."""
+
+    def __init__(self, config: SelectConfig, source: Source) -> None:
+        self.config = config
+
+    def decide(self, rows: "pl.DataFrame") -> "pl.Series":
+        """Rows of the table → a column of text: the reason why an image is left out, null where it is a candidate."""
+        raise NotImplementedError
+
+    @property
+    def threshold(self) -> float:
+        """The lowest confidence that it lets through; with a cut-off a class, the lowest of them."""
+        return self.config.threshold
+
+    def summary(self, classes: list[str]) -> dict[str, object]:
+        """What it found, for the selection's summary."""
+        return {}
+
+
+def find_policy(name: str) -> type[Policy]:
+    """A policy by the name of its file. Raises UserError naming those there are."""
+    return find_class("selection.policies", name, Policy, "select.policy")
+
+
+class Tables:
+    """A source on disk: a round's teacher's folder of predictions."""
+
+    def __init__(self, predictions: Path, corpus: Path, earlier: tuple[Path, ...] = ()) -> None:
+        """``predictions`` and ``earlier`` are tables of the unlabeled split; ``earlier`` are of the teacher's own
+        teachers, the first one last.
+        """
+        self.predictions, self.corpus, self.earlier_tables = predictions, corpus, earlier
+        self.first_table = (predictions, *earlier)[-1]
+
+    def parts(self, columns: list[str]) -> "Iterator[pl.DataFrame]":
+        """See ``Source``."""
+        return (read_frame(part, columns) for part in prediction_parts(self.predictions))
+
+    def validation(self) -> HeldOut:
+        """See ``Source``."""
+        return load_held_out(self.predictions.parent, self.corpus, "validation")
+
+    def earlier(self, part_of: int) -> "list[pl.DataFrame]":
+        """See ``Source``."""
+        name = part_name(shard_of(part_of))
+        return [read_frame(table / name, ["key", "label"]) for table in self.earlier_tables]
+
+    def first(self, part_of: int) -> "pl.DataFrame":
+        """See ``Source``."""
+        return read_frame(self.first_table / part_name(shard_of(part_of)), ["key", "confidence"])
+
+    def first_validation_confidences(self) -> NDArray[np.float32]:
+        """See ``Source``."""
+        parts = prediction_parts(self.first_table.with_name("validation"))
+        return np.concatenate([read_frame(part, ["confidence"])["confidence"].to_numpy() for part in parts])
+
+    def embeddings(self) -> Path:
+        """See ``Source``."""
+        folder = self.predictions.with_name("embeddings")
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no embeddings there; this policy needs `predict.embeddings: true`")
+        return folder
+
+
+class Frame:
+    """A source in memory: a prediction table and nothing else."""
+
+    def __init__(self, rows: "pl.DataFrame") -> None:
+        self.rows = rows
+
+    def parts(self, columns: list[str]) -> "Iterator[pl.DataFrame]":
+        """See ``Source``. Raises UserError for a column that the frame lacks."""
+        missing = [name for name in columns if name not in self.rows.columns]
+        if missing:
+            raise UserError(f"select: this policy reads the column '{missing[0]}', which the frame does not have")
+        yield self.rows.select(columns)
+
+    def validation(self) -> HeldOut:
+        """See ``Source``."""
+        raise UserError("select: this policy needs validation images, which a frame does not have; use the stage")
+
+    def earlier(self, part_of: int) -> "list[pl.DataFrame]":
+        """See ``Source``."""
+        return []
+
+    def first(self, part_of: int) -> "pl.DataFrame":
+        """See ``Source``."""
+        return self.rows.select("key", "confidence")
+
+    def first_validation_confidences(self) -> NDArray[np.float32]:
+        """See ``Source``."""
+        raise UserError("select.gate: it needs validation images, which a frame does not have; use the stage")
+
+    def embeddings(self) -> Path:
+        """See ``Source``."""
+        raise UserError("select: this policy needs embeddings, which a frame does not have; use the stage")

@@ -1,0 +1,61 @@
+"""A classifier fitted to a network's own features before the first step: for linear probes and for fine-tuning."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from selftrain.algorithms.linear_probe import FittedHead, fit_head
+from selftrain.images.clean_images import CleanImages, in_batches
+from selftrain.images.loading import ImageIndex, ImageLoader
+from selftrain.images.workers import in_order
+from selftrain.networks.models import normalization, to_input
+from selftrain.params.train import TrainConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.hardware import Hardware
+from selftrain.training.distributed import gathered
+
+BATCH_SIZE = 64
+
+
+def start_from_probe(
+    network: nn.Module,
+    images: ImageIndex,
+    classes: list[str],
+    config: TrainConfig,
+    folds: int,
+    seed: int,
+    hardware: Hardware,
+) -> FittedHead:
+    """Fit the network's classifier to its features of clean labeled images, and put it in.
+
+    Raises UserError for a class without images, and for a network whose classifier is not linear.
+    """
+    counts = np.bincount(images.labels, minlength=len(classes))
+    if not counts.all():
+        raise UserError(f"train: the class '{classes[int(counts.argmin())]}' has no labeled image to fit a probe to")
+    classifier = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
+    if not isinstance(classifier, nn.Linear) or classifier.bias is None:
+        raise UserError(f"train: '{config.model}' has no linear classifier to fit as a probe; take another model")
+    fitted = fit_head(features_of(network, images, config, hardware), images.labels, len(classes), folds, seed)
+    # Devices may differ in the last bit of a feature; all processes start from the first one's.
+    head = gathered(fitted)[0]
+    with torch.no_grad():
+        classifier.weight.copy_(torch.from_numpy(head.weight))
+        classifier.bias.copy_(torch.from_numpy(head.bias))
+    return head
+
+
+@torch.inference_mode()
+def features_of(network: nn.Module, images: ImageIndex, config: TrainConfig, hardware: Hardware) -> NDArray[np.float32]:
+    """What the classifier gets of each image, clean and in eval mode, (N, D)."""
+    batches = in_batches(np.arange(len(images), dtype=np.int64), BATCH_SIZE)
+    squares = CleanImages(ImageLoader(images), batches, config.image_size, config.crop_fraction)
+    mean, std = normalization(network)
+    network.eval().to(hardware.device)
+    found = []
+    for batch in in_order(squares, range(len(batches)), hardware.workers if len(batches) > 8 else 0):
+        inputs = to_input(batch, mean, std, hardware.device)
+        found.append(network.forward_head(network.forward_features(inputs), pre_logits=True).float().cpu())  # type: ignore[operator]
+    network.train()
+    return torch.cat(found).numpy()

@@ -1,0 +1,193 @@
+"""Each policy and the gate, against what their definitions say of tables that are small enough to see through."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy.special import softmax
+
+import selftrain as st
+from selftrain.calibration import fit_trust
+from selftrain.params.select import SelectConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json
+from selftrain.selection.select import select
+from selftrain.tables.embeddings import Embeddings, write_embeddings
+from selftrain.tables.keys import make_key, part_name
+from selftrain.tables.manifest import manifest_schema
+from selftrain.tables.predictions import PredictionPart, write_part
+from selftrain.tables.selection import scan_selection
+from tests.selection.test_select import CLASSES, write_corpus
+
+SHARD = 400
+
+
+def write_table(folder: Path, split: str, probs: np.ndarray) -> np.ndarray:
+    """A prediction table of probabilities (N, C); returns the keys."""
+    keys = np.array([make_key(split, number // SHARD, number % SHARD) for number in range(len(probs))])
+    for shard in range(math.ceil(len(probs) / SHARD)):
+        some = slice(shard * SHARD, (shard + 1) * SHARD)
+        of_part = probs[some]
+        labels, confidences = of_part.argmax(1).astype(np.int32), of_part.max(1).astype(np.float32)
+        log_probs = np.log(of_part).astype(np.float16)
+        write_part(folder / split, shard, PredictionPart(keys[some], labels, confidences, log_probs), CLASSES, "test")
+    return keys
+
+
+def write_labels(corpus: Path, keys: np.ndarray, labels: np.ndarray) -> None:
+    folder = corpus / "validation" / "manifest"
+    folder.mkdir(parents=True)
+    schema = pa.schema([manifest_schema().field("key"), manifest_schema().field("label")])
+    pq.write_table(pa.table({"key": keys, "label": labels.astype(np.int32)}, schema), folder / part_name(0))
+
+
+def drawn(count: int, seed: int, overconfident: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(probabilities that a teacher says, true labels); it says p^overconfident, and p is true."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1.6, (count, len(CLASSES))) + np.array([1.0, 0.0, -1.5])
+    true = softmax(logits, axis=1)
+    labels = (rng.random(count)[:, None] > true.cumsum(axis=1)).sum(axis=1)
+    return softmax(overconfident * logits, axis=1), labels
+
+
+class Round:
+    """A teacher's tables, the corpus beside them, and what is selected from them."""
+
+    def __init__(self, folder: Path, probs: np.ndarray, validation: np.ndarray, truth: np.ndarray) -> None:
+        self.folder = folder
+        self.keys = write_table(folder / "teacher", "unlabeled", probs)
+        self.corpus = write_corpus(folder / "corpus", {})
+        # Validation is written in one part.
+        keys = np.array([make_key("validation", 0, number) for number in range(len(validation))])
+        labels, confidences = validation.argmax(1).astype(np.int32), validation.max(1).astype(np.float32)
+        part = PredictionPart(keys, labels, confidences, np.log(validation).astype(np.float16))
+        write_part(folder / "teacher" / "validation", 0, part, CLASSES, "test")
+        write_labels(self.corpus, keys, truth)
+
+    def select(self, earlier: tuple[Path, ...] = (), **config: Any) -> pl.DataFrame:
+        values = SelectConfig.model_validate({"per_class": "all"} | config)
+        table = self.folder / "teacher" / "unlabeled"
+        self.summary = select(values, 0, table, self.corpus, self.folder / "out", earlier=earlier)
+        assert self.summary == read_json(self.folder / "out" / "summary.json", "")
+        return scan_selection(self.folder / "out").collect().sort("key")
+
+
+@pytest.mark.parametrize("overconfident", [1.0, 2.5])
+def test_precision_takes_as_many_labels_as_are_right_often_enough(tmp_path: Path, overconfident: float) -> None:
+    probs, truth = drawn(6000, 0, overconfident)
+    validation, labels = drawn(800, 1, overconfident)
+    round_ = Round(tmp_path, probs, validation, labels)
+    rows = round_.select(policy="precision", precision=0.9)
+    kept = (rows["decision"] == "kept").to_numpy()
+    right = probs.argmax(1) == truth
+    cutoffs = round_.summary["policy"]["cutoffs"]
+    trust = fit_trust(validation.max(1).astype(np.float32), validation.argmax(1) == labels)
+    for label, name in enumerate(CLASSES):
+        of_class = probs.argmax(1) == label
+        found = cutoffs[name]
+        # The definition: the lowest cut-off at which the mean chance of what is above reaches the target.
+        chances = trust.right(probs.max(1)[of_class])
+        order = np.argsort(-probs.max(1)[of_class])
+        means = chances[order].cumsum() / np.arange(1, of_class.sum() + 1)
+        count = int((means >= 0.9).sum())
+        assert found["images"] == (kept & of_class).sum() == pytest.approx(count, rel=0.06, abs=3)
+        assert found["low"] <= found["expected_precision"] <= found["high"]
+        assert found["expected_precision"] >= 0.9
+        assert right[kept & of_class].mean() == pytest.approx(0.9, abs=0.05)
+    assert round_.summary["threshold"] == min(found["cutoff"] for found in cutoffs.values())
+    assert right.mean() < 0.8, "the target was not reached by taking everything"
+
+
+def test_a_class_that_cannot_reach_the_precision_contributes_nothing(tmp_path: Path) -> None:
+    probs, _ = drawn(2000, 0)
+    # Whatever the teacher says is class 2 is said with little confidence.
+    weak = probs.argmax(1) == 2
+    probs[weak] = [0.3, 0.2, 0.5]
+    round_ = Round(tmp_path, probs, *drawn(800, 1))
+    rows = round_.select(policy="precision", precision=0.95)
+    kept = rows.filter(pl.col("decision") == "kept")
+    assert set(kept["label"].unique()) == {0, 1}
+    assert round_.summary["policy"]["cutoffs"]["c"] == {"cutoff": None, "images": 0}
+    with pytest.raises(UserError, match=r"policy precision, cut-off 1.* leaves no image"):
+        round_.select(policy="precision", precision=0.99999)
+
+
+def test_adaptive_thresholds_by_hand(tmp_path: Path) -> None:
+    probs = np.array([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.45, 0.35, 0.2], [0.2, 0.2, 0.6]])
+    # Mean confidence 0.63, mean probabilities 0.49, 0.29, 0.22: cut-offs 0.63, 0.373, 0.283.
+    round_ = Round(tmp_path, probs, *drawn(20, 1))
+    rows = round_.select(policy="adaptive")
+    assert (rows["decision"] == "kept").to_list() == [True, True, True, False, True]
+    found = [round_.summary["policy"]["cutoffs"][name] for name in CLASSES]
+    assert found == pytest.approx([0.63, 0.63 * 0.29 / 0.49, 0.63 * 0.22 / 0.49], rel=2e-3)
+    frame = pl.DataFrame(
+        {"key": [1, 2], "label": [0, 1], "confidence": [0.9, 0.6], "log_probs": [
+            np.log(np.array(row)).astype(np.float16).tobytes() for row in ([0.9, 0.1], [0.4, 0.6])
+        ]}
+    )  # fmt: skip
+    assert st.select(frame, policy="adaptive", per_class="all")["decision"].to_list() == ["kept", "kept"]
+    with pytest.raises(UserError, match="reads the column 'log_probs'"):
+        st.select(frame.drop("log_probs"), policy="adaptive")
+
+
+def test_rounds_that_disagree(tmp_path: Path) -> None:
+    probs = np.tile([0.9, 0.05, 0.05], (6, 1))
+    probs[5] = [0.4, 0.3, 0.3]
+    round_ = Round(tmp_path, probs, *drawn(20, 1))
+    first, second = probs.copy(), probs.copy()
+    first[[1, 5]] = [0.1, 0.8, 0.1]
+    second[2] = [0.1, 0.1, 0.8]
+    for name, of_round in (("first", first), ("second", second)):
+        write_table(tmp_path / name, "unlabeled", of_round)
+    earlier = (tmp_path / "second" / "unlabeled", tmp_path / "first" / "unlabeled")
+    rows = round_.select(policy="agreement", threshold=0.5, earlier=earlier)
+    assert rows["decision"].to_list() == ["kept", "disagreement", "disagreement", "kept", "kept", "low_confidence"]
+    assert round_.summary["decisions"]["disagreement"] == 2
+    assert Counter(round_.select(policy="agreement", threshold=0.5)["decision"])["kept"] == 5, "nobody disagrees yet"
+
+
+def test_neighbours_carry_the_label(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    probs, _ = drawn(700, 0)
+    round_ = Round(tmp_path, probs, *drawn(20, 1))
+    vectors = rng.normal(size=(700, 5)).astype(np.float16)
+    for shard in range(2):
+        some = slice(shard * SHARD, (shard + 1) * SHARD)
+        write_embeddings(
+            tmp_path / "teacher" / "embeddings", shard, Embeddings(round_.keys[some], vectors[some]), "test"
+        )
+    rows = round_.select(policy="neighbours", neighbours=7, threshold=0.4)
+    unit = vectors.astype(np.float64) / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    labels = probs.argmax(1)
+    for place, decision in enumerate(rows["decision"]):
+        likeness = unit @ unit[place]
+        likeness[place] = -2
+        share = (labels[np.argsort(-likeness)[:7]] == labels[place]).mean()
+        sure = np.float32(probs[place].max()) > np.float32(0.4)
+        assert decision == ("low_confidence" if not sure else "kept" if share >= 0.5 else "lonely"), place
+    with pytest.raises(UserError, match="needs embeddings"):
+        st.select(rows.select("key", "label", "confidence"), policy="neighbours")
+
+
+def test_the_gate_is_the_first_teachers(tmp_path: Path) -> None:
+    probs = np.tile([0.9, 0.05, 0.05], (10, 1))
+    round_ = Round(tmp_path, probs, *drawn(20, 1))
+    first = np.stack([np.array([p, (1 - p) / 2, (1 - p) / 2]) for p in np.linspace(0.35, 0.95, 10)])
+    validation = np.stack([np.array([p, (1 - p) / 2, (1 - p) / 2]) for p in np.linspace(0.5, 0.9, 41)])
+    write_table(tmp_path / "first", "unlabeled", first)
+    write_table(tmp_path / "first", "validation", validation)
+    rows = round_.select(gate=0.25, threshold=0.5, earlier=(tmp_path / "first" / "unlabeled",))
+    assert round_.summary["policy"]["gate"] == pytest.approx(0.6, abs=1e-3)
+    wanted = ["out_of_domain" if p < 0.6 else "kept" for p in np.linspace(0.35, 0.95, 10)]
+    assert rows["decision"].to_list() == wanted
+    assert round_.summary["decisions"]["out_of_domain"] == wanted.count("out_of_domain")
+    with pytest.raises(UserError, match=r"gate 0\.\d+\) leaves no image"):
+        round_.select(gate=0.999, threshold=0.93)
+    with pytest.raises(UserError, match=r"select.gate: it needs validation images"):
+        st.select(rows.select("key", "label", "confidence"), gate=0.1)
