@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from selftrain.calibration import PRIOR, fit_trust, log_odds
+from selftrain.calibration import FIRMNESS, PRIOR, fit_temperature, fit_trust, log_odds
 
 
 def drawn(count: int, offset: float = 0.0, slope: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -63,3 +63,12 @@ def test_shares_above_and_their_interval() -> None:
         low, high = found.interval(grid, np.array([0.0, 0.0, 1.0]))
         inside += low[2] <= 0.95 <= high[2]
     assert inside >= 51
+
+
+def test_a_few_images_that_are_all_right_make_no_model_certain() -> None:
+    log_probs, labels = np.log([[0.7, 0.2, 0.1]] * 5), np.zeros(5, int)
+    assert fit_temperature(log_probs, labels) == pytest.approx(0.05, rel=0.1)
+    held = fit_temperature(log_probs, labels, FIRMNESS)
+    assert 0.5 < held < 0.9
+    many = fit_temperature(np.repeat(log_probs, 500, 0), np.repeat(labels, 500), FIRMNESS)
+    assert many < 0.25, "many images outweigh the prior"

@@ -9,20 +9,25 @@ RANGE = (0.05, 20.0)
 LEAST, MOST = 1e-6, 1 - 1e-6
 """Confidences beyond them are as if they were these."""
 RESAMPLES = 200
+FIRMNESS = 4.0
+"""Of the prior on a temperature that is applied: its logarithm is 0 ± 0.5 before an image is seen."""
 PRIOR = 1.0
 """How firmly ``fit_trust`` believes a confidence before it has seen an image; a few images outweigh it."""
 
 
-def fit_temperature(log_probs: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+def fit_temperature(log_probs: NDArray[np.floating], labels: NDArray[np.integer], firmness: float = 0.0) -> float:
     """The temperature at which log-probabilities (N, C) give labels (N,) the highest likelihood, from 0.05 to 20.
 
     Above 1 the model is too sure of itself, below 1 too modest. Guo et al. 2017, arXiv 1706.04599, Section 4.2.
+    ``firmness`` is the precision of a normal prior on its logarithm: where all of a few images are right, the
+    likelihood alone would make a model certain of everything.
     """
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
         scaled = at_temperature(log_probs, float(np.exp(log_temperature)))
-        return -float(scaled[np.arange(len(labels)), labels].mean())
+        prior = firmness / 2 * log_temperature**2
+        return (prior - float(scaled[np.arange(len(labels)), labels].sum())) / max(len(labels), 1)
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded").x))
 

