@@ -3,8 +3,9 @@
     python benchmarks/leaks.py --held-out FOLDER --pool FOLDER
 
 Both folders hold class folders of images that are not in the other. Copies are planted of each held-out image: exact,
-re-encoded (JPEG, quality 50), resized (to 75% and to 200%), cropped (5% of each side, anywhere), mirrored, mirrored
-and re-encoded, mirrored and cropped.
+re-encoded (JPEG, quality 50), resized (to 75% and to 200%), cropped (5% and 10% of each side, anywhere), mirrored,
+mirrored and re-encoded, mirrored and cropped, recoloured (another hue; paler and brighter), with a border of any
+colour, with text across.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from selftrain.corpus.ingest import ingest
 from selftrain.images.decode import SUFFIXES
@@ -35,10 +36,32 @@ def resized(image: Image.Image, factor: float) -> Image.Image:
     return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
 
 
-def cropped(image: Image.Image) -> Image.Image:
-    width, height = 0.95 * image.width, 0.95 * image.height
+def cropped(image: Image.Image, share: float = 0.05) -> Image.Image:
+    width, height = (1 - share) * image.width, (1 - share) * image.height
     left, top = RNG.uniform(0, image.width - width), RNG.uniform(0, image.height - height)
     return image.resize(image.size, Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
+
+
+def recoloured(image: Image.Image) -> Image.Image:
+    hue, *others = image.convert("HSV").split()
+    turned = RNG.randrange(20, 236)
+    return Image.merge("HSV", [hue.point(lambda value: (value + turned) % 256), *others]).convert("RGB")
+
+
+def paler(image: Image.Image) -> Image.Image:
+    return ImageEnhance.Contrast(ImageEnhance.Brightness(image).enhance(1.4)).enhance(0.7)
+
+
+def bordered(image: Image.Image) -> Image.Image:
+    colour = (RNG.randrange(256), RNG.randrange(256), RNG.randrange(256))
+    return ImageOps.expand(image, round(RNG.choice((0.03, 0.06, 0.1)) * min(image.size)), fill=colour)
+
+
+def with_text(image: Image.Image) -> Image.Image:
+    written = image.copy()
+    place = (0.1 * image.width, RNG.uniform(0, 0.8) * image.height)
+    ImageDraw.Draw(written).text(place, "SALE 50% OFF", fill=(255, 0, 0), font_size=max(8, image.width / 8))
+    return written
 
 
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -46,10 +69,15 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "re-encoded": encoded,
     "resized to 75%": lambda image: resized(image, 0.75),
     "resized to 200%": lambda image: resized(image, 2),
-    "cropped": cropped,
+    "cropped by 5%": cropped,
+    "cropped by 10%": lambda image: cropped(image, 0.1),
     "mirrored": ImageOps.mirror,
     "mirrored, re-encoded": lambda image: encoded(ImageOps.mirror(image)),
-    "mirrored, cropped": lambda image: cropped(ImageOps.mirror(image)),
+    "mirrored, cropped by 5%": lambda image: cropped(ImageOps.mirror(image)),
+    "another hue": recoloured,
+    "paler and brighter": paler,
+    "with a border": bordered,
+    "with text": with_text,
 }
 
 

@@ -1,19 +1,19 @@
-"""Near copies of held-out images in the pool: re-encoded, resized, slightly cropped, mirrored.
+"""Altered copies of held-out images in the pool: what to compare, and with what.
 
-Two steps. Difference hashes of the pool and of the held-out images, upright and mirrored, give candidates: all pairs
-within ``MAX_DISTANCE`` bits. Each candidate is then looked at: the pool image's thumbnail is compared with those of the
-held-out image's likely crops, upright and mirrored, and is a copy if the best correlation is ``MIN_CORRELATION``.
-Both thresholds were set on CIFAR-10's test images (docs/leaks.md has the figures).
+Two steps. Difference hashes of the pool, and of the held-out images as likely frames show them, upright and mirrored,
+give candidates: all pairs within ``MAX_DISTANCE`` bits. Each candidate is then looked at, see ``copies.py``.
+Both thresholds were set on photographs and checked on others (docs/leaks.md has the figures).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from selftrain.corpus.copies import MIN_AGREEMENT, MIN_LIKENESS, Picture, agreement, picture_of, small_grey, thumbnail
 from selftrain.images.decode import decode
 from selftrain.images.reader import read_rows
 from selftrain.tables.manifest import find_rows, iter_manifest
@@ -21,9 +21,8 @@ from selftrain.tables.manifest import find_rows, iter_manifest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAX_DISTANCE = 12
+MAX_DISTANCE = 10
 """Bits, of 64."""
-MIN_CORRELATION = 0.96
 MIN_SIDE = 24
 """Pixels a side below which an image shows too little to tell a copy from a likeness."""
 BANDS = 4
@@ -31,11 +30,8 @@ POOL_CHUNK = 2**22
 """Pool images whose hashes are compared at a time."""
 BLOCK = 2**22
 """Pairs of hashes compared at a time: 32 MiB."""
-LOOKED_AT = 2**16
-"""Pool images whose thumbnails are in memory at a time: 200 MiB."""
-THUMBNAIL = 16
-CROPS = (0.0, 0.05, 0.1)
-"""Shares of each side that a crop leaves out."""
+HELD_OUT = 2**11
+"""Held-out images whose frames are in memory at a time: 300 MiB."""
 
 COLUMNS = ["key", "width", "height", "dhash"]
 
@@ -44,27 +40,29 @@ Int64Array = NDArray[np.int64]
 
 
 def near_copies(corpus: Path) -> list[tuple[int, int, float]]:
-    """(pool key, key of the held-out image that it copies, correlation), one for each copy in the pool."""
-    keys, hashes = [], []
-    for split in ("validation", "test"):
-        for _, table in iter_manifest(corpus / split, [*COLUMNS, "dhash_mirrored"]):
-            large = _large_enough(table)
-            for column in ("dhash", "dhash_mirrored"):
-                keys.append(table["key"].to_numpy()[large])
-                hashes.append(table[column].to_numpy().view(np.uint64)[large])
-    held_out, held_out_hashes = np.concatenate(keys), np.concatenate(hashes)
+    """(pool key, key of the held-out image that it copies, agreement), one for each copy in the pool."""
     found: dict[int, tuple[int, float]] = {}
-    for pool_keys, pool_hashes in _pool_chunks(corpus / "unlabeled"):
-        rows, others = near_pairs(pool_hashes, held_out_hashes, MAX_DISTANCE)
-        # Pairs come sorted by their place in the pool: cut them where LOOKED_AT images of it are full.
-        full = np.searchsorted(
-            np.cumsum(np.diff(rows, prepend=-1) > 0), np.arange(LOOKED_AT, len(rows), LOOKED_AT), "right"
-        )
-        for part in np.split(np.arange(len(rows)), full):
-            for pool_key, other_key, correlation in _looked_at(corpus, pool_keys[rows[part]], held_out[others[part]]):
-                if correlation >= MIN_CORRELATION and correlation > found.get(pool_key, (0, 0.0))[1]:
-                    found[pool_key] = (other_key, correlation)
+    for held_out in _held_out(corpus):
+        keys = np.array(list(held_out), np.int64)
+        frames = len(next(iter(held_out.values())).hashes)
+        hashes = np.concatenate([picture.hashes for picture in held_out.values()])
+        for pool_keys, pool_hashes in _pool_chunks(corpus / "unlabeled"):
+            rows, places = near_pairs(pool_hashes, hashes, MAX_DISTANCE)
+            pairs = np.unique(np.stack([rows, places // frames], axis=1), axis=0)
+            candidates = zip(pool_keys[pairs[:, 0]].tolist(), keys[pairs[:, 1]].tolist(), strict=True)
+            for pool_key, other_key, agrees in _looked_at(corpus, candidates, held_out):
+                if agrees >= MIN_AGREEMENT and agrees > found.get(pool_key, (0, 0.0))[1]:
+                    found[pool_key] = (other_key, agrees)
     return [(key, *found[key]) for key in sorted(found)]
+
+
+def _held_out(corpus: Path) -> Iterator[dict[int, Picture]]:
+    """The held-out images that are large enough, some at a time."""
+    for split in ("validation", "test"):
+        tables = [table for _, table in iter_manifest(corpus / split, COLUMNS)]
+        keys = np.concatenate([np.empty(0, np.int64), *(t["key"].to_numpy()[_large_enough(t)] for t in tables)])
+        for start in range(0, len(keys), HELD_OUT):
+            yield {key: picture_of(image) for key, image in _images(corpus / split, keys[start : start + HELD_OUT])}
 
 
 def near_pairs(pool: UInt64Array, others: UInt64Array, max_distance: int) -> tuple[Int64Array, Int64Array]:
@@ -118,45 +116,22 @@ def _large_enough(table: "pa.Table") -> NDArray[np.bool_]:
     return np.asarray(sides >= MIN_SIDE)
 
 
-def _looked_at(corpus: Path, pool_keys: Int64Array, other_keys: Int64Array) -> Iterator[tuple[int, int, float]]:
-    """Each candidate pair with its correlation; every image is decoded once."""
-    pool_distinct, pool_rows = np.unique(pool_keys, return_inverse=True)
-    thumbnails = np.empty((len(pool_distinct), 3 * THUMBNAIL**2), np.float32)
-    for key, image in _images(corpus / "unlabeled", pool_distinct):
-        thumbnails[np.searchsorted(pool_distinct, key)] = thumbnail(image)
-    order = np.argsort(other_keys, kind="stable")
-    distinct, starts = np.unique(other_keys[order], return_index=True)
-    candidates = dict(zip(distinct.tolist(), np.split(pool_rows[order], starts[1:]), strict=True)) if len(order) else {}
-    for split in ("validation", "test"):
-        for other_key, image in _images(corpus / split, distinct):
-            rows = candidates[other_key]
-            correlations = (thumbnails[rows] @ crops(image).T).max(axis=1)  # (candidates,)
-            for row, correlation in zip(rows, correlations, strict=True):
-                yield int(pool_distinct[row]), other_key, float(correlation)
+def _looked_at(
+    corpus: Path, candidates: Iterable[tuple[int, int]], held_out: dict[int, Picture]
+) -> Iterator[tuple[int, int, float]]:
+    """Each candidate pair that looks alike, with its agreement; every pool image is decoded once."""
+    partners: dict[int, list[int]] = {}
+    for pool_key, other_key in candidates:
+        partners.setdefault(pool_key, []).append(other_key)
+    for pool_key, image in _images(corpus / "unlabeled", np.array(sorted(partners), np.int64)):
+        seen, grey = thumbnail(image), small_grey(image)
+        for other_key in partners[pool_key]:
+            picture = held_out[other_key]
+            likeness = picture.thumbnails @ seen  # (2 · frames,)
+            if likeness.max() >= MIN_LIKENESS:
+                yield pool_key, other_key, agreement(picture, likeness, grey)
 
 
 def _images(split_folder: Path, keys: Int64Array) -> Iterator[tuple[int, Image.Image]]:
     for key, data in read_rows(split_folder, find_rows(split_folder, keys.tolist())):
         yield key, decode(data)
-
-
-def thumbnail(image: Image.Image, box: tuple[float, float, float, float] | None = None) -> NDArray[np.float32]:
-    """A tiny RGB version of a part of an image, less its mean, of length one; zero for a plain colour."""
-    small = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR, box=box)
-    values = np.asarray(small, np.float32).reshape(-1)
-    values = values - values.mean()
-    return np.asarray(values / max(float(np.linalg.norm(values)), 1e-6), np.float32)
-
-
-def crops(image: Image.Image) -> NDArray[np.float32]:
-    """Thumbnails (crops, pixels) of an image's likely crops, upright and mirrored."""
-    found = []
-    for side in (image, ImageOps.mirror(image)):
-        for share in CROPS:
-            places = (0.0, 0.5, 1.0) if share else (0.0,)
-            width, height = side.width * (1 - share), side.height * (1 - share)
-            for across in places:
-                for down in places:
-                    left, top = across * (side.width - width), down * (side.height - height)
-                    found.append(thumbnail(side, (left, top, left + width, top + height)))
-    return np.stack(found)
