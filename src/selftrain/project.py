@@ -12,6 +12,7 @@ from selftrain.params.runs import ADOPTED, all_runs, run_entry, train_config
 from selftrain.params.select import SelectConfig, select_config
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.sections import SectionT, did_you_mean, load_params, load_seed, parse_section
 
 PARAMS = Path("params.yaml")
@@ -181,6 +182,11 @@ class Project:
     def review(self) -> Path:
         """Lists of what to look at first."""
         return self.root / "review" / self.name
+
+    @property
+    def asked(self) -> Path:
+        """What `selftrain ask` asked last."""
+        return self.root / WORK / "asked" / f"{self.name}.parquet"
 
     @property
     def report(self) -> Path:

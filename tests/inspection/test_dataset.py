@@ -29,9 +29,12 @@ def project_of(folder: Path) -> Project:
 
 
 @pytest.fixture(scope="module")
-def pool(digits_rounds: Path) -> Pool:
+def pool(digits_rounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Pool:
     runs = browsed_runs(project_of(digits_rounds))
-    return Pool(runs, digits_rounds / "data" / "corpus", digits_rounds / "review" / "noisy_student")
+    asked = tmp_path_factory.mktemp("asked") / "noisy_student.parquet"
+    keys = pl.read_parquet(runs[0].predictions / "part-*.parquet")["key"].sort()[[3, 40, 7]]
+    pl.DataFrame({"key": keys, "rank": pl.Series([1, 2, 3], dtype=pl.UInt32)}).write_parquet(asked)
+    return Pool(runs, digits_rounds / "data" / "corpus", digits_rounds / "review" / "noisy_student", asked)
 
 
 @pytest.fixture
@@ -98,7 +101,8 @@ def test_every_view_shows_what_its_filter_over_the_tables_selects(build: Any, po
         description = dataset.get_saved_view_info(view.name)["description"]
         assert description == f"{view.description} (all {len(expected):,} images)"
     assert set(dataset.list_saved_views()) == {view.name for view in views} | {"corrections"}
-    assert len(views) == 10 + 11 + 3 + 2
+    assert len(views) == 10 + 11 + 3 + 3
+    assert len(dataset.load_saved_view("pool: label these first")) == 3
     assert dataset.load_saved_view("student2: look here first").values("student2_review") == list(range(1, 41))
     for part in (
         "low confidence", "filtered out", "over quota", "duplicated", "kept", "disagree", "flipped", "out-of-domain",

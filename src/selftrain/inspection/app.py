@@ -18,7 +18,8 @@ ADDRESS = "127.0.0.1"
 
 def pool_of(project: Project) -> Pool:
     """The tables of a pipeline's pool."""
-    return Pool(browsed_runs(project), project.corpus, project.review if project.review.is_dir() else None)
+    review = project.review if project.review.is_dir() else None
+    return Pool(browsed_runs(project), project.corpus, review, project.asked if project.asked.is_file() else None)
 
 
 def quiet_fiftyone() -> None:

@@ -50,7 +50,7 @@ def declare(dataset: Any, runs: list[BrowsedRun]) -> None:
     for run in runs:
         if run.selection is not None:
             wanted |= {f"{run.name}_{name}": {"ftype": kind} for name, kind in zip(ROUND_FIELDS, types, strict=True)}
-    wanted |= {name: {"ftype": fo.IntField} for name in ("out_of_domain", "pair")} | {
+    wanted |= {name: {"ftype": fo.IntField} for name in ("out_of_domain", "asked", "pair")} | {
         "repeats": {"ftype": fo.StringField}
     }
     there, indexed = dataset.get_field_schema(), dataset.list_indexes()
@@ -94,8 +94,8 @@ def write_decisions(dataset: Any, runs: list[BrowsedRun], rows: "pl.DataFrame", 
             name = f"{run.name}_{what}"
             values = rows[name].replace_strict(names, return_dtype=pl.String) if what == "pseudo" else rows[name]
             dataset.set_values(name, dict(zip(rows["key"], values, strict=True)), key_field="key")
-    places = dict(zip(rows["key"], rows["out_of_domain"], strict=True))
-    dataset.set_values("out_of_domain", places, key_field="key")
+    for name in ("out_of_domain", "asked"):
+        dataset.set_values(name, dict(zip(rows["key"], rows[name], strict=True)), key_field="key")
     histories = {row["key"]: history(row, runs, classes) for row in rows.iter_rows(named=True)}
     dataset.set_values("history", histories, key_field="key")
 
@@ -152,7 +152,7 @@ def arrange_sidebar(dataset: Any, runs: list[BrowsedRun]) -> None:
     from fiftyone.core.odm.dataset import ActiveFields, SidebarGroupDocument
 
     schema = dataset.get_field_schema()
-    known = ["history", "split", "truth", FIELD, "out_of_domain", "pair", "repeats", "source", "key"]
+    known = ["history", "split", "truth", FIELD, "asked", "out_of_domain", "pair", "repeats", "source", "key"]
     groups = {"tags": ["tags"], "image": known}
     for run in runs:
         names = [

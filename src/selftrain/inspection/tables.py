@@ -28,6 +28,8 @@ class Pool:
     corpus: Path
     review: Path | None
     """What ``selftrain review`` wrote; None where it did not run."""
+    asked: Path | None = None
+    """What ``selftrain ask`` wrote; None where it did not run."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ def iter_pool(pool: Pool, shards: set[int] | None = None) -> "Iterator[pl.DataFr
 
     Columns: ``key``; of every run ``<run>_label, <run>_confidence``; of every round ``<round>_pseudo`` (the label it
     trains on), ``<round>_decision, <round>_copies, <round>_review`` (place in its list of doubtful labels); ``truth``,
-    ``pair`` (what the image repeats), ``out_of_domain`` (place in that list). What there is not is null.
+    ``pair`` (what the image repeats), ``out_of_domain`` and ``asked`` (places in these lists). What there is not is
+    null.
     """
     import polars as pl
 
@@ -52,6 +55,7 @@ def iter_pool(pool: Pool, shards: set[int] | None = None) -> "Iterator[pl.DataFr
     repeats = read_frame(pool.corpus / "duplicates.parquet").select("key", pair="of_key")
     lists = {f"{run.name}_review": _ranks(pool.review, run.name) for run in pool.runs if run.selection is not None}
     lists["out_of_domain"] = _ranks(pool.review, "out_of_domain")
+    lists["asked"] = no_ranks() if pool.asked is None else read_frame(pool.asked, ["key", "rank"])
     for part in prediction_parts(pool.runs[0].predictions):
         if shards is not None and shard_of_part(part.name) not in shards:
             continue
@@ -134,12 +138,18 @@ def tally_rounds(pool: Pool) -> "pl.DataFrame":
 
 
 def _ranks(review: Path | None, name: str) -> "pl.DataFrame":
-    import polars as pl
 
     path = None if review is None else review / f"{name}.parquet"
     if path is None or not path.is_file():
-        return pl.DataFrame(schema={"key": pl.Int64, "rank": pl.UInt32})
+        return no_ranks()
     return read_frame(path, ["key", "rank"])
+
+
+def no_ranks() -> "pl.DataFrame":
+    """A list without an image."""
+    import polars as pl
+
+    return pl.DataFrame(schema={"key": pl.Int64, "rank": pl.UInt32})
 
 
 def _beside(table: "pl.DataFrame", other: "pl.DataFrame", where: Path) -> "pl.DataFrame":

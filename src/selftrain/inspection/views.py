@@ -159,6 +159,13 @@ def pool_views() -> list[SavedView]:
 
     return [
         SavedView(
+            "pool: label these first",
+            "what `selftrain ask` asks a person: doubtful images of many kinds; set `corrected`",
+            lambda: pl.col("asked").is_not_null(),
+            lambda field: field("asked") > 0,
+            order="asked",
+        ),
+        SavedView(
             "pool: suspected out-of-domain",
             "the images that all runs together are least sure of: perhaps they show none of the classes",
             lambda: pl.col("out_of_domain").is_not_null(),

@@ -26,8 +26,8 @@ RUN_SECTIONS = (*ADOPTED, "supervised", "leaky", "rounds")
 
 
 RESERVED = (
-    "best", "robustness", "out_of_domain", "embeddings", "id", "key", "filepath", "tags", "metadata", "split", "source",
-    "truth", "corrected", "history", "pair", "repeats", "uniqueness", "hardness", "mistakenness",
+    "best", "robustness", "out_of_domain", "asked", "embeddings", "id", "key", "filepath", "tags", "metadata", "split",
+    "source", "truth", "corrected", "history", "pair", "repeats", "uniqueness", "hardness", "mistakenness",
 )  # fmt: skip
 """Names of folders and FiftyOne fields that are something else."""
 

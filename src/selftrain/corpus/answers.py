@@ -1,0 +1,70 @@
+"""Answers of a person become labeled images: files in the labeled folder, where every teacher learns them.
+
+A correction in ``corrections.parquet`` is learned by the rounds that select its image. An answer is more: it belongs to
+the labeled images. The image's own bytes are written to ``<labeled folder>/<class>/``, and a line of ``answers.csv``
+says who said so, when, and of which image of the pool. ``ingest`` then takes it in as labeled, and knows the image of
+the pool as its duplicate.
+"""
+
+import csv
+import datetime
+from pathlib import Path
+
+from selftrain.images.reader import read_rows
+from selftrain.params.ingest import IngestConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import atomic_path
+from selftrain.tables.corrections import CORRECT, check_corrections, read_corrections, write_corrections
+from selftrain.tables.manifest import find_rows
+
+ANSWERS = "answers.csv"
+COLUMNS = ("file", "label", "who", "when", "pool_image", "sha256")
+
+
+def move_to_labeled(corrections: Path, corpus: Path, classes: list[str], config: IngestConfig) -> list[Path]:
+    """Move the corrected images of a corrections file to the labeled folder; return the files that were written.
+
+    Rejections stay in the file. Raises UserError if the labeled images are no folder, or if the file does not fit the
+    corpus.
+    """
+    import polars as pl
+
+    table = read_corrections(corrections)
+    check_corrections(table, corrections, classes, corpus / "unlabeled")
+    answers = table.filter(pl.col("action") == CORRECT)
+    if not len(answers):
+        return []
+    root = Path(config.root)
+    folder = root / (config.labeled.images or [""])[0]
+    if not config.labeled.images or not folder.is_dir():
+        raise UserError("ingest.labeled.images: is no folder of class folders; add the answers to your shards yourself")
+    images = find_rows(corpus / "unlabeled", answers["key"].to_list())
+    sources = dict(images.select("key", "source").iter_rows())
+    rows = {row["key"]: row for row in answers.iter_rows(named=True)}
+    written, lines = [], []
+    for key, data in read_rows(corpus / "unlabeled", images):
+        row, name = rows[key], Path(sources[key]).name
+        path = folder / row["label"] / f"answer-{key}-{name}"
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(data)
+        written.append(path)
+        when = row["when"] or datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        file = path.relative_to(root)
+        lines.append([str(file), row["label"], row["who"] or "", when.isoformat(), sources[key], row["sha256"].hex()])
+    _append(root / ANSWERS, lines)
+    # Last: a kill before it leaves the answers in both places, and they are moved again.
+    write_corrections(corrections, table.filter(pl.col("action") != CORRECT))
+    return sorted(written)
+
+
+def _append(path: Path, lines: list[list[str]]) -> None:
+    """Add the lines of files that the table does not have yet."""
+    known: list[list[str]] = []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            known = list(csv.reader(file))[1:]
+    files = {row[0] for row in lines}
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([row for row in known if row[0] not in files] + lines)

@@ -1,0 +1,84 @@
+"""Which images of the pool a person should label next: doubtful ones, of many kinds, each typical of its kind.
+
+Of the images that a run is least sure between two classes of, the share ``DOUBTFUL`` is grouped by its embeddings into
+as many clusters as there are questions. The image nearest to each centre is asked for. The most doubtful images alone
+are too much alike, and too odd, to teach a classifier of few labels much (Hacohen et al. 2022, "Active learning on a
+budget", arXiv 2202.02794). docs/asking.md has a comparison.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.corrections import read_corrections
+from selftrain.tables.embeddings import FOLDER, read_embeddings
+from selftrain.tables.manifest import find_rows
+from selftrain.tables.parquet import read_frame
+from selftrain.tables.predictions import iter_predictions
+
+if TYPE_CHECKING:
+    import polars as pl
+
+DOUBTFUL = 0.4
+MOST = 50_000
+"""Doubtful images that are grouped at most, the most doubtful of them."""
+
+
+def choose(vectors: NDArray[np.floating], margins: NDArray[np.floating], budget: int, seed: int) -> NDArray[np.int64]:
+    """Places of the images to label, (budget,), the most doubtful first; all of them where there are not so many.
+
+    ``vectors`` (N, D) are embeddings, ``margins`` (N,) the first class's probability less the second's; all of these
+    images are doubtful already.
+    """
+    from sklearn.cluster import KMeans
+
+    if len(vectors) <= budget:
+        return np.argsort(margins, kind="stable")
+    unit = vectors.astype(np.float32)
+    unit = unit - unit.mean(axis=0)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    clusters = KMeans(budget, n_init=4, random_state=seed).fit(unit)
+    found = []
+    for cluster in range(budget):
+        members = np.flatnonzero(clusters.labels_ == cluster)
+        if len(members):
+            distances = np.linalg.norm(unit[members] - clusters.cluster_centers_[cluster], axis=1)
+            found.append(members[int(distances.argmin())])
+    places = np.array(found, np.int64)
+    return places[np.argsort(margins[places], kind="stable")]
+
+
+def ask(predictions: Path, corpus: Path, corrections: Path, budget: int, seed: int) -> "pl.DataFrame":
+    """``key, rank, label, confidence, source`` of the images to label next, by a run's folder of predictions.
+
+    ``label`` is the run's guess, a class's index. Copies, and images that a person has spoken of, are not asked for.
+    Raises UserError if the run has no embeddings, or if nothing is left to ask.
+    """
+    import polars as pl
+
+    if not (predictions / FOLDER).is_dir():
+        raise UserError(f"{predictions}: has no embeddings; set `predict.embeddings: true` and run `dvc repro`")
+    said = read_corrections(corrections)["key"] if corrections.exists() else pl.Series("key", [], pl.Int64)
+    repeats = read_frame(corpus / "duplicates.parquet", ["key"])["key"]
+    frames = []
+    for _, part in iter_predictions(predictions / "unlabeled"):
+        two = np.sort(np.exp(part.log_probs.astype(np.float64)), axis=1)[:, -2:]
+        margins = np.nan_to_num(two[:, 1] - two[:, 0], nan=0.0)
+        columns = {"key": part.keys, "label": part.labels, "confidence": part.confidences, "margin": margins}
+        frames.append(pl.DataFrame(columns).filter(~pl.col("key").is_in([*said, *repeats])))
+    pool = pl.concat(frames)
+    if not len(pool):
+        raise UserError(f"{predictions}: every image of the pool is labeled or a copy; there is nothing to ask")
+    count = min(max(budget, round(DOUBTFUL * len(pool))), max(budget, MOST))
+    doubtful = pool.sort("margin", "key").head(count).sort("key")
+    embeddings = read_embeddings(predictions / FOLDER, set(doubtful["key"].to_list()))
+    if not np.array_equal(embeddings.keys, doubtful["key"].to_numpy()):
+        raise UserError(f"{predictions / FOLDER}: has no embedding of some images of the pool; run `dvc repro`")
+    places = choose(embeddings.vectors, doubtful["margin"].to_numpy(), budget, seed)
+    asked = doubtful[places.tolist()].with_columns(rank=pl.int_range(1, len(places) + 1, dtype=pl.UInt32))
+    sources = find_rows(corpus / "unlabeled", asked["key"].to_list()).select("key", "source")
+    named: pl.DataFrame = asked.join(sources, on="key", maintain_order="left")
+    return named.select("key", "rank", "label", "confidence", "source")

@@ -1,0 +1,78 @@
+"""A person's answers as labeled images, and what ingest makes of them."""
+
+import csv
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from selftrain.corpus.answers import ANSWERS, move_to_labeled
+from selftrain.corpus.ingest import ingest
+from selftrain.plumbing.errors import UserError
+from selftrain.tables.corrections import no_corrections, read_corrections, write_corrections
+
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
+CLASSES = ["cat", "dog", "owl"]
+
+
+def manifest(corpus: Path, split: str) -> pl.DataFrame:
+    return pl.read_parquet(sorted((corpus / split / "manifest").glob("*.parquet")))
+
+
+def test_answers_are_labeled_images_and_their_images_of_the_pool_are_duplicates(
+    ingest_config: Any, photos: Path, tmp_path: Path
+) -> None:
+    corpus, file = tmp_path / "corpus", tmp_path / "corrections.parquet"
+    ingest(ingest_config(), 0, corpus)
+    pool = manifest(corpus, "unlabeled").sort("key")
+    said = [("correct", "dog"), ("reject", None), ("correct", "owl")]
+    rows = [
+        {"key": row["key"], "action": action, "label": label, "who": "me", "when": NOW, "sha256": row["sha256"]}
+        for row, (action, label) in zip(pool.iter_rows(named=True), said, strict=False)
+    ]
+    table = pl.DataFrame(rows, schema=no_corrections().schema)
+    write_corrections(file, table)
+    written = move_to_labeled(file, corpus, CLASSES, ingest_config())
+    assert [path.parent.name for path in written] == ["dog", "owl"]
+    assert read_corrections(file)["action"].to_list() == ["reject"]
+    for path, row in zip(written, (pool.row(0, named=True), pool.row(2, named=True)), strict=True):
+        assert path.read_bytes() == (photos / row["source"]).read_bytes()
+    with (photos / ANSWERS).open(newline="") as lines:
+        answers = list(csv.DictReader(lines))
+    assert [(row["label"], row["who"], row["when"]) for row in answers] == [
+        ("dog", "me", NOW.isoformat()), ("owl", "me", NOW.isoformat()),
+    ]  # fmt: skip
+    assert [row["pool_image"] for row in answers] == [pool["source"][0], pool["source"][2]]
+    assert [photos / row["file"] for row in answers] == written
+
+    # A kill before the corrections were written: the same again, and no line twice.
+    write_corrections(file, table)
+    assert move_to_labeled(file, corpus, CLASSES, ingest_config()) == written
+    with (photos / ANSWERS).open(newline="") as lines:
+        assert list(csv.DictReader(lines)) == answers
+    assert move_to_labeled(file, corpus, CLASSES, ingest_config()) == [], "rejections are no answers"
+
+    before = len(manifest(corpus, "labeled"))
+    ingest(ingest_config(), 0, corpus)
+    labeled = manifest(corpus, "labeled")
+    assert len(labeled) == before + 2
+    new = labeled.filter(pl.col("source").str.contains("answer-")).sort("label")
+    assert new["label"].to_list() == [1, 2]
+    repeats = pl.read_parquet(corpus / "duplicates.parquet").filter(pl.col("kind") == "duplicate")
+    assert set(zip(repeats["key"], repeats["of_key"], strict=True)) == set(
+        zip(pool["key"].to_list()[:3:2], new["key"], strict=True)
+    )
+
+
+def test_labeled_images_that_are_no_folder(ingest_config: Any, tmp_path: Path) -> None:
+    corpus, file = tmp_path / "corpus", tmp_path / "corrections.parquet"
+    ingest(ingest_config(), 0, corpus)
+    row = manifest(corpus, "unlabeled").row(0, named=True)
+    said = {"key": row["key"], "action": "correct", "label": "dog", "who": "me", "when": NOW, "sha256": row["sha256"]}
+    write_corrections(file, pl.DataFrame([said], schema=no_corrections().schema))
+    shards = ingest_config(labeled={"images": "labeled-{000..003}.tar"})
+    with pytest.raises(UserError, match=r"ingest.labeled.images: is no folder of class folders"):
+        move_to_labeled(file, corpus, CLASSES, shards)
+    assert len(read_corrections(file)) == 1
