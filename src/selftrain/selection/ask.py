@@ -22,9 +22,15 @@ from selftrain.tables.predictions import iter_predictions
 if TYPE_CHECKING:
     import polars as pl
 
-DOUBTFUL = 0.4
+DOUBTFUL = 0.6
 MOST = 50_000
 """Doubtful images that are grouped at most, the most doubtful of them."""
+
+
+def doubtful(margins: NDArray[np.floating], budget: int) -> NDArray[np.int64]:
+    """Places of the images to choose from, ascending: the share ``DOUBTFUL`` with the lowest margins (N,)."""
+    count = min(max(budget, round(DOUBTFUL * len(margins))), max(budget, MOST))
+    return np.sort(np.argsort(margins, kind="stable")[:count])
 
 
 def choose(vectors: NDArray[np.floating], margins: NDArray[np.floating], budget: int, seed: int) -> NDArray[np.int64]:
@@ -72,13 +78,12 @@ def ask(predictions: Path, corpus: Path, corrections: Path, budget: int, seed: i
     pool = pl.concat(frames)
     if not len(pool):
         raise UserError(f"{predictions}: every image of the pool is labeled or a copy; there is nothing to ask")
-    count = min(max(budget, round(DOUBTFUL * len(pool))), max(budget, MOST))
-    doubtful = pool.sort("margin", "key").head(count).sort("key")
-    embeddings = read_embeddings(predictions / FOLDER, set(doubtful["key"].to_list()))
-    if not np.array_equal(embeddings.keys, doubtful["key"].to_numpy()):
+    candidates = pool[doubtful(pool["margin"].to_numpy(), budget).tolist()]
+    embeddings = read_embeddings(predictions / FOLDER, set(candidates["key"].to_list()))
+    if not np.array_equal(embeddings.keys, candidates["key"].to_numpy()):
         raise UserError(f"{predictions / FOLDER}: has no embedding of some images of the pool; run `dvc repro`")
-    places = choose(embeddings.vectors, doubtful["margin"].to_numpy(), budget, seed)
-    asked = doubtful[places.tolist()].with_columns(rank=pl.int_range(1, len(places) + 1, dtype=pl.UInt32))
+    places = choose(embeddings.vectors, candidates["margin"].to_numpy(), budget, seed)
+    asked = candidates[places.tolist()].with_columns(rank=pl.int_range(1, len(places) + 1, dtype=pl.UInt32))
     sources = find_rows(corpus / "unlabeled", asked["key"].to_list()).select("key", "source")
     named: pl.DataFrame = asked.join(sources, on="key", maintain_order="left")
     return named.select("key", "rank", "label", "confidence", "source")
