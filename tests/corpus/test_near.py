@@ -137,3 +137,34 @@ def test_near_pairs_are_those_of_a_brute_force(pool: list[int], flips: list[tupl
         if (one ^ other).bit_count() <= most
     }
     assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
+
+
+def test_of_copies_inside_the_pool_the_largest_stays(planted: Path, tmp_path: Path) -> None:
+    kinds = {"as_it_is": lambda image, rng: image} | {
+        name: COPIES[name][0] for name in ("encoded", "larger", "mirrored")
+    }
+    pieces, rng = tiles()[::2], random.Random(0)
+    for number, tile in enumerate(pieces):
+        for kind, alter in kinds.items() if number % 2 else [("alone", kinds["as_it_is"])]:
+            _save(alter(tile, rng), tmp_path / "images" / "pool" / f"{kind}-{number}.png")
+    for split, grey in (("labeled", 9), ("validation", 99), ("test", 199)):
+        for place, label in enumerate("ab"):
+            _save(Image.new("RGB", (30, 30), (grey, place, 0)), tmp_path / "images" / split / label / "plain.png")
+    splits = {split: {"images": split} for split in ("labeled", "validation", "test")}
+    config = {"root": str(tmp_path / "images"), "unlabeled": {"images": "pool"}, **splits}
+    summary = ingest(IngestConfig.model_validate(config), 0, tmp_path / "corpus")
+    names = pl.read_parquet(sorted((tmp_path / "corpus" / "unlabeled" / "manifest").glob("*.parquet")))
+    name_of = {key: Path(source).stem for key, source in names.select("key", "source").iter_rows()}
+    rows = pl.read_parquet(tmp_path / "corpus" / "duplicates.parquet")
+    assert set(rows["kind"]) == {"duplicate"}
+    assert set(rows["match"]) == {"near"}
+    found = {name_of[key]: name_of[of] for key, of in rows.select("key", "of_key").iter_rows()}
+    wanted = {
+        f"{kind}-{number}": f"larger-{number}"
+        for number in range(1, len(pieces), 2)
+        for kind in ("as_it_is", "encoded", "mirrored")
+    }
+    assert len(wanted) > 30
+    assert found.items() <= wanted.items(), "nothing else is taken for a copy, and the largest is the one that stays"
+    assert len(found) >= 0.95 * len(wanted)
+    assert summary["unlabeled"]["near_duplicates"] == len(found)

@@ -74,8 +74,11 @@ def test_fine_tuning_starts_from_the_probe(
     digits_corpus: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    probe, _ = trained(digits_corpus, tmp_path / "probe", algorithm={"name": "linear_probe"}, weights=str(backbone))
+    probe, probe_record = trained(
+        digits_corpus, tmp_path / "probe", algorithm={"name": "linear_probe"}, weights=str(backbone)
+    )
     still = {"learning_rate": 1e-9, "weight_decay": 0, "steps": 1, "validate_every": 1, "warmup": 0}
+    assert list(probe_record.data) == ["labeled", "validation", "weights"]
     for head, same in (("linear_probe", True), ("new", False)):
         tuned, _ = trained(digits_corpus, tmp_path / head, weights=str(backbone), head=head, **still)
         close = torch.allclose(tuned.get_classifier().weight, probe.get_classifier().weight, atol=1e-6)

@@ -89,3 +89,30 @@ def test_an_optimizers_own_arguments() -> None:
     config = TrainConfig.model_validate(TINY | {"optimizer": "adamw", "optimizer_options": {"epsilon": 1}})
     with pytest.raises(UserError, match="optimizer_options: not for 'adamw'.*epsilon"):
         Descent(torch.nn.Linear(1, 1), config, 1, 1)
+
+
+def test_a_layers_rate_is_that_of_the_layer_above_times_the_decay() -> None:
+    from timm.models._manipulate import group_parameters
+
+    from selftrain.networks.models import create_model
+
+    network = create_model("test_resnet", 3, 32)
+    config = TrainConfig.model_validate(
+        TINY | {"learning_rate": 0.1, "warmup": 0, "layer_decay": 0.5, "optimizer": "sgd"}
+    )
+    descent = Descent(network, config, 100, 10)
+    for step in (0, 50):
+        descent.set_learning_rate(step)
+        highest = 0.05 * (1 + math.cos(math.pi * step / 100))
+        assert descent.learning_rate == pytest.approx(highest)
+        rate_of = {
+            id(parameter): group["lr"] for group in descent.optimizer.param_groups for parameter in group["params"]
+        }
+        named = dict(network.named_parameters())
+        layers = group_parameters(network, network.group_matcher(coarse=False))
+        deepest = max(layers)
+        for layer, names in layers.items():
+            for name in names:
+                assert rate_of[id(named[name])] == pytest.approx(highest * 0.5 ** (deepest - layer)), (layer, name)
+    with pytest.raises(UserError, match="train.layer_decay: a Linear has no layers"):
+        Descent(torch.nn.Linear(2, 1), config, 10, 10)

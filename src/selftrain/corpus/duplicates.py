@@ -2,12 +2,13 @@
 
 A leak shows the same picture as a validation or test image, pixel for pixel or altered (``near.py``): a student that
 trains on it is measured on what it has seen. A duplicate has the same pixels as a labeled image or as an earlier
-unlabeled one.
+unlabeled one, or shows the same picture as a better unlabeled one (``pool_copies.py``).
 """
 
 from pathlib import Path
 
 from selftrain.corpus.near import near_copies
+from selftrain.corpus.pool_copies import pool_copies
 from selftrain.plumbing.files import atomic_path
 from selftrain.tables.manifest import manifest_parts
 
@@ -51,19 +52,24 @@ def write_duplicates(corpus: Path, out: Path, near: bool) -> dict[str, int]:
         match=pl.lit("exact"), correlation=pl.lit(1.0, pl.Float32)
     )
     found = near_copies(corpus) if near else []
-    copies = pl.DataFrame(
-        found, schema={"key": pl.Int64, "of_key": pl.Int64, "correlation": pl.Float32}, orient="row"
-    ).with_columns(kind=pl.lit("leak"), match=pl.lit("near"))
+    schema = {"key": pl.Int64, "of_key": pl.Int64, "correlation": pl.Float32}
+    copies = pl.DataFrame(found, schema=schema, orient="row").with_columns(kind=pl.lit("leak"), match=pl.lit("near"))
     leaks = exact.filter(pl.col("kind") == "leak")
     copies = copies.select(exact.columns).join(leaks, on="key", how="anti")
     # What is an altered copy of a held-out image is a leak, whatever else it repeats.
-    table = pl.concat([exact.join(copies, on="key", how="anti"), copies]).sort("key")
+    known = pl.concat([exact.join(copies, on="key", how="anti"), copies])
+    in_pool = pool_copies(corpus, set(known["key"])) if near else []
+    repeated = pl.DataFrame(in_pool, schema=schema, orient="row").with_columns(
+        kind=pl.lit("duplicate"), match=pl.lit("near")
+    )
+    table = pl.concat([known, repeated.select(exact.columns)]).sort("key")
     with atomic_path(out) as temporary:
         table.write_parquet(temporary, compression="zstd")
     return {
         "leak": len(leaks),
         "near leak": len(copies),
-        "duplicate": len(table) - len(leaks) - len(copies),
+        "duplicate": len(known) - len(leaks) - len(copies),
+        "near duplicate": len(repeated),
         "held out too": len(held_out_too),
     }
 

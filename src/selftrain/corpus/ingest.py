@@ -71,11 +71,13 @@ def ingest(config: IngestConfig, seed: int, corpus: Path) -> dict[str, Any]:
         "leaks": repeats["leak"],
         "near_leaks": repeats["near leak"],
         "duplicates": repeats["duplicate"],
+        "near_duplicates": repeats["near duplicate"],
         "with_truth": with_truth,
     }
     print(
         f"in the pool: {repeats['leak']} exact and {repeats['near leak']} altered copies of held-out images, "
-        f"{repeats['duplicate']} duplicates; `select` leaves them out"
+        f"{repeats['duplicate']} exact and {repeats['near duplicate']} altered copies of other images; "
+        "`select` leaves them out"
     )
     summary["labeled"]["held_out_too"] = repeats["held out too"]
     if repeats["near leak"] > 0.05 * summary["unlabeled"]["images"]:

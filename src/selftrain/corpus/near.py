@@ -60,9 +60,9 @@ def _held_out(corpus: Path) -> Iterator[dict[int, Picture]]:
     """The held-out images that are large enough, some at a time."""
     for split in ("validation", "test"):
         tables = [table for _, table in iter_manifest(corpus / split, COLUMNS)]
-        keys = np.concatenate([np.empty(0, np.int64), *(t["key"].to_numpy()[_large_enough(t)] for t in tables)])
+        keys = np.concatenate([np.empty(0, np.int64), *(t["key"].to_numpy()[large_enough(t)] for t in tables)])
         for start in range(0, len(keys), HELD_OUT):
-            yield {key: picture_of(image) for key, image in _images(corpus / split, keys[start : start + HELD_OUT])}
+            yield {key: picture_of(image) for key, image in images_of(corpus / split, keys[start : start + HELD_OUT])}
 
 
 def near_pairs(pool: UInt64Array, others: UInt64Array, max_distance: int) -> tuple[Int64Array, Int64Array]:
@@ -101,7 +101,7 @@ def _pool_chunks(split_folder: Path) -> Iterator[tuple[Int64Array, UInt64Array]]
     keys: list[Int64Array] = []
     hashes: list[UInt64Array] = []
     for _, table in iter_manifest(split_folder, COLUMNS):
-        large = _large_enough(table)
+        large = large_enough(table)
         keys.append(table["key"].to_numpy()[large])
         hashes.append(table["dhash"].to_numpy().view(np.uint64)[large])
         if sum(map(len, keys)) >= POOL_CHUNK:
@@ -111,7 +111,8 @@ def _pool_chunks(split_folder: Path) -> Iterator[tuple[Int64Array, UInt64Array]]
         yield np.concatenate(keys), np.concatenate(hashes)
 
 
-def _large_enough(table: "pa.Table") -> NDArray[np.bool_]:
+def large_enough(table: "pa.Table") -> NDArray[np.bool_]:
+    """Which images of a manifest show enough to tell a copy from a likeness, (N,)."""
     sides = np.minimum(table["width"].to_numpy(), table["height"].to_numpy())
     return np.asarray(sides >= MIN_SIDE)
 
@@ -123,7 +124,7 @@ def _looked_at(
     partners: dict[int, list[int]] = {}
     for pool_key, other_key in candidates:
         partners.setdefault(pool_key, []).append(other_key)
-    for pool_key, image in _images(corpus / "unlabeled", np.array(sorted(partners), np.int64)):
+    for pool_key, image in images_of(corpus / "unlabeled", np.array(sorted(partners), np.int64)):
         seen, grey = thumbnail(image), small_grey(image)
         for other_key in partners[pool_key]:
             picture = held_out[other_key]
@@ -132,6 +133,7 @@ def _looked_at(
                 yield pool_key, other_key, agreement(picture, likeness, grey)
 
 
-def _images(split_folder: Path, keys: Int64Array) -> Iterator[tuple[int, Image.Image]]:
+def images_of(split_folder: Path, keys: Int64Array) -> Iterator[tuple[int, Image.Image]]:
+    """Some images of a split, decoded, each with its key."""
     for key, data in read_rows(split_folder, find_rows(split_folder, keys.tolist())):
         yield key, decode(data)

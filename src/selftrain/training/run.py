@@ -1,9 +1,11 @@
 """One training: its name, its parameters, what it reads and where it writes."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from selftrain.algorithms.algorithm import Needs
+from selftrain.networks.weights import weights_files
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import sha256_of
@@ -48,9 +50,17 @@ class Training:
         if labeled_predictions:
             assert self.labeled_predictions is not None
             digests["labeled_predictions"] = made_from_digest(self.labeled_predictions)
+        if files := [path for path in self._weights_files() if path.is_file()]:
+            # DVC does not watch them: a checkpoint from other weights is not gone on with.
+            digests["weights"] = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()[:32]
         if self.teacher is not None:
             digests["teacher"] = self.teacher_weights()[:32]
         return digests
+
+    def _weights_files(self) -> list[Path]:
+        """The local files that networks start from."""
+        networks = [self.config, *(self.config.of_network(name) for name in self.config.networks)]
+        return [path for network in networks if network.weights for path in weights_files(network.weights)]
 
     @property
     def labeled_predictions(self) -> Path | None:
