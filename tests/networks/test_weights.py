@@ -148,5 +148,5 @@ def test_a_hubs_weights_and_what_is_said_where_there_are_none(hub: str, three_cl
     said = create("resnet18", "three", hub)
     assert "train.weights: hf-hub:me/three is a test_resnet and cannot start a resnet18" in said
     said = create("test_resnet", "other", "http://127.0.0.1:9")
-    assert "train.weights: hf-hub:me/other cannot start a 'test_resnet' with these options" in said
+    assert "train.weights: the weights of 'test_resnet' (hf-hub:me/other) cannot be had" in said
     assert "Traceback" not in said

@@ -96,7 +96,7 @@ def test_pretrained_weights_need_the_corpuss_classes(
         adopted("x", models=["resnet18.a1_in1k"])
     synsets = timm.data.ImageNetInfo().label_names()
     # The classes fit, so it is the download that fails.
-    with pytest.raises(UserError, match="the weights of 'resnet18.a1_in1k' cannot be had"):
+    with pytest.raises(UserError, match="the weights of 'resnet18.a1_in1k' .timm. cannot be had"):
         adopt("x", AdoptedConfig(models=["resnet18.a1_in1k"]), "p", list(synsets), 0, Path("models/x"))
     with pytest.raises(UserError, match="in another order"):
         adopt("x", AdoptedConfig(models=["resnet18.a1_in1k"]), "p", list(synsets)[::-1], 0, Path("models/x"))
@@ -188,5 +188,5 @@ def test_a_model_with_options_loads_in_plain_timm(models: dict[str, nn.Module]) 
     assert float(shown[1]) == pytest.approx(models["one"](torch.zeros(1, 3, 32, 32))[0, 0].item(), abs=1e-5)
     with pytest.raises(UserError, match=r"train.model_options: 'test_resnet' does not take them"):
         create_model("test_resnet", 3, 32, options={"chanels": [8, 8, 8, 8]})
-    with pytest.raises(UserError, match=r"train.init: one cannot start a 'test_resnet' with these options"):
+    with pytest.raises(UserError, match=r"train.weights: one cannot start a 'test_resnet' with these options"):
         create_model("test_resnet", 3, 32, weights="one", options={"channels": [8, 8, 8, 8]})

@@ -87,7 +87,6 @@ def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorit
         "validate_every": 3,
         "noise": {"dropout": 0.0},
         "ema_decay": None,
-        "head": "linear_probe",
         "calibration": "validation",
     }
     for processes in (1, 2):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selftrain.networks import ensemble as _ensemble  # noqa: F401, they are registered
 from selftrain.networks import wide_resnet as _wide_resnet  # noqa: F401
-from selftrain.networks.weights import weights_arguments
+from selftrain.networks.weights import TIMM, weights_arguments
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
 from selftrain.plumbing.sections import did_you_mean
@@ -65,6 +65,8 @@ def create_model(
         if weights is None:
             raise
         reason = " ".join(str(error).split())[:200]
+        if isinstance(error, OSError) or weights == TIMM:
+            raise UserError(f"train.weights: the weights of '{name}' ({weights}) cannot be had: {reason}") from None
         raise UserError(f"train.weights: {weights} cannot start a '{name}' with these options: {reason}") from None
 
 
