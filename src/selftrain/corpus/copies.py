@@ -22,7 +22,7 @@ THUMBNAIL, RIM = 24, 3
 """Pixels a side of the small pictures, and how many at each edge are left out: a border would drown the rest."""
 MIN_LIKENESS = 0.8
 """Of small pictures, from which on a pair is looked at closely."""
-MIN_AGREEMENT = 0.75
+MIN_AGREEMENT = 0.72
 """Of the cells, from which on a pair is a copy."""
 QUANTILE = 0.25
 """Which cell has to agree: text or a sticker may cover some, another print covers more."""
