@@ -5,19 +5,14 @@ the pool, relative to the class with the highest: a class that the teacher hardl
 confidence on. The paper takes moving averages over batches; here the whole table is there.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from selftrain.params.select import SelectConfig
-from selftrain.selection.cutoffs import below_cutoff
-from selftrain.selection.policy import Policy, Source
-
-if TYPE_CHECKING:
-    import polars as pl
+from selftrain.selection.cutoffs import CutoffPolicy
+from selftrain.selection.policy import Source
 
 
-class Adaptive(Policy):
+class Adaptive(CutoffPolicy):
     """``low_confidence`` below the class's cut-off."""
 
     def __init__(self, config: SelectConfig, source: Source) -> None:
@@ -34,15 +29,6 @@ class Adaptive(Policy):
             confidence += float(known["confidence"].cast(float).sum())
             probs = probs + np.exp(log_probs).sum(axis=0)
         self.cutoffs = confidence / max(images, 1) * probs / max(float(probs.max()), 1e-12)
-
-    def decide(self, rows: "pl.DataFrame") -> "pl.Series":
-        """See the class."""
-        return below_cutoff(rows, self.cutoffs)
-
-    @property
-    def threshold(self) -> float:
-        """See ``Policy``."""
-        return min(float(self.cutoffs.min()), 1.0)
 
     def summary(self, classes: list[str]) -> dict[str, object]:
         """``cutoffs`` by class."""

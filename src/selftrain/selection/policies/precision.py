@@ -5,18 +5,13 @@ confidence itself where images are few). Of each class the lowest cut-off is tak
 right labels, over the pool's own confidences, reaches the target. A class that does not reach it contributes nothing.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from selftrain.calibration import fit_trust
 from selftrain.params.select import SelectConfig
-from selftrain.selection.cutoffs import below_cutoff
-from selftrain.selection.policy import Policy, Source
-
-if TYPE_CHECKING:
-    import polars as pl
+from selftrain.selection.cutoffs import CutoffPolicy
+from selftrain.selection.policy import Source
 
 EDGES = np.linspace(-4.0, 14.0, 361)
 """Log-odds of a confidence, the lower edges of bins; lower ones are in the first bin."""
@@ -24,7 +19,7 @@ NEVER = 2.0
 """A cut-off that no confidence reaches."""
 
 
-class Precision(Policy):
+class Precision(CutoffPolicy):
     """``low_confidence`` below the class's cut-off."""
 
     def __init__(self, config: SelectConfig, source: Source) -> None:
@@ -59,15 +54,6 @@ class Precision(Policy):
                 }
             )
 
-    def decide(self, rows: "pl.DataFrame") -> "pl.Series":
-        """See the class."""
-        return below_cutoff(rows, self.cutoffs)
-
-    @property
-    def threshold(self) -> float:
-        """See ``Policy``."""
-        return min(float(self.cutoffs.min()), 1.0)
-
     def summary(self, classes: list[str]) -> dict[str, object]:
         """``cutoffs`` by class, and the precision expected above with its 95% interval; null where nothing is taken."""
         return {"cutoffs": dict(zip(classes, self.found, strict=True))}
@@ -80,6 +66,6 @@ def _confidence(odds: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _bins(confidences: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The bin of each confidence (N,), by the same comparison that ``below_cutoff`` makes."""
+    """The bin of each confidence (N,), by the same comparison that ``CutoffPolicy`` makes."""
     bins: NDArray[np.int64] = np.searchsorted(_confidence(EDGES), confidences.astype(np.float64), side="right") - 1
     return np.maximum(bins, 0)
