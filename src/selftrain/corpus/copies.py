@@ -97,12 +97,15 @@ def small_grey(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
-def agreement(picture: Picture, likeness: NDArray[np.float32], candidate: NDArray[np.uint8]) -> float:
+def agreement(picture: Picture, features: NDArray[np.float32], candidate: NDArray[np.uint8]) -> float:
     """How well a candidate (SIDE, SIDE) agrees with a picture through the best frame, from -1 to 1.
 
-    ``likeness`` (2 · frames,) are the correlations of their thumbnails. Of the cells, the one counts that a quarter of
-    them agree less than.
+    ``features`` is the candidate's thumbnail; -1 where no frame's is like it. Of the cells, the one counts that a
+    quarter of them agree less than.
     """
+    likeness = picture.thumbnails @ features  # (2 · frames,)
+    if likeness.max() < MIN_LIKENESS:
+        return -1.0
     seen = _blurred(candidate.astype(np.float32))
     best = -1.0
     for side, grey in enumerate(picture.grey):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from selftrain.corpus.copies import MIN_AGREEMENT, MIN_LIKENESS, Picture, agreement, picture_of, small_grey, thumbnail
+from selftrain.corpus.copies import MIN_AGREEMENT, Picture, agreement, picture_of, small_grey, thumbnail
 from selftrain.images.decode import decode
 from selftrain.images.reader import read_rows
 from selftrain.tables.manifest import find_rows, iter_manifest
@@ -120,17 +120,14 @@ def large_enough(table: "pa.Table") -> NDArray[np.bool_]:
 def _looked_at(
     corpus: Path, candidates: Iterable[tuple[int, int]], held_out: dict[int, Picture]
 ) -> Iterator[tuple[int, int, float]]:
-    """Each candidate pair that looks alike, with its agreement; every pool image is decoded once."""
+    """Each candidate pair with its agreement; every pool image is decoded once."""
     partners: dict[int, list[int]] = {}
     for pool_key, other_key in candidates:
         partners.setdefault(pool_key, []).append(other_key)
     for pool_key, image in images_of(corpus / "unlabeled", np.array(sorted(partners), np.int64)):
         seen, grey = thumbnail(image), small_grey(image)
         for other_key in partners[pool_key]:
-            picture = held_out[other_key]
-            likeness = picture.thumbnails @ seen  # (2 · frames,)
-            if likeness.max() >= MIN_LIKENESS:
-                yield pool_key, other_key, agreement(picture, likeness, grey)
+            yield pool_key, other_key, agreement(held_out[other_key], seen, grey)
 
 
 def images_of(split_folder: Path, keys: Int64Array) -> Iterator[tuple[int, Image.Image]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from selftrain.corpus.copies import MIN_AGREEMENT, MIN_LIKENESS, agreement, picture_of, small_grey, thumbnail
+from selftrain.corpus.copies import MIN_AGREEMENT, agreement, picture_of, small_grey, thumbnail
 from selftrain.corpus.near import Int64Array, images_of, large_enough, near_pairs
 from selftrain.tables.manifest import iter_manifest
 
@@ -45,7 +45,7 @@ def pool_copies(corpus: Path, left_out: set[int]) -> list[tuple[int, int, float]
 
 
 def _compared(corpus: Path, pairs: Int64Array) -> Iterator[tuple[int, int, float]]:
-    """Pairs of keys (N, 2), sorted by the first, with their agreement; those that look alike at all."""
+    """Pairs of keys (N, 2), sorted by the first, with their agreement."""
     firsts = np.unique(pairs[:, 0])
     for start in range(0, len(firsts), LOOKED_AT):
         some = firsts[start : start + LOOKED_AT]
@@ -57,9 +57,7 @@ def _compared(corpus: Path, pairs: Int64Array) -> Iterator[tuple[int, int, float
         for first, image in _images(corpus, some):
             picture = picture_of(image)
             for other in partners[first]:
-                likeness = picture.thumbnails @ seen[other][0]  # (2 · frames,)
-                if likeness.max() >= MIN_LIKENESS:
-                    yield first, other, agreement(picture, likeness, seen[other][1])
+                yield first, other, agreement(picture, *seen[other])
 
 
 def _images(corpus: Path, keys: Int64Array) -> Iterator[tuple[int, Image.Image]]:
