@@ -1,7 +1,9 @@
 import io
 import os
-import tempfile
-from collections.abc import Callable
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,21 @@ from selftrain.params.digits import DigitsConfig
 from selftrain.params.ingest import IngestConfig
 from tests.repository import reproduced, with_pipeline
 
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+DATABASE_PORT = free_port()
 # Before anything imports MLflow, DVC or FiftyOne.
 os.environ.update(
     DVC_NO_ANALYTICS="1",
     FIFTYONE_DO_NOT_TRACK="true",
     FIFTYONE_DATABASE_VALIDATION="false",
-    FIFTYONE_DATABASE_DIR=tempfile.mkdtemp(prefix="selftrain-mongo-"),
+    FIFTYONE_DATABASE_URI=f"mongodb://127.0.0.1:{DATABASE_PORT}",
     MLFLOW_DISABLE_TELEMETRY="true",
     OMP_WAIT_POLICY="PASSIVE",
 )
@@ -34,6 +45,24 @@ LONG = ("test_pipeline", "test_pipelines", "test_notebooks", "test_docs", "test_
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """FiftyOne's MongoDB, one a test process.
+
+    Left to itself FiftyOne joins any database service of the machine, whatever its folder is: tests of two processes
+    would meet there, and the service would keep the pipes of the process that started it until the last has ended.
+    """
+    fiftyone = find_spec("fiftyone")
+    assert fiftyone is not None
+    assert fiftyone.origin is not None
+    mongod = Path(fiftyone.origin).parent / "db" / "bin" / "mongod"
+    folder = tmp_path_factory.mktemp("mongo")
+    command = (mongod, "--dbpath", folder, "--bind_ip", "127.0.0.1", "--port", str(DATABASE_PORT), "--nounixsocket")
+    with subprocess.Popen([*command, "--quiet"], stdout=subprocess.DEVNULL) as process:
+        yield
+        process.kill()
 
 
 def image_bytes(seed: int = 0, size: tuple[int, int] = (12, 10), image_format: str = "PNG", mode: str = "RGB") -> bytes:

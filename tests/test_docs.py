@@ -41,8 +41,6 @@ def photos(tmp_path: Path) -> Repository:
     user.environment |= {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
-        # A database of its own: FiftyOne's lives as long as the process that first asked for it.
-        "FIFTYONE_DATABASE_DIR": str(tmp_path / "mongo"),
     }
     return user
 

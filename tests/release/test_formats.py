@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from selftrain.images.transforms import clean
 from selftrain.networks.export import export_model
 from selftrain.networks.models import create_model, load_model, to_input
 from selftrain.release.formats import export_formats
-from tests.conftest import image_bytes
+from tests.conftest import free_port, image_bytes
 from tests.repository import ROOT
 
 CLASSES = ["cat", "dog", "owl"]
@@ -78,12 +77,6 @@ def test_the_cards_own_lines_run_in_plain_timm(model: Path, tmp_path: Path) -> N
     probs = expected(model, [(tmp_path / "image.jpg").read_bytes()])[0]
     assert name == CLASSES[int(probs.argmax())]
     assert float(confidence) == pytest.approx(float(probs.max()), abs=0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.slow
