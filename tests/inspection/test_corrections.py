@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from selftrain.inspection.corrections import REJECTED_WORD, export_corrections, import_corrections, merge
+from selftrain.inspection.corrections import export_corrections, import_corrections, merge
 from selftrain.inspection.rounds import browsed_runs
 from selftrain.inspection.tables import Pool
 from selftrain.params.browse import BrowseConfig
@@ -27,10 +27,10 @@ from tests.inspection.test_dataset import project_of
         ("3", "5", "3", "5", False),
         ("3", "3", "5", "5", False),
         ("3", "5", "5", "5", False),
-        (None, REJECTED_WORD, None, REJECTED_WORD, False),
+        (None, "reject", None, "reject", False),
         ("3", "5", "8", ("5", "8"), True),
         ("3", None, "8", (None, "8"), True),
-        (None, "3", REJECTED_WORD, ("3", REJECTED_WORD), True),
+        (None, "3", "reject", ("3", "reject"), True),
     ],
 )
 def test_what_one_side_left_alone_the_other_decides(
@@ -45,7 +45,7 @@ def test_what_one_side_left_alone_the_other_decides(
 
 
 def test_a_merge_repeated_changes_nothing() -> None:
-    sides = [None, "3", "5", REJECTED_WORD]
+    sides = [None, "3", "5", "reject"]
     for base, app, file in itertools.product(sides, repeat=3):
         start = [{1: said} if said is not None else {} for said in (base, app, file)]
         once = merge(*start, {1}, "app").corrections
@@ -74,8 +74,8 @@ def say(dataset: Any, key: int, label: str | None) -> None:
     from fiftyone import ViewField
 
     view = dataset.match(ViewField("key") == key)
-    if label is None:
-        view.tag_samples("reject")
+    if label in (None, "no_copy"):
+        view.tag_samples(label or "reject")
     else:
         view.set_values("corrected", [fo.Classification(label=label)])
 
@@ -167,6 +167,23 @@ def test_what_makes_no_sense_is_named(project: tuple[Any, Path, Path]) -> None:
     say(dataset, held_out, None)
     with pytest.raises(UserError, match=rf"image {held_out} \(test/.*\) in the App: is a test image"):
         export_corrections(dataset, file, corpus, None)
+
+
+@pytest.mark.slow
+def test_no_copy_is_said_taken_back_and_excludes_a_label(project: tuple[Any, Path, Path]) -> None:
+    build, file, corpus = project
+    dataset = build()
+    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    say(dataset, key, "no_copy")
+    assert "1 corrections, 1 new" in export_corrections(dataset, file, corpus, "ann")
+    assert rows(file) == [(key, "no_copy", None, "ann")]
+    assert build().load_saved_view("corrections").values("key") == [key]
+    write_corrections(file, read_corrections(file).with_columns(action=pl.lit("reject")))
+    import_corrections(dataset, file, corpus, prefer="file")
+    assert dataset.match({"key": key}).values("tags") == [["reject"]]
+    say(dataset, key, "no_copy")
+    with pytest.raises(UserError, match="tagged 'reject' and tagged 'no_copy'; take all but one of them back"):
+        export_corrections(dataset, file, corpus, "ann")
 
 
 @pytest.mark.slow

@@ -43,10 +43,12 @@ def write_predictions(folder: Path, rows: Rows) -> list[int]:
 
 
 def write_corpus(folder: Path, repeats: dict[int, str], keys: list[int] | None = None) -> Path:
-    """As much of a corpus as ``select`` looks at: repeats, and the unlabeled split's manifest."""
+    """As much of a corpus as ``select`` looks at: repeats (“near leak”: an altered copy), the pool's manifest."""
     folder.mkdir(parents=True)
-    schema = {"key": pl.Int64, "kind": pl.String, "of_key": pl.Int64}
-    kinds = [(key, kind, 0) for key, kind in repeats.items()]
+    schema = {"key": pl.Int64, "kind": pl.String, "of_key": pl.Int64, "match": pl.String}
+    kinds = [
+        (key, kind.removeprefix("near "), 0, "near" if "near" in kind else "exact") for key, kind in repeats.items()
+    ]
     pl.DataFrame(kinds, schema=schema, orient="row").write_parquet(folder / "duplicates.parquet")
     manifest = folder / "unlabeled" / "manifest"
     manifest.mkdir(parents=True)

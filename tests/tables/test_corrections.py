@@ -42,8 +42,9 @@ def test_the_shipped_files_are_empty_and_whole(path: str) -> None:
     [
         ([correction(KEY), correction(KEY, "b")], rf"rows 1 and 2 are both of key {KEY}: reject, and correct to 'b'; keep one"),
         ([correction(OTHER), correction(KEY, action="remove")], rf"row 2 \(key {KEY}\): there is no action 'remove'"),
-        ([correction(KEY, action="correct")], r"row 1 .* 'correct' takes a label, 'reject' takes none; found None"),
+        ([correction(KEY, action="correct")], r"row 1 .* 'correct' takes a label, other actions take none; found None"),
         ([correction(KEY, "a", action="reject")], r"found 'a'"),
+        ([correction(KEY, "a", action="no_copy")], r"found 'a'"),
         ([correction(KEY, sha256=None)], r"row 1 .* key and sha256 may not be empty"),
         ([correction(make_key("unlabeled", 9, 9))], r"the row of key 200000009000009 \(reject\) is stale: the corpus has no such image; `selftrain corrections prune`"),
         ([correction(make_key("test", 0, 0), "a")], r"\(correct to 'a'\) is stale: it is a test image, and only unlabeled ones are"),
@@ -68,6 +69,19 @@ def test_a_file_that_is_something_else_is_named(tmp_path: Path) -> None:
     pl.DataFrame({"key": ["a"]}).write_parquet(tmp_path / "other")
     with pytest.raises(UserError, match=r"other: expected the columns key \(Int64\), .*; found key \(String\)"):
         read_corrections(tmp_path / "other")
+
+
+def test_an_altered_copy_that_a_person_calls_none_is_decided_on_like_any_image(tmp_path: Path, capsys: Any) -> None:
+    rows = [(0, 0.9), (1, 0.9), (2, 0.1), (2, 0.9), (0, 0.8)]
+    keys = write_predictions(tmp_path / "p", rows)
+    kinds = ["near leak", "near duplicate", "near leak", "leak", "near leak"]
+    corpus = write_corpus(tmp_path / "c", dict(zip(keys, kinds, strict=True)), keys)
+    said = [correction(key, action="no_copy") for key in keys[:4]]
+    path = write_rows(tmp_path / "corrections.parquet", said)
+    select(SelectConfig(threshold=0.5), 0, tmp_path / "p", corpus, tmp_path / "out", path)
+    decided = scan_selection(tmp_path / "out").collect()
+    assert decided["decision"].to_list() == ["kept", "kept", "low_confidence", "leak", "leak"]
+    assert "1 images that are called no copies equal another image, and stay out" in capsys.readouterr().out
 
 
 def test_a_copy_of_a_held_out_image_stays_out_whatever_is_said(tmp_path: Path, capsys: Any) -> None:

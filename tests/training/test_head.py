@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+from selftrain.algorithms.linear_probe import LinearProbe, LinearProbeConfig
 from selftrain.calibration import FIRMNESS, at_temperature, fit_temperature
 from selftrain.images.loading import load_index
 from selftrain.networks.export import divide_logits, export_model
@@ -18,7 +19,7 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import HardwareConfig, resolve
 from selftrain.tables.records import RunRecord
 from selftrain.training.batches import Process
-from selftrain.training.head import features_of, start_from_probe
+from selftrain.training.head import features_of, put_in_fitted_head
 from selftrain.training.run import Training
 from selftrain.training.train import train
 from selftrain.training.validation import Validation
@@ -107,10 +108,11 @@ def test_what_cannot_be_probed_or_calibrated_is_named(digits_corpus: Path, tmp_p
     classes = [str(label) for label in range(10)]
     config = TrainConfig.model_validate(TINY)
     some = index.take(index.labels != 7)
+    probe = (LinearProbe, LinearProbeConfig())
     with pytest.raises(UserError, match="the class '7' has no labeled image"):
-        start_from_probe(create_model("test_resnet", 10, 32), some, classes, config, 5, 0, hardware)
+        put_in_fitted_head(create_model("test_resnet", 10, 32), *probe, some, None, classes, config, 0, hardware)
     with pytest.raises(UserError, match="'test_resnet' has no linear classifier"):
-        start_from_probe(nn.Conv2d(3, 10, 1), index, classes, config, 5, 0, hardware)
+        put_in_fitted_head(nn.Conv2d(3, 10, 1), *probe, index, None, classes, config, 0, hardware)
     model = create_model("test_resnet", 0, 32)
     with pytest.raises(UserError, match=r"train.calibration: .* not linear"):
         divide_logits(model, 2.0)

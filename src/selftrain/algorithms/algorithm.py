@@ -5,8 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from selftrain.algorithms.closed_form import FittedHead, Pool
 from selftrain.algorithms.runtime import Runtime
 from selftrain.plumbing.by_name import find_class
 from selftrain.plumbing.sections import Section, parse_section
@@ -18,7 +21,7 @@ Views = dict[str, tuple[str, ...]]
 """What a batch has to hold, by source: see ``images.views``; ``label``, ``log_probs``; ``uniform``, a number from 0 to
 1 for each image, for what an algorithm draws."""
 
-SHARED = frozenset({"algorithm", "feedback", "gradients", "losses", "runtime", "soft_targets"})
+SHARED = frozenset({"algorithm", "closed_form", "feedback", "gradients", "losses", "runtime", "soft_targets"})
 """Files of this folder that are no algorithm."""
 
 
@@ -97,7 +100,7 @@ class Algorithm(nn.Module):
     shrinks: ClassVar[bool] = False
     """Whether a student that is smaller than its teacher is what it is for."""
     closed_form: ClassVar[bool] = False
-    """Whether it takes no steps: its result is the student with a fitted classifier, see ``linear_probe.py``."""
+    """Whether it takes no steps: it writes ``fit`` instead of ``loss``, see ``linear_probe.py``."""
 
     @classmethod
     def needs(cls, config: Any) -> Needs:
@@ -115,6 +118,22 @@ class Algorithm(nn.Module):
         ``compiled`` says whether networks are compiled. What ``needs`` says is checked for all algorithms alike.
         """
 
+    @classmethod
+    def fit(
+        cls,
+        config: Any,
+        features: NDArray[np.floating],
+        labels: NDArray[np.integer],
+        pool: Pool | None,
+        num_classes: int,
+        seed: int,
+    ) -> FittedHead:
+        """The student's classifier from its features (N, D) of the clean labeled images and their labels (N,).
+
+        ``pool`` is there if ``views`` has unlabeled images. Every class has a labeled image.
+        """
+        raise NotImplementedError
+
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """The scalar ``loss`` to descend, and its components, to be logged."""
         raise NotImplementedError
@@ -128,7 +147,7 @@ class Algorithm(nn.Module):
 
     def trained_networks(self) -> dict[str, nn.Module]:
         """The networks that get an optimizer, by name."""
-        return {"student": self.student}
+        return {} if self.closed_form else {"student": self.student}
 
     def first_step(self, network: str) -> int:
         """The step at which a network starts to be trained; its learning rate's schedule begins there."""

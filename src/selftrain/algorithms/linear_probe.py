@@ -8,14 +8,14 @@ The same held-out log-probabilities give a temperature (Guo et al. 2017, arXiv 1
 into the classifier too, so that the confidences are those of images that the classifier has not seen.
 """
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import nn
 
 from selftrain.algorithms.algorithm import Algorithm
+from selftrain.algorithms.closed_form import FittedHead, Pool
 from selftrain.calibration import FIRMNESS, fit_temperature
 from selftrain.counters import mix
 from selftrain.plumbing.sections import Section
@@ -41,23 +41,18 @@ class LinearProbe(Algorithm):
     views = {}
     closed_form = True
 
-    def trained_networks(self) -> dict[str, nn.Module]:
-        """None: the classifier is fitted before the first step."""
-        return {}
-
-
-@dataclass(frozen=True)
-class FittedHead:
-    """A linear classifier of features: logits = features · weightᵀ + bias."""
-
-    weight: NDArray[np.float64]  # (C, D)
-    bias: NDArray[np.float64]  # (C,)
-    strength: float
-    """C, the inverse of the L2 penalty."""
-    temperature: float
-    """Already divided by: ``weight`` and ``bias`` are calibrated."""
-    held_out_accuracy: float
-    """Of the cross-validation, 0–1; NaN where nothing could be held out."""
+    @classmethod
+    def fit(
+        cls,
+        config: Any,
+        features: NDArray[np.floating],
+        labels: NDArray[np.integer],
+        pool: Pool | None,
+        num_classes: int,
+        seed: int,
+    ) -> FittedHead:
+        """See ``Algorithm``."""
+        return fit_head(features, labels, num_classes, config.folds, seed)
 
 
 def fit_head(
@@ -67,10 +62,7 @@ def fit_head(
 
     A class with one image is in every fit and never held out.
     """
-    offset = features.mean(axis=0, dtype=np.float64)  # (D,)
-    centred = features - offset
-    scale = float(np.linalg.norm(centred, axis=1).mean()) or 1.0
-    inputs = centred / scale
+    inputs, offset, scale = standardised(features)
     fold_of = _folds(labels, folds, seed)
     held_out = fold_of >= 0
     strength, temperature, accuracy = WITHOUT_CHOICE, 1.0, float("nan")
@@ -80,10 +72,18 @@ def fit_head(
         strength = max(found, key=lambda c: float(found[c][np.arange(len(true)), true].mean()))
         temperature = fit_temperature(found[strength], true, FIRMNESS)
         accuracy = float((found[strength].argmax(axis=1) == true).mean())
-    weight, bias = _fit(inputs, labels, num_classes, strength)
+    weight, bias = logistic_regression(inputs, labels, num_classes, strength)
     weight = weight / scale
     bias = bias - weight @ offset
     return FittedHead(weight / temperature, bias / temperature, strength, temperature, accuracy)
+
+
+def standardised(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """(features less their mean (D,), divided by their mean distance from it; that mean; that distance)."""
+    offset = features.mean(axis=0, dtype=np.float64)
+    centred = features - offset
+    scale = float(np.linalg.norm(centred, axis=1).mean()) or 1.0
+    return centred / scale, offset, scale
 
 
 def _folds(labels: NDArray[np.integer], folds: int, seed: int) -> NDArray[np.int64]:
@@ -110,18 +110,22 @@ def _cross_fitted(
     log_probs = np.empty((len(labels), num_classes))
     for fold in range(fold_of.max() + 1):
         out = fold_of == fold
-        weight, bias = _fit(inputs[~out], labels[~out], num_classes, c)
+        weight, bias = logistic_regression(inputs[~out], labels[~out], num_classes, c)
         log_probs[out] = log_softmax(inputs[out] @ weight.T + bias, axis=1)
     return log_probs[fold_of >= 0]
 
 
-def _fit(
-    inputs: NDArray[np.float64], labels: NDArray[np.integer], num_classes: int, c: float
+def logistic_regression(
+    inputs: NDArray[np.float64],
+    labels: NDArray[np.integer],
+    num_classes: int,
+    c: float,
+    weights: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weight (C, D) and bias (C,) of scikit-learn's multinomial logistic regression."""
+    """Weight (C, D) and bias (C,) of scikit-learn's multinomial logistic regression; ``weights`` (N,) of the rows."""
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=c, max_iter=MOST_ITERATIONS).fit(inputs, labels)
+    fitted = LogisticRegression(C=c, max_iter=MOST_ITERATIONS).fit(inputs, labels, sample_weight=weights)
     weight, bias = fitted.coef_, fitted.intercept_
     if num_classes == 2:
         # One row of log-odds becomes two logits with the same softmax.

@@ -1,4 +1,4 @@
-"""Corrections between the App and ``corrections.parquet``: a tag ``reject``, a label in the field ``corrected``.
+"""Corrections between the App and ``corrections.parquet``: tags ``reject`` and ``no_copy``, a label in ``corrected``.
 
 Both sides may change between two meetings, and other people's corrections arrive with the file. So the dataset
 remembers what both had last, and the two are merged against that: what one side left alone, the other decides.
@@ -9,11 +9,12 @@ import getpass
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.corrections import (
     CORRECT,
+    NO_COPY,
     REJECT,
     check_corrections,
     no_corrections,
@@ -24,10 +25,19 @@ from selftrain.tables.corrections import (
 from selftrain.tables.keys import split_of
 from selftrain.tables.manifest import find_rows
 
-TAG, FIELD, REMEMBERED = "reject", "corrected", "corrections"
-Corrections = dict[int, str]
-"""Key → the label that it was given, or REJECTED_WORD."""
-REJECTED_WORD = ""
+TAGS, FIELD, REMEMBERED = (REJECT, NO_COPY), "corrected", "remembered"
+
+
+class Correction(NamedTuple):
+    """What a person said of an image."""
+
+    action: str
+    label: str | None = None
+    """The class, if the action is ``correct``."""
+
+
+Corrections = dict[int, Correction]
+"""By key."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Merged:
     """What holds after a merge, and where both sides had changed differently: key → (App's, file's)."""
 
     corrections: Corrections
-    conflicts: dict[int, tuple[str | None, str | None]]
+    conflicts: dict[int, tuple[Correction | None, Correction | None]]
 
 
 def merge(base: Corrections, app: Corrections, file: Corrections, shown: set[int], prefer: str) -> Merged:
@@ -60,23 +70,27 @@ def said_in_app(dataset: Any) -> tuple[Corrections, list[str]]:
     from fiftyone import ViewField
 
     classes = dataset.info["classes"]
-    rejected = set(dataset.match_tags(TAG).values("key"))
+    said: dict[int, list[Correction]] = {}
+    for tag in TAGS:
+        for key in dataset.match_tags(tag).values("key"):
+            said.setdefault(key, []).append(Correction(tag))
     labeled = dataset.match(ViewField(f"{FIELD}.label").exists())
-    corrected = dict(zip(labeled.values("key"), labeled.values(f"{FIELD}.label"), strict=True))
+    for key, label in zip(labeled.values("key"), labeled.values(f"{FIELD}.label"), strict=True):
+        said.setdefault(key, []).append(Correction(CORRECT, label))
     corrections, problems = {}, []
-    sources = dict(zip(dataset.values("key"), dataset.values("source"), strict=True)) if rejected or corrected else {}
-    for key in sorted(rejected | set(corrected)):
+    sources = dict(zip(dataset.values("key"), dataset.values("source"), strict=True)) if said else {}
+    for key, (first, *others) in sorted(said.items()):
         image = f"image {key} ({sources.get(key)}) in the App"
         if split_of(key) != "unlabeled":
             problems.append(f"{image}: is a {split_of(key)} image; only unlabeled ones are corrected")
-        elif key in rejected and key in corrected:
-            both = f"tagged '{TAG}' and '{FIELD}' to '{corrected[key]}'"
-            problems.append(f"{image}: {both}; take one of them back")
-        elif key in corrected and corrected[key] not in classes:
-            problem = f"there is no class '{corrected[key]}'; there are: {', '.join(classes)}"
+        elif others:
+            both = " and ".join(_in_app(correction) for correction in (first, *others))
+            problems.append(f"{image}: {both}; take all but one of them back")
+        elif first.action == CORRECT and first.label not in classes:
+            problem = f"there is no class '{first.label}'; there are: {', '.join(classes)}"
             problems.append(f"{image}: {problem}")
         else:
-            corrections[key] = corrected.get(key, REJECTED_WORD)
+            corrections[key] = first
     return corrections, problems
 
 
@@ -110,17 +124,9 @@ def export_corrections(dataset: Any, path: Path, corpus: Path, who: str | None) 
     author, now = who or _author(), datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     rows = [row for row in old.iter_rows(named=True) if row["key"] not in changed]
     for key in changed & set(merged.corrections):
-        label = merged.corrections[key]
-        rows.append(
-            {
-                "key": key,
-                "action": CORRECT if label != REJECTED_WORD else REJECT,
-                "label": label if label != REJECTED_WORD else None,
-                "who": author,
-                "when": now,
-                "sha256": hashes.get(key),
-            }
-        )
+        action, label = merged.corrections[key]
+        sha256 = hashes.get(key)
+        rows.append({"key": key, "action": action, "label": label, "who": author, "when": now, "sha256": sha256})
     table = pl.DataFrame(rows, schema=no_corrections().schema, orient="row")
     check_corrections(table, path, classes, corpus / "unlabeled")
     if changed or not path.exists():
@@ -152,7 +158,7 @@ def import_corrections(dataset: Any, path: Path, corpus: Path, prefer: str, stri
     shown = set(dataset.values("key"))
     merged = merge(_remembered(dataset), app, file, shown, prefer)
     _show(dataset, merged.corrections, app)
-    _remember(dataset, {key: label for key, label in file.items() if key not in merged.conflicts or prefer == "file"})
+    _remember(dataset, {key: said for key, said in file.items() if key not in merged.conflicts or prefer == "file"})
     news = sum(merged.corrections.get(key) != app.get(key) for key in set(merged.corrections) & shown)
     gone = len((set(app) - set(merged.corrections)) & shown)
     summary = f"{path}: {len(file)} corrections, {news} of them news to the App, {gone} no longer in it"
@@ -162,19 +168,19 @@ def import_corrections(dataset: Any, path: Path, corpus: Path, prefer: str, stri
 
 def forget(dataset: Any, keys: set[int]) -> None:
     """Images that left the dataset: what both sides had of them is no base for a merge any more."""
-    _remember(dataset, {key: label for key, label in _remembered(dataset).items() if key not in keys})
+    _remember(dataset, {key: said for key, said in _remembered(dataset).items() if key not in keys})
 
 
 def _said_in(table: Any) -> Corrections:
-    return {row["key"]: row["label"] or REJECTED_WORD for row in table.iter_rows(named=True)}
+    return {row["key"]: Correction(row["action"], row["label"]) for row in table.iter_rows(named=True)}
 
 
 def _remembered(dataset: Any) -> Corrections:
-    return {int(key): label for key, label in dataset.info.get(REMEMBERED, {}).items()}
+    return {int(key): Correction(*said) for key, said in dataset.info.get(REMEMBERED, {}).items()}
 
 
 def _remember(dataset: Any, corrections: Corrections) -> None:
-    dataset.info = {**dataset.info, REMEMBERED: {str(key): label for key, label in corrections.items()}}
+    dataset.info = {**dataset.info, REMEMBERED: {str(key): list(said) for key, said in corrections.items()}}
     dataset.save()
 
 
@@ -185,14 +191,15 @@ def _show(dataset: Any, corrections: Corrections, app: Corrections) -> None:
 
     shown = set(dataset.values("key"))
     for key in {*corrections, *app} & shown:
-        if corrections.get(key) == app.get(key):
+        said = corrections.get(key)
+        if said == app.get(key):
             continue
         view = dataset.match(ViewField("key") == key)
-        view.untag_samples(TAG)
-        if corrections.get(key) == REJECTED_WORD:
-            view.tag_samples(TAG)
-        label = fo.Classification(label=corrections[key]) if corrections.get(key) else None
-        view.set_values(FIELD, [label])
+        view.untag_samples(TAGS)
+        if said is not None and said.action in TAGS:
+            view.tag_samples(said.action)
+        label = said.label if said is not None else None
+        view.set_values(FIELD, [fo.Classification(label=label) if label is not None else None])
 
 
 def _conflicts(merged: Merged, outcome: str) -> str:
@@ -203,8 +210,13 @@ def _conflicts(merged: Merged, outcome: str) -> str:
     return "".join(lines)
 
 
-def _word(label: str | None) -> str:
-    return "not corrected" if label is None else "rejected" if label == REJECTED_WORD else f"'{label}'"
+def _word(said: Correction | None) -> str:
+    words = {REJECT: "rejected", NO_COPY: "no copy"}
+    return "not corrected" if said is None else words.get(said.action, f"'{said.label}'")
+
+
+def _in_app(said: Correction) -> str:
+    return f"'{FIELD}' to '{said.label}'" if said.action == CORRECT else f"tagged '{said.action}'"
 
 
 def _author() -> str:

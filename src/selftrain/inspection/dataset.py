@@ -5,7 +5,7 @@ from typing import Any
 
 from selftrain.inspection import fields
 from selftrain.inspection.brain import run_brain
-from selftrain.inspection.corrections import FIELD, TAG, import_corrections
+from selftrain.inspection.corrections import FIELD, TAGS, import_corrections
 from selftrain.inspection.samples import bring_samples, claim, of_other_splits
 from selftrain.inspection.tables import Pool, rows_of, sample_views, tally_rounds
 from selftrain.inspection.views import SavedView, all_views
@@ -81,6 +81,6 @@ def _save_views(dataset: Any, views: list[SavedView], sampled: dict[str, tuple[s
         keys, count = sampled[view.name]
         how_many = f"all {count:,}" if len(keys) == count else f"{len(keys):,} of {count:,}"
         dataset.save_view(view.name, shown, description=f"{view.description} ({how_many} images)", overwrite=True)
-    corrected = dataset.match(ViewField("tags").contains(TAG) | ViewField(f"{FIELD}.label").exists())
-    dataset.save_view("corrections", corrected, description="rejected or relabeled in the App", overwrite=True)
+    corrected = dataset.match(ViewField("tags").contains(list(TAGS)) | ViewField(f"{FIELD}.label").exists())
+    dataset.save_view("corrections", corrected, description="what was said of images in the App", overwrite=True)
     dataset.info = {**dataset.info, "views": sorted(ours)}

@@ -174,7 +174,7 @@ def pool_views() -> list[SavedView]:
         ),
         SavedView(
             "pool: leaks and duplicates",
-            "images that repeat another, exactly or nearly, each beside the one that it repeats",
+            "images that repeat another, each beside the one that it repeats; tag `no_copy` if it does not",
             lambda: pl.col("pair").is_not_null(),
             lambda field: field("pair").exists(),
             order="pair",

@@ -10,6 +10,7 @@ from selftrain.history.lineage import recorded
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, write_json
 from selftrain.report import charts
+from selftrain.report.copies_section import copies_section
 from selftrain.report.diff_page import DiffSection, diff_section
 from selftrain.report.label_quality import precision_chart, quality_section
 from selftrain.report.mlflow_figures import hand_to_mlflow
@@ -105,6 +106,7 @@ def _page(
         "review": review_section(sources.review, [run.name for run in rounds], unlabeled, classes, 24)
         if rounds
         else None,
+        "copies": copies_section(sources.corpus),
         "diffs": _diffs(sources, rounds, pictured),
         "lineage": recorded(best.record, abouts, best.name),
     }

@@ -63,9 +63,9 @@ def picture_grids(examples: "pl.DataFrame", unlabeled: Path, classes: list[str])
     return grids
 
 
-def data_urls(unlabeled: Path, keys: Iterable[int]) -> dict[int, str]:
-    """Images of the unlabeled split by key, as data URLs; those that the corpus no longer has are left out."""
-    return {key: data_url(decode(data)) for key, data in read_rows(unlabeled, find_rows(unlabeled, keys))}
+def data_urls(split: Path, keys: Iterable[int]) -> dict[int, str]:
+    """Images of a split's folder by key, as data URLs; those that the corpus no longer has are left out."""
+    return {key: data_url(decode(data)) for key, data in read_rows(split, find_rows(split, keys))}
 
 
 def data_url(image: Image.Image) -> str:

@@ -17,7 +17,14 @@ from selftrain.plumbing.progress import progress_bar
 from selftrain.selection.decide import Decisions, no_decisions
 from selftrain.selection.policy import Tables
 from selftrain.tables import selection
-from selftrain.tables.corrections import check_corrections, decided_by_hand, file_digest, read_corrections
+from selftrain.tables.corrections import (
+    check_corrections,
+    decided_by_hand,
+    file_digest,
+    no_copies,
+    no_corrections,
+    read_corrections,
+)
 from selftrain.tables.parquet import read_frame
 from selftrain.tables.predictions import made_from_digest, prediction_classes, prediction_parts
 
@@ -91,25 +98,28 @@ def select(
 
 
 def _rows(part: Path, columns: list[str]) -> "pl.DataFrame":
-
     return read_frame(part, columns)
 
 
 def _decided_before(corpus: Path, classes: list[str], config: SelectConfig, corrections: Path | None) -> "pl.DataFrame":
     """``key, kind, to_label`` of the images that are decided on whatever the teacher says.
 
-    Held-out images' copies are leaks whatever a person says of them; a person's word comes before "duplicate".
+    Held-out images' copies are leaks whatever label a person gives them; a person's word comes before "duplicate".
+    Where a person says that an altered copy is none, it is none. Equal bytes or pixels stay copies.
     """
     import polars as pl
 
+    corrected = no_corrections()
+    if corrections is not None:
+        corrected = read_corrections(corrections)
+        check_corrections(corrected, corrections, classes, corpus / "unlabeled")
     kinds = no_decisions()
     if config.repeats == "drop":
-        found = read_frame(corpus / REPEATS, ["key", "kind"])
-        kinds = found.with_columns(to_label=pl.lit(None, pl.Int32))
-    if corrections is None:
-        return kinds
-    corrected = read_corrections(corrections)
-    check_corrections(corrected, corrections, classes, corpus / "unlabeled")
+        repeats = read_frame(corpus / REPEATS, ["key", "kind", "match"])
+        called_none, near = pl.col("key").is_in(no_copies(corrected)), pl.col("match") == "near"
+        if exact := len(repeats.filter(called_none & ~near)):
+            print(f"{corrections}: {exact} images that are called no copies equal another image, and stay out")
+        kinds = repeats.filter(~(called_none & near)).select("key", "kind", to_label=pl.lit(None, pl.Int32))
     by_hand = decided_by_hand(corrected, classes)
     leaks = kinds.filter(pl.col("kind") == selection.LEAK)
     if in_vain := len(by_hand.join(leaks, on="key", how="semi")):

@@ -1,7 +1,8 @@
 """Corrections: what people said of unlabeled images, as a file that DVC tracks like any other input of ``select``.
 
 ``corrections.parquet``, one row an image, sorted by key: ``key, action, label, who, when, sha256``. ``action`` is
-``reject`` (never select it) or ``correct`` (select it with ``label``, a class's name). ``sha256`` is the image's own:
+``reject`` (never select it), ``correct`` (select it with ``label``, a class's name) or ``no_copy`` (it is no altered
+copy of another image, whatever ingest found: decide on it as on any image). ``sha256`` is the image's own:
 a key that has come to mean another image is noticed.
 """
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 CORRECTIONS = Path("corrections.parquet")
-REJECT, CORRECT = "reject", "correct"
+REJECT, CORRECT, NO_COPY = "reject", "correct", "no_copy"
+ACTIONS = (REJECT, CORRECT, NO_COPY)
 
 
 def no_corrections() -> "pl.DataFrame":
@@ -62,10 +64,10 @@ def read_corrections(path: Path) -> "pl.DataFrame":
         where = f"{path}: row {number} (key {row['key']})"
         if row["key"] is None or row["sha256"] is None:
             raise UserError(f"{where}: key and sha256 may not be empty; remove the row")
-        if row["action"] not in (REJECT, CORRECT):
-            raise UserError(f"{where}: there is no action '{row['action']}'; use '{REJECT}' or '{CORRECT}'")
+        if row["action"] not in ACTIONS:
+            raise UserError(f"{where}: there is no action '{row['action']}'; use one of {', '.join(ACTIONS)}")
         if (row["label"] is None) == (row["action"] == CORRECT):
-            raise UserError(f"{where}: '{CORRECT}' takes a label, '{REJECT}' takes none; found {row['label']!r}")
+            raise UserError(f"{where}: '{CORRECT}' takes a label, other actions take none; found {row['label']!r}")
     twice = table.with_row_index("row", offset=1).filter(pl.col("key").is_duplicated()).sort("key", "row")
     if len(twice):
         first, second = twice.head(2).iter_rows(named=True)
@@ -154,14 +156,22 @@ def file_digest(path: Path) -> str:
 
 
 def decided_by_hand(corrections: "pl.DataFrame", classes: list[str]) -> "pl.DataFrame":
-    """``key, kind, to_label``: what ``select`` makes of each correction."""
+    """``key, kind, to_label``: what ``select`` makes of each correction; ``no_copy`` decides nothing by itself."""
     import polars as pl
 
     index = pl.DataFrame(
         {"label": classes, "to_label": range(len(classes))}, schema={"label": pl.String, "to_label": pl.Int32}
     )
     kind = pl.when(pl.col("action") == CORRECT).then(pl.lit(CORRECTED)).otherwise(pl.lit(REJECTED))
-    return corrections.join(index, on="label", how="left").select("key", kind.alias("kind"), "to_label")
+    deciding = corrections.filter(pl.col("action") != NO_COPY)
+    return deciding.join(index, on="label", how="left").select("key", kind.alias("kind"), "to_label")
+
+
+def no_copies(corrections: "pl.DataFrame") -> list[int]:
+    """The keys of images that a person says are no copies."""
+    import polars as pl
+
+    return corrections.filter(pl.col("action") == NO_COPY)["key"].to_list()
 
 
 def describe(row: "dict[str, object]") -> str:

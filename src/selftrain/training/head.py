@@ -1,11 +1,12 @@
-"""A classifier fitted to a network's own features before the first step: for linear probes and for fine-tuning."""
+"""A classifier fitted to a network's own features before the first step: all of a training, or where one starts."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from selftrain.algorithms.linear_probe import FittedHead, fit_head
+from selftrain.algorithms.algorithm import Algorithm
+from selftrain.algorithms.closed_form import FittedHead, Pool
 from selftrain.images.clean_images import CleanImages, in_batches
 from selftrain.images.loading import ImageIndex, ImageLoader
 from selftrain.images.workers import in_order
@@ -13,23 +14,28 @@ from selftrain.networks.models import normalization, to_input
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import Hardware
+from selftrain.plumbing.sections import Section
 from selftrain.training.distributed import gathered
+from selftrain.training.pseudo_labels import PseudoLabels
 
 BATCH_SIZE = 64
 
 
-def start_from_probe(
+def put_in_fitted_head(
     network: nn.Module,
+    algorithm: type[Algorithm],
+    parameters: Section,
     images: ImageIndex,
+    pool: PseudoLabels | None,
     classes: list[str],
     config: TrainConfig,
-    folds: int,
     seed: int,
     hardware: Hardware,
 ) -> FittedHead:
-    """Fit the network's classifier to its features of clean labeled images, and put it in.
+    """Fit the network's classifier to its features of clean images by an algorithm without steps, and put it in.
 
-    Raises UserError for a class without images, and for a network whose classifier is not linear.
+    ``images`` are labeled; ``pool`` is what the algorithm's views ask for. Raises UserError for a class without labeled
+    images, and for a network whose classifier is not linear.
     """
     counts = np.bincount(images.labels, minlength=len(classes))
     if not counts.all():
@@ -37,7 +43,14 @@ def start_from_probe(
     classifier = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
     if not isinstance(classifier, nn.Linear) or classifier.bias is None:
         raise UserError(f"train: '{config.model}' has no linear classifier to fit as a probe; take another model")
-    fitted = fit_head(features_of(network, images, config, hardware), images.labels, len(classes), folds, seed)
+    features = features_of(network, images, config, hardware)
+    of_pool = None
+    if pool is not None:
+        assert pool.log_probs is not None
+        copies = np.bincount(pool.epoch, minlength=len(pool.index))
+        pool_features = features_of(network, pool.index, config, hardware)
+        of_pool = Pool(pool_features, pool.log_probs, pool.known, copies, config.unlabeled_ratio)
+    fitted = algorithm.fit(parameters, features, images.labels, of_pool, len(classes), seed)
     # Devices may differ in the last bit of a feature; all processes start from the first one's.
     head = gathered(fitted)[0]
     with torch.no_grad():

@@ -7,14 +7,15 @@ import torch
 from torch import nn
 
 from selftrain.algorithms.algorithm import find_algorithm
-from selftrain.algorithms.linear_probe import FittedHead, LinearProbeConfig
+from selftrain.algorithms.closed_form import FittedHead
+from selftrain.algorithms.linear_probe import LinearProbe, LinearProbeConfig
 from selftrain.counters import mixed_int
 from selftrain.networks.export import divide_logits
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import Hardware
 from selftrain.training.batches import Process, TrainingBatches
-from selftrain.training.head import start_from_probe
+from selftrain.training.head import put_in_fitted_head
 from selftrain.training.labeled_images import labeled_and_validation, labeled_log_probs
 from selftrain.training.loop import Loop
 from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
@@ -43,7 +44,7 @@ class Phase:
         """
         network = self.loop.evaluated_model()
         network.load_state_dict(self.loop.best_weights)
-        if self.head is not None and self.loop.algorithm.closed_form:
+        if self.head is not None and self.head.temperature is not None and self.loop.algorithm.closed_form:
             return network, self.head.temperature
         if not calibrated or self.loop.config.calibration == "none":
             return network, 1.0
@@ -80,9 +81,13 @@ def make_phase(
     if number == 0 and process.rank == 0 and not algorithm_class.shrinks:
         _warn_if_smaller(student, training)
     fitted = None
-    if config.head == "linear_probe" or algorithm_class.closed_form:
-        folds = getattr(parameters, "folds", LinearProbeConfig().folds)
-        fitted = start_from_probe(student, labeled, classes, config, folds, seed, machine)
+    if algorithm_class.closed_form:
+        read = pool if "unlabeled" in needs.views else None
+        fitted = put_in_fitted_head(student, algorithm_class, parameters, labeled, read, classes, config, seed, machine)
+    elif config.head == "linear_probe":
+        fitted = put_in_fitted_head(
+            student, LinearProbe, LinearProbeConfig(), labeled, None, classes, config, seed, machine
+        )
     algorithm = algorithm_class(student, parameters, networks)
     steps_per_epoch = _steps_per_epoch(config, needs.views, len(labeled), pool)
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from selftrain.algorithms.linear_probe import FittedHead
+from selftrain.algorithms.closed_form import FittedHead
 from selftrain.networks.export import export_model
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.files import TEMPORARY_PREFIX, sha256_of

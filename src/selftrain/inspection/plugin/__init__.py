@@ -6,7 +6,8 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-TAG, FIELD = "reject", "corrected"
+REJECT, NO_COPY, FIELD = "reject", "no_copy", "corrected"
+TAGS = (REJECT, NO_COPY)
 
 
 def chosen(ctx: Any) -> Any:
@@ -71,7 +72,7 @@ class CorrectLabel(_OnSamples):
 
     def apply(self, ctx: Any, view: Any) -> None:
         """Set the field ``corrected``."""
-        view.untag_samples(TAG)
+        view.untag_samples(TAGS)
         view.set_values(FIELD, [fo.Classification(label=ctx.params["label"]) for _ in range(len(view))])
 
 
@@ -83,7 +84,20 @@ class Reject(_OnSamples):
     def apply(self, ctx: Any, view: Any) -> None:
         """Tag them."""
         view.set_values(FIELD, [None] * len(view))
-        view.tag_samples(TAG)
+        view.untag_samples(NO_COPY)
+        view.tag_samples(REJECT)
+
+
+class NoCopy(_OnSamples):
+    """Say that the chosen images are no altered copies of others, whatever ingest found."""
+
+    name, label, icon = "no_copy", "No copy", "difference"
+
+    def apply(self, ctx: Any, view: Any) -> None:
+        """Tag them."""
+        view.set_values(FIELD, [None] * len(view))
+        view.untag_samples(REJECT)
+        view.tag_samples(NO_COPY)
 
 
 class TakeBack(_OnSamples):
@@ -93,7 +107,7 @@ class TakeBack(_OnSamples):
 
     def apply(self, ctx: Any, view: Any) -> None:
         """Remove tag and label."""
-        view.untag_samples(TAG)
+        view.untag_samples(TAGS)
         view.set_values(FIELD, [None] * len(view))
 
 
@@ -157,5 +171,5 @@ def _line(cells: list[str]) -> str:
 
 def register(plugin: Any) -> None:
     """Called by FiftyOne."""
-    for part in (CorrectLabel, Reject, TakeBack, Rounds):
+    for part in (CorrectLabel, Reject, NoCopy, TakeBack, Rounds):
         plugin.register(part)

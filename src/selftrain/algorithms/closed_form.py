@@ -1,0 +1,35 @@
+"""What algorithms without steps get and give: features of clean images in, a linear classifier out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A network's features of the round's pseudo-labeled images, and what is known of these."""
+
+    features: NDArray[np.floating]  # (M, D)
+    log_probs: NDArray[np.floating]  # (M, C)
+    """The teacher's; a corrected image's are those of the person who corrected it."""
+    known: NDArray[np.integer]  # (M,)
+    """The class that a person gave an image, -1 elsewhere."""
+    copies: NDArray[np.integer]  # (M,)
+    """How often the balanced epoch holds each."""
+    weight: float
+    """Of all of them together, against all labeled images: ``train.unlabeled_ratio``."""
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A linear classifier of features: logits = features · weightᵀ + bias."""
+
+    weight: NDArray[np.float64]  # (C, D)
+    bias: NDArray[np.float64]  # (C,)
+    strength: float
+    """C, the inverse of the L2 penalty."""
+    temperature: float | None
+    """Already divided by, where the fit knows one: ``weight`` and ``bias`` are calibrated."""
+    held_out_accuracy: float
+    """Of the cross-validation on the labeled images, 0–1; NaN where nothing could be held out."""
