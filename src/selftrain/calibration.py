@@ -32,6 +32,14 @@ def fit_temperature(log_probs: NDArray[np.floating], labels: NDArray[np.integer]
     return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded").x))
 
 
+def shift_log_probs(log_probs: NDArray[np.floating], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-probabilities (N, C), shifted by (C,) and normalised."""
+    from scipy.special import log_softmax
+
+    shifted: NDArray[np.float64] = log_softmax(log_probs.astype(np.float64) + shift, axis=1)
+    return shifted
+
+
 def at_temperature(log_probs: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
     """Log-probabilities (N, C) at another temperature, (N, C)."""
     from scipy.special import log_softmax

@@ -62,10 +62,13 @@ def check_project(project: Project, paths: bool = True) -> None:
     if paths:
         _check_root(project)
         _check_corrections(project)
-    from selftrain.training.check import check_run
+    from selftrain.training.check import check_run, check_takes_weights
 
     for where, (config, is_round) in configs.items():
         check_run(config, is_round, where)
+    for round_ in (run.name for run in project.rounds):
+        if project.select_config(round_).weight != "one":
+            check_takes_weights(project.train_config(round_), f"{path}: rounds.{round_}.select.weight")
 
 
 def _check_names(project: Project) -> None:

@@ -39,12 +39,19 @@ def test_noisy_student_averages_as_section_3_1_or_as_algorithm_1() -> None:
     labels, pseudo_labels = torch.tensor([2, 0]), torch.rand(6, 3).softmax(dim=1)
     targets = [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], *pseudo_labels.tolist()]
     each = [by_hand(*pair) for pair in zip(logits.tolist(), targets, strict=True)]
-    loss, labeled, unlabeled = noisy_student_loss(logits[:2], labels, logits[2:], pseudo_labels, "all_images")
+    ones = torch.ones(6)
+    given = (logits[:2], labels, logits[2:], pseudo_labels)
+    loss, labeled, unlabeled = noisy_student_loss(*given, ones, "all_images")
     assert loss.item() == pytest.approx(sum(each) / 8, rel=1e-5)
     assert labeled.item() == pytest.approx(sum(each[:2]) / 2, rel=1e-5)
     assert unlabeled.item() == pytest.approx(sum(each[2:]) / 6, rel=1e-5)
-    loss, _, _ = noisy_student_loss(logits[:2], labels, logits[2:], pseudo_labels, "each_source")
+    loss, _, _ = noisy_student_loss(*given, ones, "each_source")
     assert loss.item() == pytest.approx(sum(each[:2]) / 2 + sum(each[2:]) / 6, rel=1e-5)
+    weights = [0.5, 1.0, 0.0, 0.25, 1.0, 0.75]
+    loss, _, unlabeled = noisy_student_loss(*given, torch.tensor(weights), "all_images")
+    weighed = [weight * one for weight, one in zip(weights, each[2:], strict=True)]
+    assert unlabeled.item() == pytest.approx(sum(weighed) / 6, rel=1e-5)
+    assert loss.item() == pytest.approx((sum(each[:2]) + sum(weighed)) / 8, rel=1e-5)
 
 
 @pytest.mark.parametrize(("labels", "temperature"), [("soft", 1.0), ("soft", 0.5), ("hard", 1.0)])
@@ -56,7 +63,7 @@ def test_noisy_student_takes_the_teachers_prediction_as_asked(labels: str, tempe
     log_probs = torch.randn(3, 3).log_softmax(dim=1)
     batch = {
         "labeled": {"image": images[:2], "label": torch.tensor([1, 2])},
-        "unlabeled": {"image": images[2:], "log_probs": log_probs},
+        "unlabeled": {"image": images[2:], "log_probs": log_probs, "weight": torch.ones(3)},
     }
     target = (
         (log_probs / temperature).softmax(dim=1) if labels == "soft" else functional.one_hot(log_probs.argmax(1), 3)

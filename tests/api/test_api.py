@@ -44,8 +44,10 @@ def project(digits_rounds: Path) -> st.Project:
 
 def test_a_projects_tables_are_frames(project: st.Project) -> None:
     assert list(project.runs) == ["teacher", "student1", "student2"]
+    with pytest.raises(st.UserError, match="there is no run 'student9'; did you mean 'student2'?"):
+        _ = project.runs["student9"]
     selection = project.runs["student2"].selection()
-    assert selection.columns == ["key", "label", "confidence", "decision", "copies"]
+    assert selection.columns == ["key", "label", "confidence", "decision", "copies", "weight"]
     predictions = project.runs["student1"].predictions("unlabeled")
     assert predictions["key"].to_list() == selection["key"].to_list()
     log_probs = predictions["log_probs"].to_numpy()

@@ -13,10 +13,11 @@ import pytest
 from scipy.special import softmax
 
 import selftrain as st
-from selftrain.calibration import fit_trust
+from selftrain.calibration import fit_trust, shift_log_probs
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
+from selftrain.selection.balance import tail_shares
 from selftrain.selection.select import select
 from selftrain.tables.embeddings import Embeddings, write_embeddings
 from selftrain.tables.keys import make_key, part_name
@@ -40,8 +41,8 @@ def write_table(folder: Path, split: str, probs: np.ndarray) -> np.ndarray:
     return keys
 
 
-def write_labels(corpus: Path, keys: np.ndarray, labels: np.ndarray) -> None:
-    folder = corpus / "validation" / "manifest"
+def write_labels(corpus: Path, keys: np.ndarray, labels: np.ndarray, split: str = "validation") -> None:
+    folder = corpus / split / "manifest"
     folder.mkdir(parents=True)
     schema = pa.schema([manifest_schema().field("key"), manifest_schema().field("label")])
     pq.write_table(pa.table({"key": keys, "label": labels.astype(np.int32)}, schema), folder / part_name(0))
@@ -191,3 +192,56 @@ def test_the_gate_is_the_first_teachers(tmp_path: Path) -> None:
         round_.select(gate=0.999, threshold=0.93)
     with pytest.raises(UserError, match=r"select.gate: it needs validation images"):
         st.select(rows.select("key", "label", "confidence"), gate=0.1)
+
+
+def test_the_images_likeliest_of_each_class_serve_every_class_that_they_are_among(tmp_path: Path) -> None:
+    probs, _ = drawn(900, 0)
+    validation, labels = drawn(50, 1)
+    round_ = Round(tmp_path, probs, validation, labels)
+    rows = round_.select(policy="class_probability", per_class=400)
+    held = np.log(probs).astype(np.float16)
+    by_hand: Counter[int] = Counter()
+    for label in range(len(CLASSES)):
+        # Of images with the same float16 as the last one, all are in.
+        last = np.sort(held[:, label])[::-1][399]
+        by_hand.update(np.flatnonzero(held[:, label] >= last).tolist())
+    assert rows["copies"].to_list() == [by_hand[number] for number in range(900)]
+    assert rows["decision"].to_list() == ["kept" if by_hand[number] else "low_confidence" for number in range(900)]
+    assert max(by_hand.values()) > 1, "an image with two likely classes serves both"
+    assert 1200 <= round_.summary["balanced_images"] < 1210
+    with pytest.raises(UserError, match="class_probability needs a number, found auto"):
+        round_.select(policy="class_probability", per_class="auto")
+
+
+@pytest.mark.parametrize(("prior", "exponent", "target"), [("uniform", 1.0, [1, 1, 1]), ("labeled", 0.5, [3, 2, 1])])
+def test_aligned_predictions_have_the_priors_shares(
+    tmp_path: Path, prior: str, exponent: float, target: list[int]
+) -> None:
+    probs, _ = drawn(3000, 0)
+    validation, labels = drawn(50, 1)
+    round_ = Round(tmp_path, probs, validation, labels)
+    write_labels(round_.corpus, np.arange(14), np.repeat([0, 1, 2], [9, 4, 1]), "labeled")
+    rows = round_.select(threshold=0, prior=prior, prior_exponent=exponent, weight="confidence")
+    wanted = probs * (np.array(target) / sum(target)) / probs.astype(np.float64).mean(axis=0)
+    wanted /= wanted.sum(axis=1, keepdims=True)
+    assert (rows["label"].to_numpy() == wanted.argmax(axis=1)).mean() > 0.998
+    np.testing.assert_allclose(rows["confidence"].to_numpy(), wanted.max(axis=1), atol=3e-3)
+    assert rows["weight"].equals(rows["confidence"].alias("weight"))
+    before, after = probs.mean(axis=0), wanted.mean(axis=0)
+    assert np.abs(after - np.array(target) / sum(target)).max() < np.abs(before - np.array(target) / sum(target)).max()
+    # What is trained on is shifted by the same.
+    shifted = shift_log_probs(np.log(probs), np.array(round_.summary["shift"]))
+    np.testing.assert_allclose(np.exp(shifted), wanted, atol=3e-3)
+
+
+def test_crests_share_of_each_class_by_its_rank_among_the_labeled(tmp_path: Path) -> None:
+    np.testing.assert_allclose(tail_shares(np.array([10, 1000, 100]), 1 / 3), [1, 0.01 ** (1 / 3), 0.1 ** (1 / 3)])
+    probs, _ = drawn(900, 0)
+    validation, labels = drawn(50, 1)
+    round_ = Round(tmp_path, probs, validation, labels)
+    write_labels(round_.corpus, np.arange(21), np.repeat([0, 1, 2], [16, 4, 1]), "labeled")
+    rows = round_.select(threshold=0, tail_exponent=0.5)
+    for label, share in enumerate([0.25, 0.5, 1]):
+        of_class = rows.filter(pl.col("label") == label).sort("confidence", descending=True)
+        count = math.ceil(share * len(of_class))
+        assert of_class["decision"].to_list() == ["kept"] * count + ["over_quota"] * (len(of_class) - count)

@@ -19,7 +19,9 @@ def batches(corpus: Path, config: Any, process: Process | None = None, seed: int
     index = load_index(corpus / "unlabeled")
     log_probs = np.arange(len(index) * 3, dtype=np.float16).reshape(-1, 3)
     epoch = np.repeat(np.arange(len(index), dtype=np.int32), np.arange(len(index)) % 3)
-    pseudo_labels = PseudoLabels(index, log_probs, np.full(len(index), -1, np.int32), epoch)
+    pseudo_labels = PseudoLabels(
+        index, log_probs, np.full(len(index), -1, np.int32), np.ones(len(index), np.float32), epoch
+    )
     return TrainingBatches(config, VIEWS, seed, process or Process(), load_index(corpus / "labeled"), pseudo_labels)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
-from selftrain.training.check import check_run
+from selftrain.training.check import check_run, check_takes_weights
 from tests.training.conftest import TINY
 
 
@@ -50,3 +50,9 @@ def test_the_labeled_images_as_pool_need_no_round() -> None:
     check_run(config("meta_pseudo_labels", pool="labeled"), False, "p")
     with pytest.raises(UserError, match="needs unlabeled images; put the run under `rounds`"):
         check_run(config("meta_pseudo_labels"), False, "p")
+
+
+def test_weights_that_an_algorithm_does_not_take_are_named() -> None:
+    check_takes_weights(config("noisy_student"), "x")
+    with pytest.raises(UserError, match="select.weight: fixmatch weighs all images alike; use `one`, or noisy_student"):
+        check_takes_weights(config("fixmatch"), "params.yaml: rounds.student1.select.weight")

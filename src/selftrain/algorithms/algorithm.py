@@ -15,10 +15,11 @@ from selftrain.plumbing.by_name import find_class
 from selftrain.plumbing.sections import Section, parse_section
 
 Batch = dict[str, dict[str, Tensor]]
-"""``batch["labeled" | "unlabeled"][view]``: images (B, 3, H, W), labels (B,), log_probs (B, C), uniforms (B,)."""
+"""``batch["labeled" | "unlabeled"][view]``: images (B, 3, H, W), labels, weights, uniforms (B,), log_probs (B, C)."""
 
 Views = dict[str, tuple[str, ...]]
-"""What a batch has to hold, by source: see ``images.views``; ``label``, ``log_probs``; ``uniform``, a number from 0 to
+"""What a batch has to hold, by source: see ``images.views``; ``label``, ``log_probs``; ``weight``, what an
+unlabeled image weighs in the loss; ``uniform``, a number from 0 to
 1 for each image, for what an algorithm draws."""
 
 SHARED = frozenset({"algorithm", "closed_form", "feedback", "gradients", "losses", "runtime", "soft_targets"})

@@ -15,10 +15,10 @@ class Pool:
     """The teacher's; a corrected image's are those of the person who corrected it."""
     known: NDArray[np.integer]  # (M,)
     """The class that a person gave an image, -1 elsewhere."""
-    copies: NDArray[np.integer]  # (M,)
-    """How often the balanced epoch holds each."""
-    weight: float
-    """Of all of them together, against all labeled images: ``train.unlabeled_ratio``."""
+    weights: NDArray[np.floating]  # (M,)
+    """Each one's copies in the balanced epoch, times its weight."""
+    ratio: float
+    """The weight of all of them together, against all labeled images: ``train.unlabeled_ratio``."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class LabelPropagation(Algorithm):
     """A classifier fitted to propagated labels, on a network that is not trained. It takes no steps."""
 
     Config = LabelPropagationConfig
-    views = {"labeled": ("image", "label"), "unlabeled": ("image", "log_probs")}
+    views = {"labeled": ("image", "label"), "unlabeled": ("image", "log_probs", "weight")}
     closed_form = True
 
     @classmethod
@@ -72,8 +72,8 @@ class LabelPropagation(Algorithm):
         by_hand = pool.known >= 0
         soft[by_hand] = np.eye(num_classes)[pool.known[by_hand]]
         targets = np.concatenate([np.eye(num_classes)[labels], soft])
-        share = pool.copies / pool.copies.sum() * pool.weight * len(labels)
-        weights = np.concatenate([np.ones(len(labels)), share])
+        shares = pool.weights / pool.weights.sum() * pool.ratio * len(labels)
+        weights = np.concatenate([np.ones(len(labels)), shares])
         inputs, offset, scale = standardised(everything)
         rows, classes = np.nonzero(targets >= NEGLIGIBLE)
         weight, bias = logistic_regression(

@@ -28,15 +28,21 @@ class NoisyStudentConfig(PseudoLabelConfig):
 
 
 def noisy_student_loss(
-    labeled_logits: Tensor, labels: Tensor, unlabeled_logits: Tensor, pseudo_labels: Tensor, average: str
+    labeled_logits: Tensor,
+    labels: Tensor,
+    unlabeled_logits: Tensor,
+    pseudo_labels: Tensor,
+    weights: Tensor,
+    average: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(the loss, mean over labeled, mean over pseudo-labeled) cross-entropy in nats, three scalars.
 
     ``labeled_logits`` (B, C) and ``labels`` (B,) class indices; ``unlabeled_logits`` (r·B, C) and ``pseudo_labels``
-    (r·B, C) probabilities; ``average`` as in ``NoisyStudentConfig``.
+    (r·B, C) probabilities; ``weights`` (r·B,) multiply the cross-entropy of each; ``average`` as in
+    ``NoisyStudentConfig``.
     """
     labeled = soft_cross_entropy(labeled_logits, one_hot(labels, labeled_logits.shape[1])).mean()
-    unlabeled = soft_cross_entropy(unlabeled_logits, pseudo_labels).mean()
+    unlabeled = (weights * soft_cross_entropy(unlabeled_logits, pseudo_labels)).mean()
     if average == "each_source":
         return labeled + unlabeled, labeled, unlabeled
     share = len(labeled_logits) / (len(labeled_logits) + len(unlabeled_logits))
@@ -47,7 +53,7 @@ class NoisyStudent(Algorithm):
     """One noised student on labeled and pseudo-labeled images. The teacher is read from its prediction table."""
 
     Config = NoisyStudentConfig
-    views = {"labeled": ("image", "label"), "unlabeled": ("image", "log_probs")}
+    views = {"labeled": ("image", "label"), "unlabeled": ("image", "log_probs", "weight")}
 
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See ``noisy_student_loss``."""
@@ -55,7 +61,12 @@ class NoisyStudent(Algorithm):
         logits = runtime.logits(self.student, labeled=labeled["image"], unlabeled=unlabeled["image"])
         targets = pseudo_label_targets(unlabeled["log_probs"], self.config.labels, self.config.temperature)
         loss, labeled_loss, unlabeled_loss = noisy_student_loss(
-            logits["labeled"], labeled["label"], logits["unlabeled"], targets, self.config.average
+            logits["labeled"],
+            labeled["label"],
+            logits["unlabeled"],
+            targets,
+            unlabeled["weight"],
+            self.config.average,
         )
         return {
             "loss": loss,

@@ -5,7 +5,8 @@ student on the teacher's labels first and on the labeled images afterwards; the 
 Noisy Student does so too, and the Noisy Student paper's finding #6 is that training on both at once is better.
 The second half is a later phase of the run (``train.then``) with the algorithm ``supervised``.
 
-The loss is the mean cross-entropy of the pseudo-labeled batch: 1/(r·B) · Σ CE(ỹ, f(x̃)).
+The loss is the mean cross-entropy of the pseudo-labeled batch: 1/(r·B) · Σ w · CE(ỹ, f(x̃)), where w is 1 unless the
+selection says otherwise.
 """
 
 from torch import Tensor
@@ -19,7 +20,7 @@ class Pretraining(Algorithm):
     """One student on pseudo-labeled images."""
 
     Config = PseudoLabelConfig
-    views = {"unlabeled": ("image", "log_probs")}
+    views = {"unlabeled": ("image", "log_probs", "weight")}
 
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See the module's docstring."""
@@ -27,6 +28,6 @@ class Pretraining(Algorithm):
         logits = runtime.logits(self.student, unlabeled=unlabeled["image"])["unlabeled"]  # (r·B, C)
         targets = pseudo_label_targets(unlabeled["log_probs"], self.config.labels, self.config.temperature)
         return {
-            "loss": soft_cross_entropy(logits, targets).mean(),
+            "loss": (unlabeled["weight"] * soft_cross_entropy(logits, targets)).mean(),
             "agreement_with_teacher": accuracy(logits, targets.argmax(dim=1)),
         }

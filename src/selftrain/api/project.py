@@ -5,12 +5,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from selftrain import project as folders
 from selftrain.api.shown import Html, Svg
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
+from selftrain.plumbing.sections import did_you_mean
 from selftrain.tables.records import Metrics
 
 if TYPE_CHECKING:
@@ -112,13 +113,20 @@ class Run:
         return Svg(pool_map_svg(pool, run, self._project.classes))
 
 
+class Runs(dict[str, Run]):
+    """A project's runs by name. A name that there is not raises UserError naming those there are."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise UserError(f"there is no run '{name}'; {did_you_mean(name, list(self))}")
+
+
 class Project:
     """One pipeline of a project, as ``st.open`` gives it."""
 
     def __init__(self, paths: folders.Project) -> None:
         self.folders = paths
         self.name = paths.name
-        self.runs: dict[str, Run] = {name: Run(self, run) for name, run in paths.runs.items()}
+        self.runs = Runs({name: Run(self, run) for name, run in paths.runs.items()})
 
     def __repr__(self) -> str:
         return f"Project({str(self.folders.root)!r}, pipeline {self.name!r})"

@@ -22,6 +22,16 @@ class SelectConfig(Section):
     gate: float | None = Field(default=None, gt=0, lt=1)
     """Leave out as ``out_of_domain`` what the first teacher knows less of than of this share of the validation images,
     0.05 say; null: nothing. The rounds grow sure of strangers, the first teacher is not."""
+    prior: Literal["uniform", "labeled"] | None = None
+    """Shift all predictions so that their mean over the pool is this share of each class, before the policy looks:
+    ``uniform``, or that of the labeled images to the power ``prior_exponent``; null: as the teacher predicts."""
+    prior_exponent: float = Field(default=1.0, ge=0, le=1)
+    """Below 1 it favours rare classes."""
+    tail_exponent: float = Field(default=0.0, ge=0, le=1)
+    """CReST's α: of the class with the most labeled images only its surest candidates pass, (fewest / most)^α of them,
+    of the one with the fewest all, between them by rank. 0: of every class all."""
+    weight: Literal["one", "confidence"] = "one"
+    """What a kept image weighs in the loss, beside its copies."""
     per_class: Annotated[int, Field(ge=1)] | Literal["auto", "all"] = "auto"
     """Images a class in the balanced epoch, K; ``auto``: the median of the classes' kept images; ``all``: not balanced,
     every kept image once."""

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from selftrain.counters import mix
 from selftrain.params.select import SelectConfig
-from selftrain.selection.balance import ClassPlan, plan_classes
+from selftrain.selection.balance import ClassPlan, plan_classes, tail_shares
 from selftrain.selection.gate import Gate
 from selftrain.selection.policy import Frame, Policy, Source, find_policy
+from selftrain.selection.prior import COLUMNS, align
 from selftrain.tables import selection
 
 if TYPE_CHECKING:
@@ -50,11 +51,17 @@ class Decisions:
 
     def __init__(self, config: SelectConfig, seed: int, decided: "pl.DataFrame", source: Source) -> None:
         """``decided`` (``key, kind, to_label``) are images that are decided on whatever the teacher says."""
-        self.config, self.seed, self.decided = config, seed, decided
-        self.policy: Policy = find_policy(config.policy)(config, source)
+        self.config, self.seed, self.decided, self.source = config, seed, decided, source
+        self.aligned = align(config, source) if config.prior is not None else None
+        self.policy: Policy = find_policy(config.policy)(config, self.aligned or source)
         self.gate = Gate(config.gate, source) if config.gate is not None else None
-        self.columns: list[str] = list(self.policy.columns)
+        aligning = COLUMNS if self.aligned is not None else ()
+        self.columns: list[str] = list(dict.fromkeys([*self.policy.columns, *aligning]))
         self.kinds = [*selection.DECISIONS, *(name for name in self.policy.reasons if name not in selection.DECISIONS)]
+
+    def prepared(self, rows: "pl.DataFrame") -> "pl.DataFrame":
+        """A table's ``columns`` as everything here takes them: aligned, if that is asked for."""
+        return rows if self.aligned is None else self.aligned.rows(rows)
 
     def candidates(self, rows: "pl.DataFrame") -> "pl.DataFrame":
         """``key, label, confidence`` of the rows that pass the policy and are not decided on yet."""
@@ -75,7 +82,7 @@ class Decisions:
         return rows.filter(sampled).join(self.decided, on="key", how="anti")
 
     def plan(
-        self, connection: "duckdb.DuckDBPyConnection"
+        self, connection: "duckdb.DuckDBPyConnection", num_classes: int
     ) -> "tuple[int | None, list[ClassPlan], pl.DataFrame] | None":
         """The quota, each class's plan, and the same as a frame with cut-offs; None if there are no candidates.
 
@@ -85,11 +92,16 @@ class Decisions:
         if not counts:
             return None
         corrected = dict(self.decided.drop_nulls("to_label").group_by("to_label").len().iter_rows())
-        quota, plans = plan_classes(counts, corrected, self.config.per_class, self.config.max_copies)
+        config, shares = self.config, None
+        if config.tail_exponent:
+            shares = tail_shares(self.source.labeled_counts(num_classes), config.tail_exponent)
+        # A policy that counts copies has chosen how many images each class has.
+        per_class = "all" if self.policy.counts_copies else config.per_class
+        quota, plans = plan_classes(counts, corrected, per_class, config.max_copies, shares)
         return quota, plans, self._cutoffs(connection, plans)
 
     def decide(self, rows: "pl.DataFrame", plan: "pl.DataFrame") -> "pl.DataFrame":
-        """``key, label, confidence, decision, copies`` of rows, in their order."""
+        """``key, label, confidence, decision, copies, weight`` of rows, in their order."""
         import polars as pl
 
         keys = rows["key"].to_numpy()
@@ -112,6 +124,10 @@ class Decisions:
         extra = pl.col("last_uniform").is_not_null() & (pl.col("uniform") <= pl.col("last_uniform"))
         trained_on = pl.col("decision").is_in(selection.TRAINED_ON)
         copies = pl.when(trained_on).then(pl.col("copies") + extra.cast(pl.Int64)).otherwise(0)
+        if self.policy.counts_copies:
+            counted = pl.when(pl.col("decision") == selection.KEPT).then(pl.col("counted")).otherwise(1)
+            copies = pl.when(trained_on).then(counted).otherwise(0)
+        weight = pl.col("confidence") if self.config.weight == "confidence" else pl.lit(1.0, pl.Float32)
         corrected = pl.col("to_label").is_not_null()
         return (
             rows.select("key", "label", "confidence")
@@ -120,6 +136,7 @@ class Decisions:
                 sampled=pl.Series(in_sample(keys, self.config.share, self.seed), dtype=pl.Boolean),
                 reason=self.policy.decide(rows),
                 stranger=self.strangers(rows),
+                counted=self.policy.copies(rows) if self.policy.counts_copies else None,
             )
             .join(self.decided, on="key", how="left", maintain_order="left")
             .with_columns(
@@ -128,8 +145,8 @@ class Decisions:
             )
             .join(plan, on="label", how="left", maintain_order="left")
             .with_columns(decision=decision)
-            .with_columns(copies=copies.cast(pl.Int32))
-            .select("key", "label", "confidence", "decision", "copies")
+            .with_columns(copies=copies.cast(pl.Int32), weight=weight)
+            .select("key", "label", "confidence", "decision", "copies", "weight")
         )
 
     def _cutoffs(self, connection: "duckdb.DuckDBPyConnection", plans: list[ClassPlan]) -> "pl.DataFrame":
@@ -162,7 +179,7 @@ def in_sample(keys: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bo
 
 
 def select_frame(rows: "pl.DataFrame", config: SelectConfig, seed: int = 0) -> "pl.DataFrame":
-    """The decisions on a prediction table in memory, ``key, label, confidence, decision, copies``, in its order.
+    """The decisions on a table in memory, ``key, label, confidence, decision, copies, weight``, in its order.
 
     Without candidates every image has the reason why it is none.
     """
@@ -171,9 +188,10 @@ def select_frame(rows: "pl.DataFrame", config: SelectConfig, seed: int = 0) -> "
 
     decided = no_decisions()
     decisions = Decisions(config, seed, decided, Frame(rows))
+    rows = decisions.prepared(rows)
     with duckdb.connect() as connection:
         connection.register("candidates", decisions.candidates(rows).to_arrow())
-        planned = decisions.plan(connection)
+        planned = decisions.plan(connection, 0)
     plan = planned[2] if planned else _no_plan()
     return decisions.decide(rows, plan).with_columns(pl.col("copies").fill_null(0))
 

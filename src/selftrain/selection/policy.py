@@ -12,6 +12,7 @@ from selftrain.plumbing.by_name import find_class
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.held_out import HeldOut, load_held_out
 from selftrain.tables.keys import part_name, shard_of
+from selftrain.tables.manifest import read_manifest
 from selftrain.tables.parquet import read_frame
 from selftrain.tables.predictions import prediction_parts
 from selftrain.tables.selection import LOW_CONFIDENCE
@@ -38,6 +39,9 @@ class Source(Protocol):
     def first_validation_confidences(self) -> NDArray[np.float32]:
         """The first teacher's confidence in each validation image. Raises UserError if there are none."""
 
+    def labeled_counts(self, num_classes: int) -> NDArray[np.int64]:
+        """Labeled images a class, (C,). Raises UserError if nobody knows them."""
+
     def embeddings(self) -> Path:
         """The folder of the teacher's embeddings of the pool. Raises UserError if there is none."""
 
@@ -52,12 +56,18 @@ class Policy:
     """What it reads of a prediction table; ``log_probs`` are C float16 numbers in a fixed-size binary."""
     reasons: ClassVar[tuple[str, ...]] = (LOW_CONFIDENCE,)
     """The decisions that it may give."""
+    counts_copies: ClassVar[bool] = False
+    """Whether it says itself how often the epoch holds each image; otherwise classes are balanced."""
 
     def __init__(self, config: SelectConfig, source: Source) -> None:
         self.config = config
 
     def decide(self, rows: "pl.DataFrame") -> "pl.Series":
         """Rows of the table → a column of text: the reason why an image is left out, null where it is a candidate."""
+        raise NotImplementedError
+
+    def copies(self, rows: "pl.DataFrame") -> "pl.Series":
+        """How often the epoch holds each row's image, where ``counts_copies``."""
         raise NotImplementedError
 
     @property
@@ -107,6 +117,11 @@ class Tables:
         parts = prediction_parts(self.first_table.with_name("validation"))
         return np.concatenate([read_frame(part, ["confidence"])["confidence"].to_numpy() for part in parts])
 
+    def labeled_counts(self, num_classes: int) -> NDArray[np.int64]:
+        """See ``Source``."""
+        labels = read_manifest(self.corpus / "labeled", ["label"])["label"].to_numpy()
+        return np.bincount(labels, minlength=num_classes)
+
     def embeddings(self) -> Path:
         """See ``Source``."""
         folder = self.predictions.with_name("embeddings")
@@ -143,6 +158,10 @@ class Frame:
     def first_validation_confidences(self) -> NDArray[np.float32]:
         """See ``Source``."""
         raise UserError("select.gate: it needs validation images, which a frame does not have; use the stage")
+
+    def labeled_counts(self, num_classes: int) -> NDArray[np.int64]:
+        """See ``Source``."""
+        raise UserError("select: a frame knows no labeled images; use the stage, or `prior: uniform`")
 
     def embeddings(self) -> Path:
         """See ``Source``."""

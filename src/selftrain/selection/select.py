@@ -65,9 +65,9 @@ def select(
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")
         files = [str(Path(spill) / part.name) for part in parts]
         for part, file in zip(parts, files, strict=True):
-            decisions.candidates(_rows(part, decisions.columns)).write_parquet(file, compression="lz4")
+            decisions.candidates(_rows(part, decisions)).write_parquet(file, compression="lz4")
         connection.read_parquet(files).create_view("candidates")
-        planned = decisions.plan(connection)
+        planned = decisions.plan(connection, len(classes))
     if planned is None:
         raise UserError(_nothing_passed(decisions, parts, predictions))
     quota, plans, plan = planned
@@ -76,7 +76,7 @@ def select(
     totals: dict[tuple[int, str], tuple[int, int]] = {}
     with progress_bar(f"select {out.name}", total=len(parts)) as advance:
         for part in parts:
-            rows = decisions.decide(_rows(part, decisions.columns), plan)
+            rows = decisions.decide(_rows(part, decisions), plan)
             with atomic_path(out / part.name) as temporary:
                 rows.write_parquet(temporary, compression="zstd")
             for label, decision, images, copies in _count(rows).iter_rows():
@@ -86,6 +86,7 @@ def select(
     found = decisions.policy.summary(classes) | ({"gate": decisions.gate.cutoff} if decisions.gate is not None else {})
     summary = _summary(totals, classes, decisions, quota) | {
         "policy": {"name": config.policy, **found},
+        "shift": None if decisions.aligned is None else decisions.aligned.shift.tolist(),
         "predictions": made_from_digest(predictions),
         "corrections": {"path": str(corrections), "digest": file_digest(corrections)} if corrections else None,
         "digest": selection.parts_digest(out),
@@ -97,8 +98,8 @@ def select(
     return summary
 
 
-def _rows(part: Path, columns: list[str]) -> "pl.DataFrame":
-    return read_frame(part, columns)
+def _rows(part: Path, decisions: Decisions) -> "pl.DataFrame":
+    return decisions.prepared(read_frame(part, decisions.columns))
 
 
 def _decided_before(corpus: Path, classes: list[str], config: SelectConfig, corrections: Path | None) -> "pl.DataFrame":
@@ -198,6 +199,6 @@ def _highest(decisions: Decisions, parts: list[Path]) -> Iterator[tuple[float, f
     import polars as pl
 
     for part in parts:
-        rows = _rows(part, ["key", "label", "confidence"]).filter(pl.col("confidence").is_not_nan())
+        rows = _rows(part, decisions).filter(pl.col("confidence").is_not_nan())
         usable = decisions.usable(rows)
         yield tuple(float(-1 if len(frame) == 0 else frame["confidence"].max()) for frame in (rows, usable))  # type: ignore[arg-type, misc]

@@ -1,7 +1,9 @@
 """The selection: what becomes of every unlabeled image in a round, and why.
 
 ``selections/<round>/part-*.parquet``, one part a shard, one row an unlabeled image:
-``key, label, confidence, decision, copies``. ``copies`` is how often the balanced epoch holds it.
+``key, label, confidence, decision, copies, weight``. ``copies`` is how often the balanced epoch holds it, ``weight``
+what it weighs in the loss. Where predictions are aligned to a prior, ``summary.json`` has the ``shift`` of their
+log-probabilities, and label and confidence are those after it.
 """
 
 import hashlib
@@ -48,6 +50,12 @@ def parts_digest(folder: Path) -> str:
     for part in selection_parts(folder):
         digest.update(part.read_bytes())
     return digest.hexdigest()[:32]
+
+
+def selection_shift(folder: Path) -> list[float] | None:
+    """What aligned the teacher's log-probabilities to a prior, by class; None where nothing did."""
+    shift: list[float] | None = read_json(folder / "summary.json", "dvc repro")["shift"]
+    return shift
 
 
 def selection_digest(folder: Path) -> str:

@@ -40,7 +40,8 @@ class Process:
 
 class TrainingBatches(Dataset[Batch]):
     """The batch of each step, for one process: uint8 images (B, S, S, 3); ``label`` (B,), which of unlabeled images is
-    what a person corrected it to, and -1 elsewhere; ``log_probs`` (B, C); ``uniform`` (B,), from 0 to 1.
+    what a person corrected it to, and -1 elsewhere; ``log_probs`` (B, C); ``weight`` (B,); ``uniform`` (B,), from 0
+    to 1.
     """
 
     def __init__(
@@ -77,7 +78,10 @@ class TrainingBatches(Dataset[Batch]):
         per_step = self.config.batch_size * self.config.unlabeled_ratio
         places, slots = self._rows(step, per_step, len(self.pseudo_labels.epoch), UNLABELED)
         rows = self.pseudo_labels.epoch[slots].astype(np.int64)
-        targets: dict[str, NDArray[np.generic]] = {"label": self.pseudo_labels.known[rows].astype(np.int64)}
+        targets: dict[str, NDArray[np.generic]] = {
+            "label": self.pseudo_labels.known[rows].astype(np.int64),
+            "weight": self.pseudo_labels.weights[rows],
+        }
         if "log_probs" in self.views["unlabeled"]:
             assert self.pseudo_labels.log_probs is not None
             targets["log_probs"] = self.pseudo_labels.log_probs[rows]

@@ -48,6 +48,15 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
             raise UserError(f"{place}.{error}") from None
 
 
+def check_takes_weights(config: TrainConfig, where: str) -> None:
+    """Raises UserError, with ``where`` before it, if no phase of a round multiplies its losses by the weights."""
+    for phase in phases(config, where).values():
+        algorithm, parameters = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)
+        if "weight" in algorithm.needs(parameters).views.get("unlabeled", ()):
+            return
+    raise UserError(f"{where}: {config.algorithm.name} weighs all images alike; use `one`, or noisy_student")
+
+
 def check_fit(phase: TrainConfig, needs: Needs, where: str) -> None:
     """Raises UserError for parameters of a training that its algorithm has no use for, or lacks."""
     name = phase.algorithm.name

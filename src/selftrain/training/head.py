@@ -47,9 +47,9 @@ def put_in_fitted_head(
     of_pool = None
     if pool is not None:
         assert pool.log_probs is not None
-        copies = np.bincount(pool.epoch, minlength=len(pool.index))
+        weights = np.bincount(pool.epoch, minlength=len(pool.index)) * pool.weights
         pool_features = features_of(network, pool.index, config, hardware)
-        of_pool = Pool(pool_features, pool.log_probs, pool.known, copies, config.unlabeled_ratio)
+        of_pool = Pool(pool_features, pool.log_probs, pool.known, weights, config.unlabeled_ratio)
     fitted = algorithm.fit(parameters, features, images.labels, of_pool, len(classes), seed)
     # Devices may differ in the last bit of a feature; all processes start from the first one's.
     head = gathered(fitted)[0]

@@ -10,6 +10,7 @@ import numpy as np
 from selftrain.params.select import SelectConfig
 from selftrain.selection.cutoffs import CutoffPolicy
 from selftrain.selection.policy import Source
+from selftrain.selection.prior import unpacked
 
 
 class Adaptive(CutoffPolicy):
@@ -22,12 +23,9 @@ class Adaptive(CutoffPolicy):
             known = part.filter(part["confidence"].is_not_nan())
             if not len(known):
                 continue
-            # polars has no binaries of a fixed size.
-            packed = b"".join(known["log_probs"].to_list())
-            log_probs = np.frombuffer(packed, np.float16).reshape(len(known), -1).astype(np.float64)  # (N, C)
             images += len(known)
             confidence += float(known["confidence"].cast(float).sum())
-            probs = probs + np.exp(log_probs).sum(axis=0)
+            probs = probs + np.exp(unpacked(known)).sum(axis=0)
         self.cutoffs = confidence / max(images, 1) * probs / max(float(probs.max()), 1e-12)
 
     def summary(self, classes: list[str]) -> dict[str, object]:
