@@ -164,7 +164,7 @@ def _review_and_embeddings(folder: Path) -> None:
     from selftrain.evaluation.review import Rounds, review
     from selftrain.params.review import ReviewConfig
     from selftrain.plumbing.files import write_json
-    from selftrain.tables.embeddings import Embeddings, write_embeddings
+    from selftrain.tables.embeddings import Embeddings, embeddings_folder, write_embeddings
     from selftrain.tables.predictions import iter_predictions, made_from_digest
     from selftrain.tables.selection import selection_digest
 
@@ -180,7 +180,9 @@ def _review_and_embeddings(folder: Path) -> None:
     review(chain, evaluation, folder / "data" / "corpus", ReviewConfig(images=40), out)
     for shard, part in iter_predictions(chain.predictions / "student2" / "unlabeled"):
         vectors = np.random.default_rng(shard).normal(size=(len(part.keys), 8)).astype(np.float16)
-        write_embeddings(chain.predictions / "student2" / "embeddings", shard, Embeddings(part.keys, vectors), "test")
+        write_embeddings(
+            embeddings_folder(chain.predictions / "student2"), shard, Embeddings(part.keys, vectors), "test"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -144,7 +144,7 @@ def test_schemas_are_those_of_the_tables(digits_rounds: Path) -> None:
             (digits_rounds / "predictions/noisy_student/student2/unlabeled").iterdir()
         ),
         "predictions/<pipeline>/<run>/embeddings/part-*.parquet": next(
-            (digits_rounds / "predictions/noisy_student/student2/embeddings").iterdir()
+            (digits_rounds / "predictions/noisy_student/student2/embeddings/unlabeled").iterdir()
         ),
         "selections/<pipeline>/<round>/part-*.parquet": next(
             (digits_rounds / "selections/noisy_student/student2").glob("*.parquet")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from selftrain.inspection.fields import LOGITS_UP_TO
 from selftrain.inspection.rounds import BrowsedRun
 from selftrain.params.browse import BrowseConfig
-from selftrain.tables.embeddings import FOLDER, read_embeddings
+from selftrain.tables.embeddings import embeddings_folder, read_embeddings
 from selftrain.tables.predictions import made_from_digest
 
 MEASURES = ("uniqueness", "hardness", "mistakenness")
@@ -39,7 +39,7 @@ def run_brain(dataset: Any, runs: list[BrowsedRun], config: BrowseConfig, num_cl
     for old in (*MEASURES, dataset.info.get(MAP), map_of(last)):
         if old and dataset.has_brain_run(old):
             dataset.delete_brain_run(old)
-    folder = last.predictions.parent / FOLDER
+    folder = embeddings_folder(last.predictions.parent)
     if folder.is_dir():
         _from_embeddings(dataset, pool, read_embeddings(folder, set(keys)).vectors.astype(np.float32), last)
     else:

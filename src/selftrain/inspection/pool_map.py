@@ -9,7 +9,7 @@ from selftrain.inspection.tables import Pool, rows_of
 from selftrain.plumbing.errors import UserError
 from selftrain.report.charts import decision_colours
 from selftrain.report.drawing import as_svg, panels_figure
-from selftrain.tables.embeddings import FOLDER, read_embeddings
+from selftrain.tables.embeddings import embeddings_folder, read_embeddings
 from selftrain.tables.manifest import scan_manifest
 
 
@@ -18,7 +18,7 @@ def pool_map_svg(pool: Pool, run: BrowsedRun, classes: list[str], images: int = 
 
     Raises UserError if ``predict`` wrote no embeddings of the round, or if the run is no round.
     """
-    folder = run.predictions.parent / FOLDER
+    folder = embeddings_folder(run.predictions.parent)
     if run.selection is None or not folder.is_dir():
         raise UserError(f"{run.name}: a map needs a round and its embeddings; set `predict.embeddings: true`")
     keys = scan_manifest(pool.corpus / "unlabeled").select("key").collect()["key"].to_numpy()

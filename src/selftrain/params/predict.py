@@ -11,4 +11,5 @@ class PredictConfig(Section):
     """Noises of the run's own training that act on the unlabeled images too. The paper's teacher has none, and its
     Table 6 shows why; validation and test images are never noised."""
     embeddings: bool = False
-    """Write the unlabeled images' embeddings too, for FiftyOne's map and likenesses: 2 D bytes an image more."""
+    """Write the images' embeddings too, for FiftyOne's map and likenesses, `select.gate` and `selftrain ask`: 2 D bytes
+    an image more."""

@@ -20,8 +20,9 @@ class SelectConfig(Section):
     neighbours: int = Field(default=10, ge=1)
     """Of the policy ``neighbours``: how many have to carry the label, by half."""
     gate: float | None = Field(default=None, gt=0, lt=1)
-    """Leave out as ``out_of_domain`` what the first teacher knows less of than of this share of the validation images,
-    0.05 say; null: nothing. The rounds grow sure of strangers, the first teacher is not."""
+    """Leave out as ``out_of_domain`` what the first teacher finds stranger than all but this share of the validation
+    images, 0.05 say, by its embeddings and its confidence; null: nothing. The rounds grow sure of strangers, the first
+    teacher is not. It needs ``predict.embeddings``."""
     prior: Literal["uniform", "labeled"] | None = None
     """Shift all predictions so that their mean over the pool is this share of each class, before the policy looks:
     ``uniform``, or that of the labeled images to the power ``prior_exponent``; null: as the teacher predicts."""

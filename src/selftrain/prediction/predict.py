@@ -28,7 +28,7 @@ from selftrain.plumbing.hardware import Hardware, HardwareConfig, resolve
 from selftrain.plumbing.locks import has_writer, sole_writer
 from selftrain.plumbing.progress import progress_bar
 from selftrain.prediction.noised_teacher import BATCH_SIZE, NoisedTeacher
-from selftrain.tables.embeddings import FOLDER, Embeddings, write_embeddings
+from selftrain.tables.embeddings import FOLDER, Embeddings, embeddings_folder, write_embeddings
 from selftrain.tables.keys import make_key, part_name, shard_of_part, split_of
 from selftrain.tables.manifest import manifest_parts
 from selftrain.tables.predictions import PredictionPart, made_from, made_from_text, write_part
@@ -48,7 +48,7 @@ def predict(
     rank: int = 0,
     world_size: int = 1,
 ) -> None:
-    """Write ``out/<split>/part-*.parquet`` for every split, and ``out/embeddings`` if they are asked for.
+    """Write ``out/<split>/part-*.parquet`` for every split, and ``out/embeddings/<split>`` if they are asked for.
 
     Of ``world_size`` processes the ``rank``-th writes every so many-th part. A part has one writer at a time, so
     processes that were given the same parts wait for one another and make nothing twice.
@@ -65,7 +65,7 @@ def predict(
         predictors[noised] = predictor
         if predictor.classes != classes:
             raise UserError(f"{model_folder}: was trained on other classes than {corpus} has; train it again")
-        embeddings = out / FOLDER if config.embeddings and split == "unlabeled" else None
+        embeddings = embeddings_folder(out, split) if config.embeddings else None
         predictor.predict_split(corpus / split, out / split, embeddings)
     if not config.embeddings and rank == 0:
         shutil.rmtree(out / FOLDER, ignore_errors=True)

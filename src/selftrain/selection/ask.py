@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.corrections import read_corrections
-from selftrain.tables.embeddings import FOLDER, read_embeddings
+from selftrain.tables.embeddings import embeddings_folder, read_embeddings
 from selftrain.tables.manifest import find_rows
 from selftrain.tables.parquet import read_frame
 from selftrain.tables.predictions import iter_predictions
@@ -65,7 +65,8 @@ def ask(predictions: Path, corpus: Path, corrections: Path, budget: int, seed: i
     """
     import polars as pl
 
-    if not (predictions / FOLDER).is_dir():
+    folder = embeddings_folder(predictions)
+    if not folder.is_dir():
         raise UserError(f"{predictions}: has no embeddings; set `predict.embeddings: true` and run `dvc repro`")
     said = read_corrections(corrections)["key"] if corrections.exists() else pl.Series("key", [], pl.Int64)
     repeats = read_frame(corpus / "duplicates.parquet", ["key"])["key"]
@@ -79,9 +80,9 @@ def ask(predictions: Path, corpus: Path, corrections: Path, budget: int, seed: i
     if not len(pool):
         raise UserError(f"{predictions}: every image of the pool is labeled or a copy; there is nothing to ask")
     candidates = pool[doubtful(pool["margin"].to_numpy(), budget).tolist()]
-    embeddings = read_embeddings(predictions / FOLDER, set(candidates["key"].to_list()))
+    embeddings = read_embeddings(folder, set(candidates["key"].to_list()))
     if not np.array_equal(embeddings.keys, candidates["key"].to_numpy()):
-        raise UserError(f"{predictions / FOLDER}: has no embedding of some images of the pool; run `dvc repro`")
+        raise UserError(f"{folder}: has no embedding of some images of the pool; run `dvc repro`")
     places = choose(embeddings.vectors, candidates["margin"].to_numpy(), budget, seed)
     asked = candidates[places.tolist()].with_columns(rank=pl.int_range(1, len(places) + 1, dtype=pl.UInt32))
     sources = find_rows(corpus / "unlabeled", asked["key"].to_list()).select("key", "source")

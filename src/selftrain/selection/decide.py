@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from selftrain.counters import mix
 from selftrain.params.select import SelectConfig
 from selftrain.selection.balance import ClassPlan, plan_classes, tail_shares
-from selftrain.selection.gate import Gate
 from selftrain.selection.policy import Frame, Policy, Source, find_policy
 from selftrain.selection.prior import COLUMNS, align
 from selftrain.tables import selection
@@ -54,7 +53,7 @@ class Decisions:
         self.config, self.seed, self.decided, self.source = config, seed, decided, source
         self.aligned = align(config, source) if config.prior is not None else None
         self.policy: Policy = find_policy(config.policy)(config, self.aligned or source)
-        self.gate = Gate(config.gate, source) if config.gate is not None else None
+        self.gate = source.gate(config.gate) if config.gate is not None else None
         aligning = COLUMNS if self.aligned is not None else ()
         self.columns: list[str] = list(dict.fromkeys([*self.policy.columns, *aligning]))
         self.kinds = [*selection.DECISIONS, *(name for name in self.policy.reasons if name not in selection.DECISIONS)]

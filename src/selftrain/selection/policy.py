@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.by_name import find_class
 from selftrain.plumbing.errors import UserError
+from selftrain.selection.gate import Gate
+from selftrain.tables.embeddings import embeddings_folder
 from selftrain.tables.held_out import HeldOut, load_held_out
 from selftrain.tables.keys import part_name, shard_of
 from selftrain.tables.manifest import read_manifest
@@ -33,11 +35,8 @@ class Source(Protocol):
     def earlier(self, part_of: int) -> "list[pl.DataFrame]":
         """``key, label`` of the part with this key, from the tables of the teacher's own teachers."""
 
-    def first(self, part_of: int) -> "pl.DataFrame":
-        """``key, confidence`` of the part with this key, from the table of the chain's first teacher."""
-
-    def first_validation_confidences(self) -> NDArray[np.float32]:
-        """The first teacher's confidence in each validation image. Raises UserError if there are none."""
+    def gate(self, share: float) -> Gate:
+        """The gate of the chain's first teacher. Raises UserError if it lacks what that needs."""
 
     def labeled_counts(self, num_classes: int) -> NDArray[np.int64]:
         """Labeled images a class, (C,). Raises UserError if nobody knows them."""
@@ -108,14 +107,9 @@ class Tables:
         name = part_name(shard_of(part_of))
         return [read_frame(table / name, ["key", "label"]) for table in self.earlier_tables]
 
-    def first(self, part_of: int) -> "pl.DataFrame":
+    def gate(self, share: float) -> Gate:
         """See ``Source``."""
-        return read_frame(self.first_table / part_name(shard_of(part_of)), ["key", "confidence"])
-
-    def first_validation_confidences(self) -> NDArray[np.float32]:
-        """See ``Source``."""
-        parts = prediction_parts(self.first_table.with_name("validation"))
-        return np.concatenate([read_frame(part, ["confidence"])["confidence"].to_numpy() for part in parts])
+        return Gate(share, self.first_table.parent, self.corpus)
 
     def labeled_counts(self, num_classes: int) -> NDArray[np.int64]:
         """See ``Source``."""
@@ -124,7 +118,7 @@ class Tables:
 
     def embeddings(self) -> Path:
         """See ``Source``."""
-        folder = self.predictions.with_name("embeddings")
+        folder = embeddings_folder(self.predictions.parent)
         if not folder.is_dir():
             raise UserError(f"{folder}: no embeddings there; this policy needs `predict.embeddings: true`")
         return folder
@@ -151,11 +145,7 @@ class Frame:
         """See ``Source``."""
         return []
 
-    def first(self, part_of: int) -> "pl.DataFrame":
-        """See ``Source``."""
-        return self.rows.select("key", "confidence")
-
-    def first_validation_confidences(self) -> NDArray[np.float32]:
+    def gate(self, share: float) -> Gate:
         """See ``Source``."""
         raise UserError("select.gate: it needs validation images, which a frame does not have; use the stage")
 

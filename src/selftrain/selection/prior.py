@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from selftrain.calibration import shift_log_probs
 from selftrain.params.select import SelectConfig
+from selftrain.selection.gate import Gate
 from selftrain.selection.policy import Source
 from selftrain.tables.held_out import HeldOut
 
@@ -63,13 +64,9 @@ class Aligned:
         """See ``Source``."""
         return self.source.earlier(part_of)
 
-    def first(self, part_of: int) -> "pl.DataFrame":
+    def gate(self, share: float) -> Gate:
         """See ``Source``."""
-        return self.source.first(part_of)
-
-    def first_validation_confidences(self) -> NDArray[np.float32]:
-        """See ``Source``."""
-        return self.source.first_validation_confidences()
+        return self.source.gate(share)
 
     def labeled_counts(self, num_classes: int) -> NDArray[np.int64]:
         """See ``Source``."""

@@ -1,10 +1,11 @@
 """Embeddings: the outputs of a run's penultimate layer. ``predict`` writes them if `predict.embeddings` is set.
 
-``predictions/<pipeline>/<run>/embeddings/part-*.parquet`` has one part a shard of the unlabeled split. Rows are those
-of the prediction table: ``key, embedding``, D float16 numbers in a fixed-size binary. They have their own folder, so
-that readers of predictions do not load them.
+``predictions/<pipeline>/<run>/embeddings/<split>/part-*.parquet`` has one part a shard. Rows are those of the
+prediction table: ``key, embedding``, D float16 numbers in a fixed-size binary. They have their own folders, so that
+readers of predictions do not load them.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +30,23 @@ class Embeddings:
     vectors: NDArray[np.float16]  # (N, D)
 
 
+def embeddings_folder(predictions: Path, split: str = "unlabeled") -> Path:
+    """Where a run's embeddings of a split lie, by the folder of its predictions."""
+    return predictions / FOLDER / split
+
+
 def write_embeddings(folder: Path, shard: int, embeddings: Embeddings, made_from: str) -> None:
     """Write one part, whole or not at all."""
     table = pa.table({"key": pa.array(embeddings.keys, pa.int64()), "embedding": pack_rows(embeddings.vectors)})
     with atomic_path(folder / part_name(shard)) as temporary:
         pq.write_table(table.replace_schema_metadata({MADE_FROM: made_from.encode()}), temporary, compression="zstd")
+
+
+def iter_embeddings(folder: Path) -> Iterator[Embeddings]:
+    """All embeddings of a split, part by part, in key order."""
+    for path in sorted(folder.glob("part-*.parquet")):
+        table = read_arrow(path).combine_chunks()
+        yield Embeddings(table.column("key").to_numpy(), unpack_rows(table.column("embedding")))
 
 
 def read_embeddings(folder: Path, keys: set[int]) -> Embeddings:
