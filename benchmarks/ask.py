@@ -13,25 +13,16 @@ after twenty answers, and measured on ``test``. Gains are paired by the seed; in
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from photograph_features import cut, features, interval
 from scipy.special import softmax
-from scipy.stats import t
 
 from selftrain.algorithms.linear_probe import fit_head
-from selftrain.corpus.ingest import ingest
-from selftrain.images.loading import load_index
-from selftrain.networks.models import create_model
-from selftrain.params.ingest import IngestConfig
-from selftrain.params.train import TrainConfig
-from selftrain.plumbing.hardware import HardwareConfig, resolve
 from selftrain.selection.ask import choose, doubtful
-from selftrain.training.head import features_of
 
-MODEL, SIZE = "tf_efficientnet_lite0", 224
 BUDGET = 20
 
 
@@ -59,26 +50,6 @@ def main() -> None:
             print(f"| {name} | {interval(np.array(found))} | {above} |")
 
 
-def features(images: Path) -> list[tuple[NDArray[np.float32], NDArray[np.int32]]]:
-    """The features and labels of ``train`` and of ``test``."""
-    with tempfile.TemporaryDirectory() as scratch:
-        splits = {"labeled": "train", "unlabeled": "test", "validation": "test", "test": "test"}
-        config = {"root": str(images.resolve()), "near_duplicates": False}
-        config |= {split: {"images": folder} for split, folder in splits.items()}
-        ingest(IngestConfig.model_validate(config), 0, Path(scratch) / "corpus")
-        training = TrainConfig.model_validate(
-            {"algorithm": {"name": "linear_probe"}, "model": MODEL, "image_size": SIZE, "batch_size": 1, "steps": 1,
-             "learning_rate": 1, "crop_fraction": 0.95}
-        )  # fmt: skip
-        network = create_model(MODEL, 1000, SIZE, weights="package")
-        found = []
-        for split in ("labeled", "test"):
-            index = load_index(Path(scratch) / "corpus" / split)
-            vectors = features_of(network, index, training, resolve(HardwareConfig(device="cpu")))
-            found.append((vectors, index.labels))
-    return found
-
-
 def one_seed(
     train: NDArray[np.float32],
     labels: NDArray[np.int32],
@@ -90,8 +61,7 @@ def one_seed(
     """(accuracy without answers, accuracy with twenty, by who was asked), in percent."""
     rng = np.random.default_rng(seed)
     classes = int(labels.max()) + 1
-    labeled = np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(classes)])
-    pool = np.setdiff1d(np.arange(len(labels)), labeled)
+    labeled, pool = cut(labels, per_class, rng)
 
     def accuracy(places: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
         head = fit_head(train[places], labels[places], classes, 5, seed)
@@ -110,11 +80,6 @@ def one_seed(
         "ask": candidates[choose(train[pool][candidates], margins[candidates], BUDGET, seed)],
     }
     return before, {name: accuracy(np.concatenate([labeled, pool[places]]))[0] for name, places in asked.items()}
-
-
-def interval(values: NDArray[np.float64]) -> str:
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return f"{values.mean():+.1f} ± {half:.1f}"
 
 
 if __name__ == "__main__":

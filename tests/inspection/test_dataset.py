@@ -1,5 +1,6 @@
 """The FiftyOne dataset, in a real FiftyOne with its real database."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,17 @@ def test_runs_without_tables_are_left_out(pool: Pool) -> None:
     ]  # fmt: skip
 
 
+def test_a_round_without_its_teachers_predictions_is_not_shown_and_told(
+    digits_rounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(digits_rounds, tmp_path / "copy", symlinks=True)
+    shutil.rmtree(tmp_path / "copy" / "predictions" / "noisy_student" / "teacher")
+    runs = browsed_runs(project_of(tmp_path / "copy"))
+    assert [(run.name, run.selection is not None) for run in runs] == [("student1", False), ("student2", True)]
+    assert "student1: its teacher teacher has no predictions, so its round is not shown" in capsys.readouterr().out
+    assert not [view.name for view in all_views(runs) if view.name.startswith("student1: ")]
+
+
 def test_the_pool_is_its_tables_side_by_side(pool: Pool, digits_rounds: Path) -> None:
     table = pl.concat(list(iter_pool(pool)))
     for run in ("teacher", "student1", "student2"):
@@ -101,7 +113,11 @@ def test_every_view_shows_what_its_filter_over_the_tables_selects(build: Any, po
         description = dataset.get_saved_view_info(view.name)["description"]
         assert description == f"{view.description} (all {len(expected):,} images)"
     assert set(dataset.list_saved_views()) == {view.name for view in views} | {"corrections"}
-    assert len(views) == 10 + 11 + 3 + 3
+    names = [view.name for view in views]
+    assert len(set(names)) == len(names)
+    of_first, of_second = (sum(name.startswith(f"student{number}: ") for name in names) for number in (1, 2))
+    assert of_second == of_first + 1, "labels flip from the second round on"
+    assert sum(name.startswith("disagree: ") for name in names) == 3, "each two of three runs"
     assert len(dataset.load_saved_view("pool: label these first")) == 3
     assert dataset.load_saved_view("student2: look here first").values("student2_review") == list(range(1, 41))
     for part in (

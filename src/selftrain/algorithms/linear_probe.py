@@ -124,8 +124,11 @@ def logistic_regression(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weight (C, D) and bias (C,) of scikit-learn's multinomial logistic regression; ``weights`` (N,) of the rows."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
-    fitted = LogisticRegression(C=c, max_iter=MOST_ITERATIONS).fit(inputs, labels, sample_weight=weights)
+    # With more threads sums are added up in another order, and threads that wait for one another are slow.
+    with threadpool_limits(1, "blas"):
+        fitted = LogisticRegression(C=c, max_iter=MOST_ITERATIONS).fit(inputs, labels, sample_weight=weights)
     weight, bias = fitted.coef_, fitted.intercept_
     if num_classes == 2:
         # One row of log-odds becomes two logits with the same softmax.

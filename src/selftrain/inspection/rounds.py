@@ -25,8 +25,13 @@ def browsed_runs(project: Project) -> list[BrowsedRun]:
     runs = []
     for run in project.runs.values():
         table, selection = run.predictions / "unlabeled", project.selections / run.name
-        if table.is_dir():
-            runs.append(BrowsedRun(run.name, table, run.teacher, selection if selection.is_dir() else None))
+        if not table.is_dir():
+            continue
+        is_round = selection.is_dir()
+        if is_round and not (project.run(str(run.teacher)).predictions / "unlabeled").is_dir():
+            print(f"{run.name}: its teacher {run.teacher} has no predictions, so its round is not shown; `dvc repro`")
+            is_round = False
+        runs.append(BrowsedRun(run.name, table, run.teacher, selection if is_round else None))
     if not runs:
         raise UserError(f"{project.predictions}: no run of this pipeline has predictions yet; run `dvc repro`")
     return runs
