@@ -72,8 +72,29 @@ class CorrectLabel(_OnSamples):
 
     def apply(self, ctx: Any, view: Any) -> None:
         """Set the field ``corrected``."""
-        view.untag_samples(TAGS)
-        view.set_values(FIELD, [fo.Classification(label=ctx.params["label"]) for _ in range(len(view))])
+        label_as(view, ctx.params["label"])
+
+
+class LabelByKey(foo.Operator):  # type: ignore[misc]
+    """Give the chosen images the class of a digit key: what ``keys.js`` calls."""
+
+    @property
+    def config(self) -> Any:
+        """It is no entry of the App's list."""
+        return foo.OperatorConfig(name="label_by_key", label="Label by key", unlisted=True)
+
+    def execute(self, ctx: Any) -> None:
+        """Set the field ``corrected``, if images are chosen and there is a class of that key."""
+        classes, view, place = ctx.dataset.info.get("classes", []), chosen(ctx), ctx.params["place"]
+        if FIELD in ctx.dataset.get_field_schema() and view is not None and place < len(classes):
+            label_as(view, classes[place])
+            ctx.ops.reload_dataset()
+
+
+def label_as(view: Any, name: str) -> None:
+    """Set the field ``corrected`` of samples."""
+    view.untag_samples(TAGS)
+    view.set_values(FIELD, [fo.Classification(label=name) for _ in range(len(view))])
 
 
 class Reject(_OnSamples):
@@ -171,5 +192,5 @@ def _line(cells: list[str]) -> str:
 
 def register(plugin: Any) -> None:
     """Called by FiftyOne."""
-    for part in (CorrectLabel, Reject, NoCopy, TakeBack, Rounds):
+    for part in (CorrectLabel, LabelByKey, Reject, NoCopy, TakeBack, Rounds):
         plugin.register(part)
