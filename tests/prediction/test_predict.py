@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from selftrain.networks.export import export_model
 from selftrain.networks.models import create_model
 from selftrain.params.predict import PredictConfig
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import sha256_of
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.locks import sole_writer
 from selftrain.prediction.predict import predict
 from selftrain.tables.manifest import read_manifest
 from selftrain.tables.predictions import iter_predictions
+from selftrain.tables.records import RunRecord
 from tests.conftest import write_images
 
 HARDWARE = HardwareConfig(device="cpu", threads=1, workers=0, predict_batch_size=4)
@@ -205,3 +208,16 @@ def test_a_part_that_another_process_writes_is_waited_for_and_not_made_again(pro
         written = os.stat(part).st_mtime_ns
     waiting.join(60)
     assert os.stat(part).st_mtime_ns == written
+
+
+def test_weights_with_one_flipped_bit_label_nothing(project: Path) -> None:
+    weights = project / "model" / "model.safetensors"
+    RunRecord(run="model", weights=sha256_of(weights)).write(project / "model" / "run.json")
+    run(project)
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    shutil.rmtree(project / "out")
+    with pytest.raises(UserError, match=r"model.safetensors: not the weights that .*run.json tells of; restore"):
+        run(project)
+    assert not list((project / "out").rglob("*.parquet"))

@@ -20,6 +20,7 @@ from selftrain.networks.freezing import freeze_shallow, train_mode
 from selftrain.networks.model_noise import ModelNoise
 from selftrain.networks.models import normalization, to_input
 from selftrain.params.train import TrainConfig
+from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import Hardware, peak_memory
 from selftrain.plumbing.progress import progress_bar
 from selftrain.training.batches import PLAN, Process, TrainingBatches
@@ -111,7 +112,12 @@ class Loop:
         with progress_bar(title, self.total_steps, self.step) as advance, _stoppable() as stop:
             for batch in in_order(batches, steps, self.hardware.workers, pin):
                 window.add(self.one_step(batch), _images_in(batch) * self.process.world_size)
-                if self.step % self.config.validate_every == 0 or self.step == self.total_steps:
+                due = time.monotonic() - saved_at > checkpoint_seconds
+                at_validation = self.step % self.config.validate_every == 0 or self.step == self.total_steps
+                if at_validation or due or stop.requested or self.step % LOG_EVERY == 0:
+                    # Whatever is saved, validated or drawn is finite.
+                    self._stop_at_nonfinite_loss(window, title)
+                if at_validation:
                     paused = time.monotonic()
                     curves.log(self.step, self._validate(validation))
                     window.leave_out(time.monotonic() - paused)
@@ -122,7 +128,6 @@ class Loop:
                     curves.log(self.step, figures)
                     advance(window.steps, loss=f"{figures['loss']:.3f}")
                     window = Window()
-                due = time.monotonic() - saved_at > checkpoint_seconds
                 if due or stop.requested or self.ended():
                     curves.flush()
                     self._save(checkpoints)
@@ -131,6 +136,17 @@ class Loop:
                     raise SystemExit(128 + signal.SIGTERM)
                 if self.ended():
                     return
+
+    def _stop_at_nonfinite_loss(self, window: "Window", title: str) -> None:
+        """Raises UserError naming the first step since the window began whose loss is NaN or infinite."""
+        place = window.first_nonfinite()
+        if place is not None:
+            step = self.step - window.steps + place + 1
+            raise UserError(
+                f"{title}: the loss of step {step:,} is not finite, so nothing after it can be learned; lower "
+                f"`train.learning_rate` ({self.config.learning_rate:g}) or set `train.clip_grad`. The checkpoint "
+                "before it stays"
+            )
 
     def ended(self) -> bool:
         """Whether every step is taken, or the best validation is ``patience`` validations ago."""
@@ -228,6 +244,14 @@ class Window:
         """Count one step."""
         self.steps, self.images = self.steps + 1, self.images + images
         self.losses.append(losses)
+
+    def first_nonfinite(self) -> int | None:
+        """The place of the first step whose ``loss`` is NaN or infinite; None if there is none."""
+        losses = [(place, of_step["loss"]) for place, of_step in enumerate(self.losses) if "loss" in of_step]
+        if not losses:
+            return None
+        finite = torch.stack([loss.float() for _, loss in losses]).isfinite().cpu()
+        return None if bool(finite.all()) else losses[int((~finite).nonzero()[0])][0]
 
     def leave_out(self, seconds: float) -> None:
         """Do not count time that was spent on something else."""
