@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -265,3 +267,27 @@ def test_rounds_overlay_the_defaults() -> None:
         select_config({"rounds": {"s1": {"select": {"treshold": 1}}}}, "s1", "p")
     with pytest.raises(UserError, match="there is no round 's2'"):
         select_config(params, "s2", "p")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("label", 3, r"row 2 .*label 3.*: its label is not from 0 to 2; remove the file"),
+        ("label", -1, r"row 2 .*: its label is not from 0 to 2"),
+        ("confidence", 7.0, r"row 2 .*confidence 7.0\): its confidence is not from 0 to 1"),
+        ("confidence", -0.5, r"row 2 .*: its confidence is not from 0 to 1"),
+        ("key", make_key("unlabeled", 0, 0), r"row 2 .*: its key is not above the row before"),
+        ("label", None, r"row 2 .*: its key, label or confidence is empty"),
+    ],
+)
+def test_a_table_is_not_believed_without_a_look(tmp_path: Path, column: str, value: Any, message: str) -> None:
+    write_predictions(tmp_path / "p", [(0, 0.9), (1, 0.8), (2, 0.7)])
+    (part,) = (tmp_path / "p").glob("part-*.parquet")
+    table = pq.read_table(part)
+    values = table[column].to_pylist()
+    values[1] = value
+    place, field = table.column_names.index(column), table.schema.field(column)
+    changed = table.set_column(place, field.with_nullable(True), pa.array(values, field.type))
+    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), part)
+    with pytest.raises(UserError, match=message):
+        select(SelectConfig(), 0, tmp_path / "p", write_corpus(tmp_path / "c", {}), tmp_path / "out")
