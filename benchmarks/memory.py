@@ -82,6 +82,7 @@ def batch(views: dict[str, tuple[str, ...]], batch_size: int, image_size: int) -
         values = {
             "label": torch.zeros(count, dtype=torch.int64) - (source == "unlabeled") * 1,
             "uniform": torch.rand(count),
+            "weight": torch.ones(count),
             "log_probs": torch.randn(count, len(CLASSES)).log_softmax(dim=1).half(),
         }
         images = torch.randint(0, 256, (count, image_size, image_size, 3), dtype=torch.uint8)

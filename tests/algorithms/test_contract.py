@@ -110,6 +110,7 @@ def random_batch(algorithm: Algorithm, seed: int) -> Batch:
         values = {
             "label": labels if source == "labeled" else torch.full((count,), -1),
             "uniform": torch.rand(count, generator=generator),
+            "weight": torch.rand(count, generator=generator),
             "log_probs": torch.nn.functional.one_hot(labels, NUM_CLASSES).float().mul(4).log_softmax(dim=1).half(),
         }
         batch[source] = {view: values.get(view, images) for view in views}

@@ -120,8 +120,10 @@ def test_unlabeled_images_have_no_label_but_a_persons(photo_corpus: Path, tiny: 
     made = batches(photo_corpus, tiny(unlabeled_ratio=2))
     assert made.pseudo_labels is not None
     made.pseudo_labels.known[:] = np.arange(30) % 5 - 1
-    made.views = {"unlabeled": ("log_probs", "label")}
+    made.pseudo_labels.weights[:] = np.arange(30) / 30
+    made.views = {"unlabeled": ("log_probs", "label", "weight")}
     found = made[0]["unlabeled"]
+    torch.testing.assert_close(found["weight"], found["log_probs"][:, 0].float() / 3 / 30)
     assert torch.equal(found["label"], (found["log_probs"][:, 0] / 3).long() % 5 - 1)
 
 
