@@ -14,6 +14,7 @@ from selftrain.corpus.ingest import ingest
 from selftrain.corpus.near import near_pairs
 from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.files import read_json
+from selftrain.report.copies_section import copies_section
 
 SIDE = 64
 
@@ -110,6 +111,14 @@ def test_planted_copies_are_found_and_the_innocent_are_not(planted: Path) -> Non
     counts = read_json(planted / "corpus" / "summary.json", "")["unlabeled"]
     assert counts["leaks"] + counts["near_leaks"] == len(found)
     assert counts["leaks"] == len([name for name, _ in pool if name == "exact"])
+    near = rows.filter(pl.col("match") == "near").sort("correlation", "key")
+    shown = copies_section(planted / "corpus", 10)
+    assert (shown.found, len(shown.pairs)) == (len(near), 10)
+    for (copy, original), row in zip(shown.pairs, near.iter_rows(named=True), strict=False):
+        assert copy.title.startswith(f"{row['key']}: {row['kind']} of {row['of_key']}, agreement 0.")
+        assert original.title == str(row["of_key"])
+        assert copy.data_url.startswith("data:image/")
+        assert copy.data_url != original.data_url
 
 
 def test_looking_for_altered_copies_can_be_switched_off_and_passes_over_tiny_images(
