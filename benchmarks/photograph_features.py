@@ -1,6 +1,7 @@
 """The features of photographs, for benchmarks of what is fitted to them."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,9 @@ def cut(
     classes = int(labels.max()) + 1
     labeled = np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(classes)])
     return labeled, np.setdiff1d(np.arange(len(labels)), labeled)
+
+
+def over_seeds(seeds: int, one_seed: Callable[[int], dict[str, list[float]]]) -> dict[str, NDArray[np.float64]]:
+    """What ``one_seed`` finds, by name: (seeds, figures)."""
+    found = [one_seed(seed) for seed in range(seeds)]
+    return {name: np.array([of_seed[name] for of_seed in found]) for name in found[0]}

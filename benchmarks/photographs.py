@@ -13,16 +13,17 @@ Student's, 95%; what is above the probe is paired by the seed.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from photograph_features import Split, cut, features, interval
+from photograph_features import Split, cut, features, interval, over_seeds
 from scipy.special import log_softmax
 
-from selftrain.algorithms.closed_form import FittedHead, Pool
+from selftrain.algorithms.closed_form import FittedHead, FittedTo, Pool
 from selftrain.algorithms.label_propagation import LabelPropagation, LabelPropagationConfig
-from selftrain.algorithms.linear_probe import WITHOUT_CHOICE, fit_head, logistic_regression, standardised
+from selftrain.algorithms.linear_probe import WITHOUT_CHOICE, fit_head, logistic_regression, of_features, standardised
 
 THRESHOLD, ROUNDS = 0.7, 3
 
@@ -41,14 +42,11 @@ def main() -> None:
     print("| labels a class | | pool right | surest half right | test | above the probe |")
     print("| ---: | --- | ---: | ---: | ---: | ---: |")
     for per_class in options.per_class:
-        found: dict[str, list[list[float]]] = {}
-        for seed in range(options.seeds):
-            for name, figures in one_seed(train, test, per_class, seed).items():
-                found.setdefault(name, []).append(figures)
-        probe = np.array(found["linear probe"])
+        found = over_seeds(options.seeds, partial(one_seed, train, test, per_class))
+        probe = found["linear probe"]
         for name, rows in found.items():
-            columns = [interval(column, signed=False) for column in np.array(rows).T]
-            above = "–" if name == "linear probe" else interval(np.array(rows)[:, 2] - probe[:, 2])
+            columns = [interval(column, signed=False) for column in rows.T]
+            above = "–" if name == "linear probe" else interval(rows[:, 2] - probe[:, 2])
             print(f"| {per_class} | {name} | {' | '.join(columns)} | {above} |", flush=True)
 
 
@@ -65,7 +63,7 @@ def one_seed(train: Split, test: Split, per_class: int, seed: int) -> dict[str, 
         "linear probe": probe,
         "plain self-training": self_training(features_, labels, labeled, pool, probe),
         "label propagation": LabelPropagation.fit(
-            LabelPropagationConfig(), features_[labeled], labels[labeled], of_pool, classes, seed
+            LabelPropagationConfig(), FittedTo(features_[labeled], labels[labeled], classes, of_pool), seed
         ),
     }
     return {name: measured(head, features_[pool], labels[pool], test) for name, head in heads.items()}
@@ -85,8 +83,8 @@ def self_training(
         kept = np.exp(log_probs.max(axis=1)) > THRESHOLD
         places = np.concatenate([labeled, pool[kept]])
         said = np.concatenate([labels[labeled], log_probs.argmax(axis=1)[kept]])
-        weight, bias = logistic_regression(inputs[places], said, classes, WITHOUT_CHOICE)
-        head = FittedHead(weight / scale, bias - weight @ offset / scale, WITHOUT_CHOICE, None, float("nan"))
+        fitted = logistic_regression(inputs[places], said, classes, WITHOUT_CHOICE)
+        head = FittedHead(*of_features(*fitted, offset, scale), WITHOUT_CHOICE, None, float("nan"))
     return head
 
 

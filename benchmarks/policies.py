@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from photograph_features import Split, cut, features, interval
+from photograph_features import Split, cut, features, interval, over_seeds
 from scipy.special import log_softmax
 
-from selftrain.algorithms.closed_form import FittedHead, Pool
+from selftrain.algorithms.closed_form import FittedHead, FittedTo, Pool
 from selftrain.algorithms.label_propagation import LabelPropagation, LabelPropagationConfig
-from selftrain.algorithms.linear_probe import WITHOUT_CHOICE, fit_head, logistic_regression, standardised
+from selftrain.algorithms.linear_probe import WITHOUT_CHOICE, fit_head, logistic_regression, of_features, standardised
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.selection.select import select
@@ -55,14 +56,11 @@ def main() -> None:
     parser.add_argument("--features", type=Path, help="A file to keep the features in.")
     options = parser.parse_args()
     train, test = features(options.images, options.features)
-    found: dict[str, list[list[float]]] = {}
-    for seed in range(options.seeds):
-        for name, figures in one_seed(train, test, options.per_class, seed).items():
-            found.setdefault(name, []).append(figures)
+    found = over_seeds(options.seeds, partial(one_seed, train, test, options.per_class))
     print("| policy | coverage | kept labels right | above as many of the surest | test of a student |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for name, rows in found.items():
-        coverage, precision, surest, accuracy = np.array(rows).T
+        coverage, precision, surest, accuracy = rows.T
         unsigned = [interval(column, signed=False) for column in (coverage, precision)]
         print(f"| {name} | {' | '.join(unsigned)} | {interval(precision - surest)} | {interval(accuracy, False)} |")
 
@@ -80,7 +78,7 @@ def one_seed(train: Split, test: Split, per_class: int, seed: int) -> dict[str, 
     nobody, ones = np.full(len(pool), -1), np.ones(len(pool))
     of_pool = Pool(vectors[pool], log_probs.astype(np.float16), nobody, ones, 1.0)
     propagated = LabelPropagation.fit(
-        LabelPropagationConfig(), vectors[labeled], labels[labeled], of_pool, classes, seed
+        LabelPropagationConfig(), FittedTo(vectors[labeled], labels[labeled], classes, of_pool), seed
     )
     surest = np.argsort(-log_probs.max(axis=1), kind="stable")
     right = log_probs.argmax(axis=1) == labels[pool]
@@ -106,13 +104,13 @@ def one_seed(train: Split, test: Split, per_class: int, seed: int) -> dict[str, 
             rows = scan_selection(folder / "out").collect().sort("key")
             kept = (rows["decision"] == "kept").to_numpy()
             said = rows["label"].to_numpy()
-            weight, bias = logistic_regression(
+            fitted = logistic_regression(
                 inputs[np.concatenate([labeled, pool[kept]])],
                 np.concatenate([labels[labeled], said[kept]]),
                 classes,
                 WITHOUT_CHOICE,
             )
-            student = FittedHead(weight / scale, bias - weight @ offset / scale, WITHOUT_CHOICE, None, float("nan"))
+            student = FittedHead(*of_features(*fitted, offset, scale), WITHOUT_CHOICE, None, float("nan"))
             on_test = log_probs_of(student, test[0]).argmax(axis=1) == test[1]
             shares = (kept, (said == labels[pool])[kept], right[surest[: kept.sum()]], on_test)
             found[name] = [100 * float(share.mean()) for share in shares]

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from selftrain.algorithms.closed_form import FittedHead, Pool
+from selftrain.algorithms.closed_form import FittedHead, FittedTo, Pool
 from selftrain.algorithms.label_propagation import LabelPropagation, LabelPropagationConfig, propagate
 
 
@@ -65,7 +65,7 @@ def labels_of(head: FittedHead, features: NDArray[np.floating]) -> NDArray[np.in
 
 def test_what_most_neighbours_say_outvotes_a_mistaken_teacher() -> None:
     features, labels, truth, pool = noisy_teacher()
-    head = LabelPropagation.fit(LabelPropagationConfig(spread=0.95), features, labels, pool, 3, 0)
+    head = LabelPropagation.fit(LabelPropagationConfig(spread=0.95), FittedTo(features, labels, 3, pool), 0)
     assert head.temperature is None, "it is not calibrated by images that its teacher has learned"
     propagated = propagate(pool.features, np.exp(pool.log_probs), 10, 0.95).argmax(axis=1)
     assert (pool.log_probs.argmax(axis=1) == truth).mean() < 0.7
@@ -75,7 +75,7 @@ def test_what_most_neighbours_say_outvotes_a_mistaken_teacher() -> None:
 
 def test_what_a_person_said_is_learned_as_it_was_said() -> None:
     features, labels, truth, pool = noisy_teacher(known=(np.arange(6, 306) % 3 + 1) % 3, weight=100)
-    head = LabelPropagation.fit(LabelPropagationConfig(), features, labels, pool, 3, 0)
+    head = LabelPropagation.fit(LabelPropagationConfig(), FittedTo(features, labels, 3, pool), 0)
     assert (labels_of(head, pool.features) == pool.known).mean() > 0.95, "a person outweighs all neighbours"
     assert (labels_of(head, pool.features) == truth).mean() < 0.05
 
@@ -84,7 +84,7 @@ def test_the_fit_weighs_copies_and_the_ratio_of_the_pool() -> None:
     """Against scikit-learn's own fit to the same images, each repeated as often as it counts."""
     copies = np.arange(300) % 3 + 1
     features, labels, _, pool = noisy_teacher(known=np.arange(300) % 3, weight=2.0, copies=copies)
-    head = LabelPropagation.fit(LabelPropagationConfig(spread=0), features, labels, pool, 3, 0)
+    head = LabelPropagation.fit(LabelPropagationConfig(spread=0), FittedTo(features, labels, 3, pool), 0)
     everything = np.concatenate([features, pool.features])
     inputs = everything - everything.mean(axis=0)
     inputs /= np.linalg.norm(inputs, axis=1).mean()

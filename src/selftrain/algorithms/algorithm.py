@@ -5,11 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selftrain.algorithms.closed_form import FittedHead, Pool
+from selftrain.algorithms.closed_form import FittedHead, FittedTo
 from selftrain.algorithms.runtime import Runtime
 from selftrain.plumbing.by_name import find_class
 from selftrain.plumbing.sections import Section, parse_section
@@ -120,19 +118,8 @@ class Algorithm(nn.Module):
         """
 
     @classmethod
-    def fit(
-        cls,
-        config: Any,
-        features: NDArray[np.floating],
-        labels: NDArray[np.integer],
-        pool: Pool | None,
-        num_classes: int,
-        seed: int,
-    ) -> FittedHead:
-        """The student's classifier from its features (N, D) of the clean labeled images and their labels (N,).
-
-        ``pool`` is there if ``views`` has unlabeled images. Every class has a labeled image.
-        """
+    def fit(cls, config: Any, given: FittedTo, seed: int) -> FittedHead:
+        """The student's classifier, where ``closed_form``."""
         raise NotImplementedError
 
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:

@@ -22,6 +22,18 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class FittedTo:
+    """What a classifier is fitted to. Every class has a labeled image."""
+
+    features: NDArray[np.floating]  # (N, D)
+    """The network's, of the clean labeled images."""
+    labels: NDArray[np.integer]  # (N,)
+    num_classes: int
+    pool: Pool | None = None
+    """There if the algorithm's ``views`` have unlabeled images."""
+
+
+@dataclass(frozen=True)
 class FittedHead:
     """A linear classifier of features: logits = features · weightᵀ + bias."""
 

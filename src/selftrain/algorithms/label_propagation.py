@@ -17,8 +17,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from selftrain.algorithms.algorithm import Algorithm
-from selftrain.algorithms.closed_form import FittedHead, Pool
-from selftrain.algorithms.linear_probe import LinearProbeConfig, fit_head, logistic_regression, standardised
+from selftrain.algorithms.closed_form import FittedHead, FittedTo
+from selftrain.algorithms.linear_probe import (
+    LinearProbeConfig,
+    fit_head,
+    logistic_regression,
+    of_features,
+    standardised,
+)
 
 COMPARED = 1000
 """Images that are compared with all others at a time."""
@@ -49,38 +55,31 @@ class LabelPropagation(Algorithm):
     closed_form = True
 
     @classmethod
-    def fit(
-        cls,
-        config: Any,
-        features: NDArray[np.floating],
-        labels: NDArray[np.integer],
-        pool: Pool | None,
-        num_classes: int,
-        seed: int,
-    ) -> FittedHead:
+    def fit(cls, config: Any, given: FittedTo, seed: int) -> FittedHead:
         """See ``Algorithm``. The strength is that of a probe of the labeled images; there is no temperature.
 
         Held-out labeled images would say too much good of it: the teacher has learned all of them.
         """
+        pool, labels, num_classes = given.pool, given.labels, given.num_classes
         assert pool is not None
-        probe = fit_head(features, labels, num_classes, config.folds, seed)
-        start = np.concatenate([np.eye(num_classes)[labels], np.exp(pool.log_probs.astype(np.float64))])
-        everything = np.concatenate([features, pool.features])
+        probe = fit_head(given.features, labels, num_classes, config.folds, seed)
+        one_hot = np.eye(num_classes)
+        start = np.concatenate([one_hot[labels], np.exp(pool.log_probs.astype(np.float64))])
+        everything = np.concatenate([given.features, pool.features])
         propagated = propagate(everything, start, config.neighbours, config.spread)[len(labels) :]
         soft = propagated ** (1 / config.temperature)
         soft /= soft.sum(axis=1, keepdims=True)
         by_hand = pool.known >= 0
-        soft[by_hand] = np.eye(num_classes)[pool.known[by_hand]]
-        targets = np.concatenate([np.eye(num_classes)[labels], soft])
+        soft[by_hand] = one_hot[pool.known[by_hand]]
+        targets = np.concatenate([one_hot[labels], soft])
         shares = pool.weights / pool.weights.sum() * pool.ratio * len(labels)
         weights = np.concatenate([np.ones(len(labels)), shares])
         inputs, offset, scale = standardised(everything)
         rows, classes = np.nonzero(targets >= NEGLIGIBLE)
-        weight, bias = logistic_regression(
+        fitted = logistic_regression(
             inputs[rows], classes, num_classes, probe.strength, weights[rows] * targets[rows, classes]
         )
-        weight = weight / scale
-        return FittedHead(weight, bias - weight @ offset, probe.strength, None, probe.held_out_accuracy)
+        return FittedHead(*of_features(*fitted, offset, scale), probe.strength, None, probe.held_out_accuracy)
 
 
 def propagate(

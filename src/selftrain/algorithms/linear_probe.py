@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from selftrain.algorithms.algorithm import Algorithm
-from selftrain.algorithms.closed_form import FittedHead, Pool
+from selftrain.algorithms.closed_form import FittedHead, FittedTo
 from selftrain.calibration import FIRMNESS, fit_temperature
 from selftrain.counters import mix
 from selftrain.plumbing.sections import Section
@@ -42,17 +42,9 @@ class LinearProbe(Algorithm):
     closed_form = True
 
     @classmethod
-    def fit(
-        cls,
-        config: Any,
-        features: NDArray[np.floating],
-        labels: NDArray[np.integer],
-        pool: Pool | None,
-        num_classes: int,
-        seed: int,
-    ) -> FittedHead:
+    def fit(cls, config: Any, given: FittedTo, seed: int) -> FittedHead:
         """See ``Algorithm``."""
-        return fit_head(features, labels, num_classes, config.folds, seed)
+        return fit_head(given.features, given.labels, given.num_classes, config.folds, seed)
 
 
 def fit_head(
@@ -72,9 +64,7 @@ def fit_head(
         strength = max(found, key=lambda c: float(found[c][np.arange(len(true)), true].mean()))
         temperature = fit_temperature(found[strength], true, FIRMNESS)
         accuracy = float((found[strength].argmax(axis=1) == true).mean())
-    weight, bias = logistic_regression(inputs, labels, num_classes, strength)
-    weight = weight / scale
-    bias = bias - weight @ offset
+    weight, bias = of_features(*logistic_regression(inputs, labels, num_classes, strength), offset, scale)
     return FittedHead(weight / temperature, bias / temperature, strength, temperature, accuracy)
 
 
@@ -84,6 +74,14 @@ def standardised(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], N
     centred = features - offset
     scale = float(np.linalg.norm(centred, axis=1).mean()) or 1.0
     return centred / scale, offset, scale
+
+
+def of_features(
+    weight: NDArray[np.float64], bias: NDArray[np.float64], offset: NDArray[np.float64], scale: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A classifier of standardised features as one of the features themselves."""
+    weight = weight / scale
+    return weight, bias - weight @ offset
 
 
 def _folds(labels: NDArray[np.integer], folds: int, seed: int) -> NDArray[np.int64]:

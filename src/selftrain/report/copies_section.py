@@ -25,9 +25,9 @@ def copies_section(corpus: Path, most: int = MOST_PAIRS) -> CopiesSection:
 
     near = read_frame(corpus / "duplicates.parquet").filter(pl.col("match") == "near")
     shown = near.sort("correlation", "key").head(most)
-    images = data_urls(corpus / "unlabeled", shown["key"])
-    for split in sorted({split_of(key) for key in shown["of_key"]}):
-        images |= data_urls(corpus / split, [key for key in shown["of_key"] if split_of(key) == split])
+    keys, images = {*shown["key"], *shown["of_key"]}, dict[int, str]()
+    for split in sorted({split_of(key) for key in keys}):
+        images |= data_urls(corpus / split, [key for key in keys if split_of(key) == split])
     pairs = []
     for row in shown.iter_rows(named=True):
         key, of_key, kind = row["key"], row["of_key"], row["kind"]

@@ -81,7 +81,7 @@ class Decisions:
         return rows.filter(sampled).join(self.decided, on="key", how="anti")
 
     def plan(
-        self, connection: "duckdb.DuckDBPyConnection", num_classes: int
+        self, connection: "duckdb.DuckDBPyConnection"
     ) -> "tuple[int | None, list[ClassPlan], pl.DataFrame] | None":
         """The quota, each class's plan, and the same as a frame with cut-offs; None if there are no candidates.
 
@@ -93,7 +93,7 @@ class Decisions:
         corrected = dict(self.decided.drop_nulls("to_label").group_by("to_label").len().iter_rows())
         config, shares = self.config, None
         if config.tail_exponent:
-            shares = tail_shares(self.source.labeled_counts(num_classes), config.tail_exponent)
+            shares = tail_shares(self.source.labeled_counts(), config.tail_exponent)
         # A policy that counts copies has chosen how many images each class has.
         per_class = "all" if self.policy.counts_copies else config.per_class
         quota, plans = plan_classes(counts, corrected, per_class, config.max_copies, shares)
@@ -190,7 +190,7 @@ def select_frame(rows: "pl.DataFrame", config: SelectConfig, seed: int = 0) -> "
     rows = decisions.prepared(rows)
     with duckdb.connect() as connection:
         connection.register("candidates", decisions.candidates(rows).to_arrow())
-        planned = decisions.plan(connection, 0)
+        planned = decisions.plan(connection)
     plan = planned[2] if planned else _no_plan()
     return decisions.decide(rows, plan).with_columns(pl.col("copies").fill_null(0))
 

@@ -69,18 +69,19 @@ class ClassGaussians:
         from sklearn.covariance import LedoitWolf
 
         wide = vectors.astype(np.float64)
-        self.means = np.stack([wide[labels == label].mean(axis=0) for label in np.unique(labels)])  # (C, D)
-        of_class = np.unique(labels, return_inverse=True)[1]
-        fitted = LedoitWolf(assume_centered=True).fit(wide - self.means[of_class])
+        classes, of_class = np.unique(labels, return_inverse=True)
+        means = np.stack([wide[labels == label].mean(axis=0) for label in classes])  # (C, D)
+        fitted = LedoitWolf(assume_centered=True).fit(wide - means[of_class])
         values, axes = np.linalg.eigh(fitted.covariance_)
         # One image a class says nothing of how images of a class differ: all directions count alike.
         floor = values.max() * 1e-9 if values.max() > 0 else 1.0
         self.whitening = axes / np.sqrt(np.maximum(values, floor))  # (D, D)
+        self.means = means @ self.whitening  # (C, D)
 
     def distances(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """Squared Mahalanobis distance of each embedding (N, D) to the nearest mean, (N,)."""
-        points, means = vectors.astype(np.float64) @ self.whitening, self.means @ self.whitening
-        squared = (points**2).sum(axis=1)[:, None] + (means**2).sum(axis=1) - 2 * points @ means.T  # (N, C)
+        points = vectors.astype(np.float64) @ self.whitening
+        squared = (points**2).sum(axis=1)[:, None] + (self.means**2).sum(axis=1) - 2 * points @ self.means.T  # (N, C)
         nearest: NDArray[np.float64] = squared.min(axis=1)
         return nearest
 

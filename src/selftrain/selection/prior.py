@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from selftrain.calibration import shift_log_probs
 from selftrain.params.select import SelectConfig
 from selftrain.selection.gate import Gate
-from selftrain.selection.policy import Source
+from selftrain.selection.policy import CHECKED, Source, pool_sums, unpacked
 from selftrain.tables.held_out import HeldOut
 
 if TYPE_CHECKING:
     import polars as pl
 
-COLUMNS = ("key", "label", "confidence", "log_probs")
+COLUMNS = (*CHECKED, "log_probs")
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Aligned:
         """See ``Source``."""
         return self.source.gate(share)
 
-    def labeled_counts(self, num_classes: int) -> NDArray[np.int64]:
+    def labeled_counts(self) -> NDArray[np.int64]:
         """See ``Source``."""
-        return self.source.labeled_counts(num_classes)
+        return self.source.labeled_counts()
 
     def embeddings(self) -> Path:
         """See ``Source``."""
@@ -79,21 +79,10 @@ class Aligned:
 
 def align(config: SelectConfig, source: Source) -> Aligned:
     """The source aligned to ``config.prior``, by the mean of its own predictions."""
-    images, mean = 0, np.zeros(())
-    for part in source.parts(["confidence", "log_probs"]):
-        known = part.filter(part["confidence"].is_not_nan())
-        if len(known):
-            images += len(known)
-            mean = mean + np.exp(unpacked(known)).sum(axis=0)
+    images, _, probs = pool_sums(source)
     if not images:
         return Aligned(source, np.zeros(1))
-    num_classes = len(mean)
-    target = np.ones(num_classes)
+    target = np.ones(len(probs))
     if config.prior == "labeled":
-        target = source.labeled_counts(num_classes).astype(np.float64) ** config.prior_exponent
-    return Aligned(source, np.log(target / target.sum()) - np.log(np.maximum(mean / images, 1e-6)))
-
-
-def unpacked(rows: "pl.DataFrame") -> NDArray[np.float64]:
-    """The column ``log_probs`` (N, C); polars has no binaries of a fixed size."""
-    return np.frombuffer(b"".join(rows["log_probs"].to_list()), np.float16).reshape(len(rows), -1).astype(np.float64)
+        target = source.labeled_counts().astype(np.float64) ** config.prior_exponent
+    return Aligned(source, np.log(target / target.sum()) - np.log(np.maximum(probs / images, 1e-6)))

@@ -26,7 +26,7 @@ from selftrain.tables.corrections import (
     read_corrections,
 )
 from selftrain.tables.parquet import read_frame
-from selftrain.tables.predictions import made_from_digest, prediction_classes, prediction_parts
+from selftrain.tables.predictions import made_from_digest, prediction_parts
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,9 +55,9 @@ def select(
 
     if not (corpus / REPEATS).is_file():
         raise UserError(f"{corpus / REPEATS}: no such file; `dvc repro ingest` makes it")
-    classes = prediction_classes(predictions)
     parts = prediction_parts(predictions)
     source = Tables(predictions, corpus, earlier)
+    classes = source.classes
     decisions = Decisions(config, seed, _decided_before(corpus, classes, config, corrections), source)
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill}'")
@@ -65,18 +65,18 @@ def select(
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")
         files = [str(Path(spill) / part.name) for part in parts]
         for part, file in zip(parts, files, strict=True):
-            decisions.candidates(_rows(part, decisions, len(classes))).write_parquet(file, compression="lz4")
+            decisions.candidates(_rows(part, source, decisions)).write_parquet(file, compression="lz4")
         connection.read_parquet(files).create_view("candidates")
-        planned = decisions.plan(connection, len(classes))
+        planned = decisions.plan(connection)
     if planned is None:
-        raise UserError(_nothing_passed(decisions, parts, predictions, len(classes)))
+        raise UserError(_nothing_passed(decisions, parts, source))
     quota, plans, plan = planned
 
     shutil.rmtree(out, ignore_errors=True)
     totals: dict[tuple[int, str], tuple[int, int]] = {}
     with progress_bar(f"select {out.name}", total=len(parts)) as advance:
         for part in parts:
-            rows = decisions.decide(_rows(part, decisions, len(classes)), plan)
+            rows = decisions.decide(_rows(part, source, decisions), plan)
             with atomic_path(out / part.name) as temporary:
                 rows.write_parquet(temporary, compression="zstd")
             for label, decision, images, copies in _count(rows).iter_rows():
@@ -98,32 +98,8 @@ def select(
     return summary
 
 
-def _rows(part: Path, decisions: Decisions, num_classes: int) -> "pl.DataFrame":
-    rows = read_frame(part, decisions.columns)
-    _check_rows(rows, part, num_classes)
-    return decisions.prepared(rows)
-
-
-def _check_rows(rows: "pl.DataFrame", part: Path, num_classes: int) -> None:
-    """Raises UserError, naming the first row, for what no prediction is; NaN is one of a teacher that did not learn."""
-    import polars as pl
-
-    key, label, confidence = pl.col("key"), pl.col("label"), pl.col("confidence")
-    wrong = {
-        f"label is not from 0 to {num_classes - 1}": ~label.is_between(0, num_classes - 1),
-        "confidence is not from 0 to 1": ~confidence.is_between(0, 1 + 1e-6) & confidence.is_not_nan(),
-        "key is not above the row before": key.diff() <= 0,
-        "key, label or confidence is empty": pl.any_horizontal(key.is_null(), label.is_null(), confidence.is_null()),
-    }
-    for what, found in wrong.items():
-        numbered = rows.with_row_index("row", offset=1).filter(found)
-        if len(numbered):
-            row = numbered.row(0, named=True)
-            shown = f"key {row['key']}, label {row['label']}, confidence {row['confidence']}"
-            raise UserError(
-                f"{part}: row {row['row']} ({shown}): its {what}; "
-                "remove the file and run `dvc repro` to predict it again"
-            )
+def _rows(part: Path, source: Tables, decisions: Decisions) -> "pl.DataFrame":
+    return decisions.prepared(source.read(part, decisions.columns))
 
 
 def _decided_before(corpus: Path, classes: list[str], config: SelectConfig, corrections: Path | None) -> "pl.DataFrame":
@@ -194,11 +170,10 @@ def _summary(
     }
 
 
-def _nothing_passed(decisions: Decisions, parts: list[Path], predictions: Path, num_classes: int) -> str:
+def _nothing_passed(decisions: Decisions, parts: list[Path], source: Tables) -> str:
     """Why there is no candidate at all."""
-    highest, highest_usable = (
-        max(found, default=None) for found in zip(*_highest(decisions, parts, num_classes), strict=True)
-    )
+    predictions, of_parts = source.predictions, _highest(decisions, parts, source)
+    highest, highest_usable = (max(found, default=None) for found in zip(*of_parts, strict=True))
     if highest is None or highest < 0:
         return f"{predictions}: every confidence is NaN; the teacher did not learn, so train it anew"
     if highest_usable is None or highest_usable < 0:
@@ -220,11 +195,11 @@ def _nothing_passed(decisions: Decisions, parts: list[Path], predictions: Path, 
     )
 
 
-def _highest(decisions: Decisions, parts: list[Path], num_classes: int) -> Iterator[tuple[float, float]]:
+def _highest(decisions: Decisions, parts: list[Path], source: Tables) -> Iterator[tuple[float, float]]:
     """Each part's highest confidence, of all its images and of those that may be used; -1 where there is none."""
     import polars as pl
 
     for part in parts:
-        rows = _rows(part, decisions, num_classes).filter(pl.col("confidence").is_not_nan())
+        rows = _rows(part, source, decisions).filter(pl.col("confidence").is_not_nan())
         usable = decisions.usable(rows)
         yield tuple(float(-1 if len(frame) == 0 else frame["confidence"].max()) for frame in (rows, usable))  # type: ignore[arg-type, misc]

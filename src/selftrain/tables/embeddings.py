@@ -44,9 +44,7 @@ def write_embeddings(folder: Path, shard: int, embeddings: Embeddings, made_from
 
 def iter_embeddings(folder: Path) -> Iterator[Embeddings]:
     """All embeddings of a split, part by part, in key order."""
-    for path in sorted(folder.glob("part-*.parquet")):
-        table = read_arrow(path).combine_chunks()
-        yield Embeddings(table.column("key").to_numpy(), unpack_rows(table.column("embedding")))
+    return map(_read_part, sorted(folder.glob("part-*.parquet")))
 
 
 def read_embeddings(folder: Path, keys: set[int]) -> Embeddings:
@@ -57,9 +55,13 @@ def read_embeddings(folder: Path, keys: set[int]) -> Embeddings:
         path = folder / part_name(shard)
         if not path.exists():
             continue
-        table = read_arrow(path).combine_chunks()
-        table_keys = table.column("key").to_numpy()
-        rows = np.isin(table_keys, wanted)
-        found_keys.append(table_keys[rows])
-        found.append(unpack_rows(table.column("embedding"))[rows])
+        part = _read_part(path)
+        rows = np.isin(part.keys, wanted)
+        found_keys.append(part.keys[rows])
+        found.append(part.vectors[rows])
     return Embeddings(np.concatenate(found_keys), np.concatenate(found) if found else np.empty((0, 0), np.float16))
+
+
+def _read_part(path: Path) -> Embeddings:
+    table = read_arrow(path).combine_chunks()
+    return Embeddings(table.column("key").to_numpy(), unpack_rows(table.column("embedding")))

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from selftrain.algorithms.algorithm import Algorithm
-from selftrain.algorithms.closed_form import FittedHead, Pool
+from selftrain.algorithms.closed_form import FittedHead, FittedTo, Pool
 from selftrain.images.clean_images import CleanImages, in_batches
 from selftrain.images.loading import ImageIndex, ImageLoader
 from selftrain.images.workers import in_order
@@ -50,7 +50,7 @@ def put_in_fitted_head(
         weights = np.bincount(pool.epoch, minlength=len(pool.index)) * pool.weights
         pool_features = features_of(network, pool.index, config, hardware)
         of_pool = Pool(pool_features, pool.log_probs, pool.known, weights, config.unlabeled_ratio)
-    fitted = algorithm.fit(parameters, features, images.labels, of_pool, len(classes), seed)
+    fitted = algorithm.fit(parameters, FittedTo(features, images.labels, len(classes), of_pool), seed)
     # Devices may differ in the last bit of a feature; all processes start from the first one's.
     head = gathered(fitted)[0]
     with torch.no_grad():

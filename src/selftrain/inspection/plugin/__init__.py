@@ -97,30 +97,6 @@ def label_as(view: Any, name: str) -> None:
     view.set_values(FIELD, [fo.Classification(label=name) for _ in range(len(view))])
 
 
-class Reject(_OnSamples):
-    """Leave the chosen images out of every round."""
-
-    name, label, icon = "reject", "Reject", "block"
-
-    def apply(self, ctx: Any, view: Any) -> None:
-        """Tag them."""
-        view.set_values(FIELD, [None] * len(view))
-        view.untag_samples(NO_COPY)
-        view.tag_samples(REJECT)
-
-
-class NoCopy(_OnSamples):
-    """Say that the chosen images are no altered copies of others, whatever ingest found."""
-
-    name, label, icon = "no_copy", "No copy", "difference"
-
-    def apply(self, ctx: Any, view: Any) -> None:
-        """Tag them."""
-        view.set_values(FIELD, [None] * len(view))
-        view.untag_samples(REJECT)
-        view.tag_samples(NO_COPY)
-
-
 class TakeBack(_OnSamples):
     """Forget what was said of the chosen images."""
 
@@ -130,6 +106,23 @@ class TakeBack(_OnSamples):
         """Remove tag and label."""
         view.untag_samples(TAGS)
         view.set_values(FIELD, [None] * len(view))
+
+
+class Reject(TakeBack):
+    """Leave the chosen images out of every round, whatever was said of them."""
+
+    name, label, icon = REJECT, "Reject", "block"
+
+    def apply(self, ctx: Any, view: Any) -> None:
+        """Tag them with the operator's name."""
+        super().apply(ctx, view)
+        view.tag_samples(self.name)
+
+
+class NoCopy(Reject):
+    """Say that the chosen images are no altered copies of others, whatever ingest found."""
+
+    name, label, icon = NO_COPY, "No copy", "difference"
 
 
 class Rounds(foo.Panel):  # type: ignore[misc]

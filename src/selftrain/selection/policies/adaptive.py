@@ -5,12 +5,9 @@ the pool, relative to the class with the highest: a class that the teacher hardl
 confidence on. The paper takes moving averages over batches; here the whole table is there.
 """
 
-import numpy as np
-
 from selftrain.params.select import SelectConfig
 from selftrain.selection.cutoffs import CutoffPolicy
-from selftrain.selection.policy import Source
-from selftrain.selection.prior import unpacked
+from selftrain.selection.policy import Source, pool_sums
 
 
 class Adaptive(CutoffPolicy):
@@ -18,14 +15,7 @@ class Adaptive(CutoffPolicy):
 
     def __init__(self, config: SelectConfig, source: Source) -> None:
         super().__init__(config, source)
-        images, confidence, probs = 0, 0.0, np.zeros(())
-        for part in source.parts(["confidence", "log_probs"]):
-            known = part.filter(part["confidence"].is_not_nan())
-            if not len(known):
-                continue
-            images += len(known)
-            confidence += float(known["confidence"].cast(float).sum())
-            probs = probs + np.exp(unpacked(known)).sum(axis=0)
+        images, confidence, probs = pool_sums(source)
         self.cutoffs = confidence / max(images, 1) * probs / max(float(probs.max()), 1e-12)
 
     def summary(self, classes: list[str]) -> dict[str, object]:

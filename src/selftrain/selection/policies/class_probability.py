@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.errors import UserError
-from selftrain.selection.policy import Policy, Source
-from selftrain.selection.prior import unpacked
+from selftrain.selection.policy import Policy, Source, unpacked
 from selftrain.tables.selection import LOW_CONFIDENCE
 
 if TYPE_CHECKING:
@@ -32,10 +31,11 @@ class ClassProbability(Policy):
             raise UserError(f"select.per_class: the policy class_probability needs a number, found {config.per_class}")
         best: NDArray[np.float64] | None = None  # (at most K, C)
         for part in source.parts(["log_probs"]):
-            found = unpacked(part) if len(part) else np.zeros((0, 0))
-            best = found if best is None or not len(best) else np.concatenate([best, found]) if len(found) else best
-            best = -np.sort(-best, axis=0)[: config.per_class]
-        self.cutoffs = best[-1] if best is not None and len(best) else np.zeros(1)  # (C,)
+            if len(part):
+                found = unpacked(part)
+                best = found if best is None else np.concatenate([best, found])
+                best = -np.sort(-best, axis=0)[: config.per_class]
+        self.cutoffs = np.zeros(1) if best is None else best[-1]  # (C,)
 
     def decide(self, rows: "pl.DataFrame") -> "pl.Series":
         """See the class."""
