@@ -289,5 +289,7 @@ def test_a_table_is_not_believed_without_a_look(tmp_path: Path, column: str, val
     place, field = table.column_names.index(column), table.schema.field(column)
     changed = table.set_column(place, field.with_nullable(True), pa.array(values, field.type))
     pq.write_table(changed.replace_schema_metadata(table.schema.metadata), part)
-    with pytest.raises(UserError, match=message):
-        select(SelectConfig(), 0, tmp_path / "p", write_corpus(tmp_path / "c", {}), tmp_path / "out")
+    corpus = write_corpus(tmp_path / "c", {})
+    for policy in ("threshold", "adaptive"):  # the second one reads the table before it decides
+        with pytest.raises(UserError, match=message):
+            select(SelectConfig(policy=policy), 0, tmp_path / "p", corpus, tmp_path / "out")

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from selftrain.counters import mix
 from selftrain.params.select import SelectConfig
 from selftrain.selection.balance import ClassPlan, plan_classes, tail_shares
-from selftrain.selection.policy import Frame, Policy, Source, find_policy
+from selftrain.selection.policy import Policy, find_policy
 from selftrain.selection.prior import COLUMNS, align
+from selftrain.selection.sources import Frame, Source
 from selftrain.tables import selection
 
 if TYPE_CHECKING:

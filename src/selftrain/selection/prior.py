@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from selftrain.calibration import shift_log_probs
 from selftrain.params.select import SelectConfig
 from selftrain.selection.gate import Gate
-from selftrain.selection.policy import CHECKED, Source, pool_sums, unpacked
+from selftrain.selection.sources import CHECKED, Source, pool_sums, unpacked
 from selftrain.tables.held_out import HeldOut
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import atomic_path, write_json
 from selftrain.plumbing.progress import progress_bar
 from selftrain.selection.decide import Decisions, no_decisions
-from selftrain.selection.policy import Tables
+from selftrain.selection.sources import Tables
 from selftrain.tables import selection
 from selftrain.tables.corrections import (
     check_corrections,

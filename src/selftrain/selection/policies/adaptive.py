@@ -7,7 +7,7 @@ confidence on. The paper takes moving averages over batches; here the whole tabl
 
 from selftrain.params.select import SelectConfig
 from selftrain.selection.cutoffs import CutoffPolicy
-from selftrain.selection.policy import Source, pool_sums
+from selftrain.selection.sources import Source, pool_sums
 
 
 class Adaptive(CutoffPolicy):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.selection.policies.threshold import Threshold
-from selftrain.selection.policy import Source
+from selftrain.selection.sources import Source
 from selftrain.tables.selection import LOW_CONFIDENCE
 
 if TYPE_CHECKING:

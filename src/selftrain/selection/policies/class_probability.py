@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.errors import UserError
-from selftrain.selection.policy import Policy, Source, unpacked
+from selftrain.selection.policy import Policy
+from selftrain.selection.sources import Source, unpacked
 from selftrain.tables.selection import LOW_CONFIDENCE
 
 if TYPE_CHECKING:

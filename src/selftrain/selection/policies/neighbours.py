@@ -14,7 +14,7 @@ from selftrain.counters import mix
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.selection.policies.threshold import Threshold
-from selftrain.selection.policy import Source
+from selftrain.selection.sources import Source
 from selftrain.tables.embeddings import read_embeddings
 from selftrain.tables.selection import LOW_CONFIDENCE
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from selftrain.calibration import fit_trust
 from selftrain.params.select import SelectConfig
 from selftrain.selection.cutoffs import CutoffPolicy
-from selftrain.selection.policy import Source
+from selftrain.selection.sources import Source
 
 EDGES = np.linspace(-4.0, 14.0, 361)
 """Log-odds of a confidence, the lower edges of bins; lower ones are in the first bin."""

@@ -1,0 +1,166 @@
+"""What a selection decides on: a teacher's predictions and what lies beside them, on disk or in memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selftrain.plumbing.errors import UserError
+from selftrain.selection.gate import Gate
+from selftrain.tables.embeddings import embeddings_folder
+from selftrain.tables.held_out import HeldOut, load_held_out
+from selftrain.tables.keys import part_name, shard_of
+from selftrain.tables.manifest import read_manifest
+from selftrain.tables.parquet import read_frame
+from selftrain.tables.predictions import prediction_classes, prediction_parts
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+CHECKED = ("key", "label", "confidence")
+"""Columns that are looked at whatever is read."""
+
+
+class Source(Protocol):
+    """The teacher's predictions that are decided on, and what lies beside them."""
+
+    def parts(self, columns: list[str]) -> "Iterator[pl.DataFrame]":
+        """The table of the pool, part by part."""
+
+    def validation(self) -> HeldOut:
+        """The teacher on the validation split. Raises UserError if there is none."""
+
+    def earlier(self, part_of: int) -> "list[pl.DataFrame]":
+        """``key, label`` of the part with this key, from the tables of the teacher's own teachers."""
+
+    def gate(self, share: float) -> Gate:
+        """The gate of the chain's first teacher. Raises UserError if it lacks what that needs."""
+
+    def labeled_counts(self) -> NDArray[np.int64]:
+        """Labeled images a class, (C,). Raises UserError if nobody knows them."""
+
+    def embeddings(self) -> Path:
+        """The folder of the teacher's embeddings of the pool. Raises UserError if there is none."""
+
+
+class Tables:
+    """A source on disk: a round's teacher's folder of predictions."""
+
+    def __init__(self, predictions: Path, corpus: Path, earlier: tuple[Path, ...] = ()) -> None:
+        """``predictions`` and ``earlier`` are tables of the unlabeled split; ``earlier`` are of the teacher's own
+        teachers, the first one last.
+        """
+        self.predictions, self.corpus, self.earlier_tables = predictions, corpus, earlier
+        self.classes = prediction_classes(predictions)
+        self.first_table = (predictions, *earlier)[-1]
+
+    def parts(self, columns: list[str]) -> "Iterator[pl.DataFrame]":
+        """See ``Source``."""
+        return (self.read(part, columns) for part in prediction_parts(self.predictions))
+
+    def read(self, part: Path, columns: list[str]) -> "pl.DataFrame":
+        """Some columns of a part of the table. Raises UserError, naming the first row, for what no prediction is."""
+        rows = read_frame(part, list(dict.fromkeys([*CHECKED, *columns])))
+        _check_rows(rows, part, len(self.classes))
+        return rows.select(columns)
+
+    def validation(self) -> HeldOut:
+        """See ``Source``."""
+        return load_held_out(self.predictions.parent, self.corpus, "validation")
+
+    def earlier(self, part_of: int) -> "list[pl.DataFrame]":
+        """See ``Source``."""
+        name = part_name(shard_of(part_of))
+        return [read_frame(table / name, ["key", "label"]) for table in self.earlier_tables]
+
+    def gate(self, share: float) -> Gate:
+        """See ``Source``."""
+        return Gate(share, self.first_table.parent, self.corpus)
+
+    def labeled_counts(self) -> NDArray[np.int64]:
+        """See ``Source``."""
+        labels = read_manifest(self.corpus / "labeled", ["label"])["label"].to_numpy()
+        return np.bincount(labels, minlength=len(self.classes))
+
+    def embeddings(self) -> Path:
+        """See ``Source``."""
+        folder = embeddings_folder(self.predictions.parent)
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no embeddings there; this policy needs `predict.embeddings: true`")
+        return folder
+
+
+class Frame:
+    """A source in memory: a prediction table and nothing else."""
+
+    def __init__(self, rows: "pl.DataFrame") -> None:
+        self.rows = rows
+
+    def parts(self, columns: list[str]) -> "Iterator[pl.DataFrame]":
+        """See ``Source``. Raises UserError for a column that the frame lacks."""
+        missing = [name for name in columns if name not in self.rows.columns]
+        if missing:
+            raise UserError(f"select: this policy reads the column '{missing[0]}', which the frame does not have")
+        yield self.rows.select(columns)
+
+    def validation(self) -> HeldOut:
+        """See ``Source``."""
+        raise UserError("select: this policy needs validation images, which a frame does not have; use the stage")
+
+    def earlier(self, part_of: int) -> "list[pl.DataFrame]":
+        """See ``Source``."""
+        return []
+
+    def gate(self, share: float) -> Gate:
+        """See ``Source``."""
+        raise UserError("select.gate: it needs validation images, which a frame does not have; use the stage")
+
+    def labeled_counts(self) -> NDArray[np.int64]:
+        """See ``Source``."""
+        raise UserError("select: a frame knows no labeled images; use the stage, or `prior: uniform`")
+
+    def embeddings(self) -> Path:
+        """See ``Source``."""
+        raise UserError("select: this policy needs embeddings, which a frame does not have; use the stage")
+
+
+def _check_rows(rows: "pl.DataFrame", part: Path, num_classes: int) -> None:
+    """Raises UserError, naming the first row, for what no prediction is; NaN is one of a teacher that did not learn."""
+    import polars as pl
+
+    key, label, confidence = pl.col("key"), pl.col("label"), pl.col("confidence")
+    wrong = {
+        f"label is not from 0 to {num_classes - 1}": ~label.is_between(0, num_classes - 1),
+        "confidence is not from 0 to 1": ~confidence.is_between(0, 1 + 1e-6) & confidence.is_not_nan(),
+        "key is not above the row before": key.diff() <= 0,
+        "key, label or confidence is empty": pl.any_horizontal(key.is_null(), label.is_null(), confidence.is_null()),
+    }
+    for what, found in wrong.items():
+        numbered = rows.with_row_index("row", offset=1).filter(found)
+        if len(numbered):
+            row = numbered.row(0, named=True)
+            shown = f"key {row['key']}, label {row['label']}, confidence {row['confidence']}"
+            raise UserError(
+                f"{part}: row {row['row']} ({shown}): its {what}; "
+                "remove the file and run `dvc repro` to predict it again"
+            )
+
+
+def unpacked(rows: "pl.DataFrame") -> NDArray[np.float64]:
+    """The column ``log_probs`` (N, C); polars has no binaries of a fixed size."""
+    return np.frombuffer(b"".join(rows["log_probs"].to_list()), np.float16).reshape(len(rows), -1).astype(np.float64)
+
+
+def pool_sums(source: Source) -> tuple[int, float, NDArray[np.float64]]:
+    """(images, the sum of their confidences, that of their probabilities (C,)) of the pool, without what is NaN."""
+    images, confidence, probs = 0, 0.0, np.zeros(())
+    for part in source.parts(["confidence", "log_probs"]):
+        known = part.filter(part["confidence"].is_not_nan())
+        if len(known):
+            images += len(known)
+            confidence += float(known["confidence"].cast(float).sum())
+            probs = probs + np.exp(unpacked(known)).sum(axis=0)
+    return images, confidence, probs
