@@ -1,6 +1,6 @@
 """What twenty answers of a person are worth, by which images the person is asked: hidden truth answers.
 
-    python benchmarks/ask.py --images FOLDER [--per-class 2 5] [--seeds 10]
+    python benchmarks/ask.py --images FOLDER [--per-class 2 5] [--seeds 10] [--features FILE.npz]
 
 FOLDER has ``train`` and ``test`` with a folder of images a class. Of ``train``, so many images a class are labeled, cut
 by the seed; the rest is the pool. A linear probe on EfficientNet-Lite0 (`selftrain[weights]`) is fitted before and
@@ -32,8 +32,9 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, nargs="+", default=[2, 5])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=100)
+    parser.add_argument("--features", type=Path, help="A file to keep the features in.")
     options = parser.parse_args()
-    (train, labels), (test, test_labels) = features(options.images)
+    (train, labels), (test, test_labels) = features(options.images, options.features)
     print(f"{len(train):,} training images, {len(test):,} test images, {options.seeds} seeds, {BUDGET} answers")
     for per_class in options.per_class:
         before: list[float] = []
