@@ -78,6 +78,27 @@ def test_corrections_are_made_and_trained_on(project: Project, monkeypatch: pyte
     assert not any(stage.startswith(("train", "select")) for stage in ran_again), "taken back from the cache"
 
 
+@pytest.mark.slow
+def test_answers_are_labeled_images_of_every_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    import polars as pl
+
+    labeled = project.folder / "data" / "digits" / "labeled"
+    before = {path.name for path in labeled.rglob("*.png")}
+    asked_of = dict(pl.read_parquet(project.folder / "data" / "corpus" / "truth.parquet").iter_rows())
+    cells = run("06_asking", project, monkeypatch)
+    asked = pl.read_parquet(next((project.folder / ".selftrain" / "asked").glob("*.parquet")))
+    of_a_class = asked.filter(pl.col("key").replace_strict(asked_of) >= 0)
+    new = {path.name for path in labeled.rglob("*.png")} - before
+    assert len(asked) == 20
+    assert len(new) == len(of_a_class) > 0
+    text = str([cell.outputs for cell in cells])
+    assert f"20 answers, {len(new)} of them labeled images" in text
+    ran = set(re.findall(r"Running stage '([^']+)'", text))
+    assert ran >= {"ingest@data/corpus", "train_supervised@teacher", "train_round@student2"}
+    rows = pl.read_parquet(sorted((project.folder / "data" / "corpus" / "labeled" / "manifest").glob("*.parquet")))
+    assert len(rows) == len(before) + len(new), "the stage `digits` ran again and left them in"
+
+
 def test_notebooks_hold_no_logic_and_no_outputs() -> None:
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)

@@ -1,6 +1,7 @@
 """A person's answers as labeled images, and what ingest makes of them."""
 
 import csv
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def test_answers_are_labeled_images_and_their_images_of_the_pool_are_duplicates(
     ]
     table = pl.DataFrame(rows, schema=no_corrections().schema)
     write_corrections(file, table)
-    written = move_to_labeled(file, corpus, CLASSES, ingest_config())
+    written = move_to_labeled(file, corpus, ingest_config())
     assert [path.parent.name for path in written] == ["dog", "owl"]
     assert read_corrections(file)["action"].to_list() == ["reject"]
     for path, row in zip(written, (pool.row(0, named=True), pool.row(2, named=True)), strict=True):
@@ -49,10 +50,10 @@ def test_answers_are_labeled_images_and_their_images_of_the_pool_are_duplicates(
 
     # A kill before the corrections were written: the same again, and no line twice.
     write_corrections(file, table)
-    assert move_to_labeled(file, corpus, CLASSES, ingest_config()) == written
+    assert move_to_labeled(file, corpus, ingest_config()) == written
     with (photos / ANSWERS).open(newline="") as lines:
         assert list(csv.DictReader(lines)) == answers
-    assert move_to_labeled(file, corpus, CLASSES, ingest_config()) == [], "rejections are no answers"
+    assert move_to_labeled(file, corpus, ingest_config()) == [], "rejections are no answers"
 
     before = len(manifest(corpus, "labeled"))
     ingest(ingest_config(), 0, corpus)
@@ -66,6 +67,24 @@ def test_answers_are_labeled_images_and_their_images_of_the_pool_are_duplicates(
     )
 
 
+def test_a_stage_that_would_remove_the_answers_is_named(
+    ingest_config: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, file = tmp_path / "corpus", tmp_path / "corrections.parquet"
+    ingest(ingest_config(), 0, corpus)
+    row = manifest(corpus, "unlabeled").row(0, named=True)
+    said = {"key": row["key"], "action": "correct", "label": "dog", "who": "me", "when": NOW, "sha256": row["sha256"]}
+    write_corrections(file, pl.DataFrame([said], schema=no_corrections().schema))
+    monkeypatch.chdir(tmp_path)
+    made = {"stages": {"fetch@photos": {"cmd": "true", "outs": [{"path": str(photos)}]}}}
+    Path("dvc.lock").write_text(json.dumps(made))
+    with pytest.raises(UserError, match=r"the stage 'fetch' makes it, and would remove the answers"):
+        move_to_labeled(file, corpus, ingest_config())
+    assert len(read_corrections(file)) == 1
+    Path("dvc.lock").write_text(json.dumps(made).replace(str(photos), "photos of others").replace("fetch", "digits"))
+    assert len(move_to_labeled(file, corpus, ingest_config())) == 1
+
+
 def test_labeled_images_that_are_no_folder(ingest_config: Any, tmp_path: Path) -> None:
     corpus, file = tmp_path / "corpus", tmp_path / "corrections.parquet"
     ingest(ingest_config(), 0, corpus)
@@ -74,5 +93,5 @@ def test_labeled_images_that_are_no_folder(ingest_config: Any, tmp_path: Path) -
     write_corrections(file, pl.DataFrame([said], schema=no_corrections().schema))
     shards = ingest_config(labeled={"images": "labeled-{000..003}.tar"})
     with pytest.raises(UserError, match=r"ingest.labeled.images: is no folder of class folders"):
-        move_to_labeled(file, corpus, CLASSES, shards)
+        move_to_labeled(file, corpus, shards)
     assert len(read_corrections(file)) == 1

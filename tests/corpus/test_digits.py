@@ -26,6 +26,19 @@ def test_every_digit_is_somewhere_once(tmp_path: Path) -> None:
     assert len(remaining) == 20
 
 
+def test_answers_of_a_person_stay(tmp_path: Path) -> None:
+    out = tmp_path / "with answers"
+    write_digits(SMALL_DIGITS, 0, out)
+    (out / "labeled" / "3" / "answer-1-image.png").write_bytes(b"an image")
+    (out / "answers.csv").write_text("file,label\n")
+    write_digits(SMALL_DIGITS, 1, out)
+    found = tree(out)
+    assert found.pop("labeled/3/answer-1-image.png") == b"an image"
+    assert found.pop("answers.csv") == b"file,label\n"
+    write_digits(SMALL_DIGITS, 1, tmp_path / "anew")
+    assert found == tree(tmp_path / "anew")
+
+
 def test_the_seed_changes_what_is_labeled_and_never_what_is_tested(tmp_path: Path) -> None:
     for seed in (0, 0, 1):
         write_digits(SMALL_DIGITS, seed, tmp_path / str(seed))

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from selftrain.plumbing.errors import UserError
-from selftrain.selection.ask import DOUBTFUL, ask, choose
+from selftrain.selection.ask import DOUBTFUL, choose, questions
 from selftrain.tables.corrections import no_corrections, write_corrections
 from selftrain.tables.manifest import find_rows
 
@@ -41,10 +41,10 @@ def test_copies_and_what_a_person_has_spoken_of_are_not_asked_for(digits_rounds:
     corpus, predictions = digits_rounds / "data" / "corpus", digits_rounds / "predictions" / "noisy_student"
     file = tmp_path / "corrections.parquet"
     write_corrections(file, no_corrections())
-    asked = ask(predictions / "student2", corpus, file, 20, 0)
+    asked = questions(predictions / "student2", corpus, file, 20, 0)
     assert asked["rank"].to_list() == list(range(1, 21))
     assert asked["key"].n_unique() == 20
-    assert asked.equals(ask(predictions / "student2", corpus, file, 20, 0)), "the same every time"
+    assert asked.equals(questions(predictions / "student2", corpus, file, 20, 0)), "the same every time"
     parts = pl.read_parquet(predictions / "student2" / "unlabeled" / "part-*.parquet")
     probs = np.exp(np.stack([np.frombuffer(row, np.float16) for row in parts["log_probs"]]).astype(float))
     two = np.sort(probs, axis=1)[:, -2:]
@@ -57,10 +57,10 @@ def test_copies_and_what_a_person_has_spoken_of_are_not_asked_for(digits_rounds:
         {"key": key, "action": "reject", "label": None, "who": "x", "when": None, "sha256": hashes[key]} for key in said
     ]
     write_corrections(file, pl.DataFrame(rows, schema=no_corrections().schema))
-    again = ask(predictions / "student2", corpus, file, 20, 0)
+    again = questions(predictions / "student2", corpus, file, 20, 0)
     assert not set(again["key"]) & set(said)
     with pytest.raises(UserError, match=r"teacher: has no embeddings; set `predict.embeddings: true`"):
-        ask(predictions / "teacher", corpus, file, 20, 0)
+        questions(predictions / "teacher", corpus, file, 20, 0)
 
 
 @pytest.mark.slow

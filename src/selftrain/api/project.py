@@ -145,12 +145,9 @@ class Project:
         """Do what `dvc repro` does, printing what it prints. Raises UserError if a stage fails."""
         stages = self.folders.params_path.with_name("dvc.yaml").relative_to(self.folders.root)
         wanted = targets or (str(stages),)
+        command = [sys.executable, "-m", "dvc", "repro", *wanted]
         process = subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", *wanted],
-            cwd=self.folders.root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            command, cwd=self.folders.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert process.stdout is not None
         for line in process.stdout:
@@ -234,10 +231,24 @@ class Project:
 
         return read_corrections(self.folders.corrections)
 
-    def correct_by_truth(self, keys: Sequence[int], labels: Sequence[int]) -> int:
-        """Correct images as a person would who knows hidden truth; returns how many of the labels were wrong.
+    def ask(self, budget: int = 20) -> "pl.DataFrame":
+        """The images that a person should label next, as `selftrain ask` chooses them: ``key, rank, label, …``."""
+        from selftrain.selection.ask import ask
 
-        For examples and measurements. ``labels`` are the images' pseudo-labels.
+        return ask(self.folders, budget)[1]
+
+    def move_to_labeled(self) -> list[Path]:
+        """Make labeled images of the corrected ones, `selftrain corrections to-labeled`; returns their files."""
+        from selftrain.corpus.answers import move_to_labeled
+        from selftrain.params.ingest import IngestConfig
+
+        paths = self.folders
+        return move_to_labeled(paths.corrections, paths.corpus, paths.section("ingest", IngestConfig))
+
+    def correct_by_truth(self, keys: Sequence[int], labels: Sequence[int] | None = None) -> int:
+        """Correct images as a person would who knows hidden truth; returns how many were corrected.
+
+        For examples. ``labels`` are pseudo-labels, of which right ones are left alone; None: all images are told.
         """
         from selftrain.inspection.stand_in import correct_by_truth
 

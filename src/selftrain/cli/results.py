@@ -84,21 +84,15 @@ def ask(
     pipeline: Pipeline = None,
 ) -> None:
     """Say which images of the pool a person should label next; FiftyOne's view “label these first” shows them."""
-    from selftrain.plumbing.errors import UserError
-    from selftrain.plumbing.files import atomic_path, read_json
+    from selftrain.plumbing.files import read_json
     from selftrain.project import Project
     from selftrain.selection.ask import ask as run_ask
 
     project = Project.open(pipeline=pipeline)
-    if run is None and not project.rounds:
-        raise UserError(f"{project.params_path}: there is no round; name a run by --run")
-    of_run = project.run(run) if run is not None else project.teachers_of(project.rounds[0].name)[-1]
-    asked = run_ask(of_run.predictions, project.corpus, project.corrections, budget, project.seed)
-    with atomic_path(project.asked) as temporary:
-        asked.write_parquet(temporary)
+    asker, asked = run_ask(project, budget, run)
     classes = read_json(project.corpus / "classes.json", "dvc repro ingest")
     for row in asked.iter_rows(named=True):
-        guess = f"{of_run.name} guesses {classes[row['label']]}, {row['confidence']:.0%}"
+        guess = f"{asker} guesses {classes[row['label']]}, {row['confidence']:.0%}"
         print(f"{row['rank']:>3}  {row['source']}  ({guess})")
     print("label them: selftrain browse, view “label these first”, Correct the label; then")
     print("            selftrain corrections export && selftrain corrections to-labeled && dvc repro")
@@ -138,13 +132,11 @@ def to_labeled(pipeline: Pipeline = None) -> None:
     """Move corrected images into the labeled folder, so that teachers learn them too; then `dvc repro`."""
     from selftrain.corpus.answers import ANSWERS, move_to_labeled
     from selftrain.params.ingest import IngestConfig
-    from selftrain.plumbing.files import read_json
     from selftrain.project import Project
 
     project = Project.open(pipeline=pipeline)
     config = project.section("ingest", IngestConfig)
-    classes = read_json(project.corpus / "classes.json", "dvc repro ingest")
-    written = move_to_labeled(project.corrections, project.corpus, classes, config)
+    written = move_to_labeled(project.corrections, project.corpus, config)
     for path in written:
         print(path)
     print(f"{len(written)} answers are labeled images now; {config.root}/{ANSWERS} says where from")

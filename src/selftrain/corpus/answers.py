@@ -12,24 +12,28 @@ from pathlib import Path
 
 from selftrain.images.reader import read_rows
 from selftrain.params.ingest import IngestConfig
+from selftrain.plumbing.dvc_lock import maker_of
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path
+from selftrain.plumbing.files import atomic_path, read_json
 from selftrain.tables.corrections import CORRECT, check_corrections, read_corrections, write_corrections
 from selftrain.tables.manifest import find_rows
 
-ANSWERS = "answers.csv"
+ANSWERS, ANSWER = "answers.csv", "answer-"
+"""The table of answers, and how the names of their files begin."""
+KEEPS_ANSWERS = "digits"
+"""The stage that writes a labeled folder and leaves answers in it."""
 COLUMNS = ("file", "label", "who", "when", "pool_image", "sha256")
 
 
-def move_to_labeled(corrections: Path, corpus: Path, classes: list[str], config: IngestConfig) -> list[Path]:
+def move_to_labeled(corrections: Path, corpus: Path, config: IngestConfig) -> list[Path]:
     """Move the corrected images of a corrections file to the labeled folder; return the files that were written.
 
-    Rejections stay in the file. Raises UserError if the labeled images are no folder, or if the file does not fit the
-    corpus.
+    Rejections stay in the file. Raises UserError if the labeled images are no folder or are made by a stage, or if the
+    file does not fit the corpus.
     """
     import polars as pl
 
-    table = read_corrections(corrections)
+    table, classes = read_corrections(corrections), read_json(corpus / "classes.json", "dvc repro ingest")
     check_corrections(table, corrections, classes, corpus / "unlabeled")
     answers = table.filter(pl.col("action") == CORRECT)
     if not len(answers):
@@ -38,13 +42,16 @@ def move_to_labeled(corrections: Path, corpus: Path, classes: list[str], config:
     folder = root / (config.labeled.images or [""])[0]
     if not config.labeled.images or not folder.is_dir():
         raise UserError("ingest.labeled.images: is no folder of class folders; add the answers to your shards yourself")
+    maker = maker_of(folder)
+    if maker not in (None, KEEPS_ANSWERS):
+        raise UserError(f"{folder}: the stage '{maker}' makes it, and would remove the answers; give it them yourself")
     images = find_rows(corpus / "unlabeled", answers["key"].to_list())
     sources = dict(images.select("key", "source").iter_rows())
     rows = {row["key"]: row for row in answers.iter_rows(named=True)}
     written, lines = [], []
     for key, data in read_rows(corpus / "unlabeled", images):
         row, name = rows[key], Path(sources[key]).name
-        path = folder / row["label"] / f"answer-{key}-{name}"
+        path = folder / row["label"] / f"{ANSWER}{key}-{name}"
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
         written.append(path)

@@ -1,13 +1,14 @@
 """The built-in corpus: scikit-learn's handwritten digits as image folders, like anybody's own images."""
 
+import contextlib
 import csv
-import shutil
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from selftrain.corpus.answers import ANSWER, ANSWERS
 from selftrain.params.digits import DigitsConfig
 
 HELD_OUT_SEED = 1797
@@ -18,7 +19,7 @@ def write_digits(config: DigitsConfig, seed: int, out: Path) -> None:
     """Write the 1,797 digits as 8×8 PNGs, and crops of two photographs among the unlabeled ones.
 
     ``labeled/ validation/ test/`` hold a folder a class, ``unlabeled/`` is flat, its file names say nothing of what
-    is on them, and ``truth.csv`` does. ``seed`` draws the labeled images and the crops.
+    is on them, and ``truth.csv`` does. ``seed`` draws the labeled images and the crops. A person's answers stay.
     """
     from sklearn.datasets import load_digits
 
@@ -37,7 +38,7 @@ def write_digits(config: DigitsConfig, seed: int, out: Path) -> None:
         pool += [(images[i], str(label)) for i in rest[config.labels_per_class :]]
     pool += [(crop, "") for crop in _photograph_crops(config.out_of_domain, drawn)]
 
-    shutil.rmtree(out, ignore_errors=True)
+    _remove_all_but_answers(out)
     for split, chosen in by_split.items():
         for index, label in sorted(chosen):
             _save(images[index], out / split / str(label) / f"digit-{index:04d}.png")
@@ -49,6 +50,15 @@ def write_digits(config: DigitsConfig, seed: int, out: Path) -> None:
             name = f"unlabeled/image-{number:04d}.png"
             _save(image, out / name)
             rows.writerow([name, label_text])
+
+
+def _remove_all_but_answers(out: Path) -> None:
+    for path in sorted(out.rglob("*"), reverse=True):
+        if path.is_dir():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        elif path != out / ANSWERS and not path.name.startswith(ANSWER):
+            path.unlink()
 
 
 def _photograph_crops(count: int, rng: np.random.Generator) -> list[NDArray[np.uint8]]:

@@ -15,11 +15,12 @@ STAND_IN = "stand-in"
 WHEN = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
 
-def correct_by_truth(keys: Sequence[int], labels: Sequence[int], corpus: Path, path: Path) -> int:
-    """Write the corrections of a person who looked at some images and knows them all; return how many were wrong.
+def correct_by_truth(keys: Sequence[int], labels: Sequence[int] | None, corpus: Path, path: Path) -> int:
+    """Write the corrections of a person who looked at some images and knows them all; return how many.
 
-    ``labels`` are the pseudo-labels. An image of another class gets its own, one of none is rejected, a right label is
-    left as it is. Raises UserError if the file has another person's corrections, or if an image's truth is not known.
+    ``labels`` are the pseudo-labels: an image of another class gets its own, one of none is rejected, a right label is
+    left as it is. None: nobody has labeled them, and all are told. Raises UserError if the file has another person's
+    corrections, or if an image's truth is not known.
     """
     import polars as pl
 
@@ -31,7 +32,7 @@ def correct_by_truth(keys: Sequence[int], labels: Sequence[int], corpus: Path, p
     truth = dict(read_frame(corpus / "truth.parquet").iter_rows())
     hashes = dict(find_rows(corpus / "unlabeled", keys).select("key", "sha256").iter_rows())
     rows = []
-    for key, label in zip(keys, labels, strict=True):
+    for key, label in zip(keys, [None] * len(keys) if labels is None else labels, strict=True):
         if key not in truth:
             raise UserError(
                 f"{corpus / 'truth.parquet'}: nobody knows the truth of image {key}, so nobody can stand in"

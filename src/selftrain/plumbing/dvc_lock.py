@@ -1,10 +1,10 @@
-"""A DVC that is killed while it writes its lock file leaves one that stops every later DVC."""
+"""DVC's two lock files: ``dvc.lock`` says which stage made what; ``rwlock`` is half-written if DVC was killed."""
 
 import json
 import time
 from pathlib import Path
 
-RWLOCK = Path(".dvc/tmp/rwlock")
+LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 
 
 def mend_dvc_lock() -> None:
@@ -15,6 +15,18 @@ def mend_dvc_lock() -> None:
     if _is_broken():
         RWLOCK.unlink(missing_ok=True)
         print(f"{RWLOCK}: removed; a killed DVC left it half-written")
+
+
+def maker_of(path: Path) -> str | None:
+    """The stage of the project's main ``dvc.lock`` that made a file or a folder; None if none did."""
+    from ruamel.yaml import YAML
+
+    stages = (YAML(typ="safe").load(LOCK) or {}).get("stages", {}) if LOCK.is_file() else {}
+    for name, stage in stages.items():
+        for out in stage.get("outs", []):
+            if path.resolve().is_relative_to(Path(out["path"]).resolve()):
+                return str(name).partition("@")[0]
+    return None
 
 
 def _is_broken() -> bool:

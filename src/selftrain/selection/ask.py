@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import atomic_path
+from selftrain.project import Project
 from selftrain.tables.corrections import read_corrections
 from selftrain.tables.embeddings import embeddings_folder, read_embeddings
 from selftrain.tables.manifest import find_rows
@@ -57,7 +59,22 @@ def choose(vectors: NDArray[np.floating], margins: NDArray[np.floating], budget:
     return places[np.argsort(margins[places], kind="stable")]
 
 
-def ask(predictions: Path, corpus: Path, corrections: Path, budget: int, seed: int) -> "pl.DataFrame":
+def ask(project: Project, budget: int, run: str | None = None) -> tuple[str, "pl.DataFrame"]:
+    """Write which images a person should label next to ``project.asked``; return the name of the run that doubts them
+    and what ``questions`` returns. ``run`` is the first teacher of the first round by default.
+
+    Raises UserError if there is no such run, and what ``questions`` raises.
+    """
+    if run is None and not project.rounds:
+        raise UserError(f"{project.params_path}: there is no round; name a run by --run")
+    of_run = project.run(run) if run is not None else project.teachers_of(project.rounds[0].name)[-1]
+    asked = questions(of_run.predictions, project.corpus, project.corrections, budget, project.seed)
+    with atomic_path(project.asked) as temporary:
+        asked.write_parquet(temporary)
+    return of_run.name, asked
+
+
+def questions(predictions: Path, corpus: Path, corrections: Path, budget: int, seed: int) -> "pl.DataFrame":
     """``key, rank, label, confidence, source`` of the images to label next, by a run's folder of predictions.
 
     ``label`` is the run's guess, a class's index. Copies, and images that a person has spoken of, are not asked for.
