@@ -94,7 +94,7 @@ def test_answers_are_labeled_images_of_every_run(project: Project, monkeypatch: 
     text = str([cell.outputs for cell in cells])
     assert f"20 answers, {len(new)} of them labeled images" in text
     ran = set(re.findall(r"Running stage '([^']+)'", text))
-    assert ran >= {"ingest@data/corpus", "train_supervised@teacher", "train_round@student2"}
+    assert ran >= {"ingest@data/corpus", "train_supervised@teacher", "train@student2"}
     rows = pl.read_parquet(sorted((project.folder / "data" / "corpus" / "labeled" / "manifest").glob("*.parquet")))
     assert len(rows) == len(before) + len(new), "the stage `digits` ran again and left them in"
 

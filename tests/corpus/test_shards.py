@@ -22,7 +22,7 @@ def write(split_folder: Path, count: int = 4, per_shard: int = 2) -> None:
 
 
 def rows(split_folder: Path) -> list[dict[str, Any]]:
-    return read_manifest(split_folder, ["key", "shard", "offset", "size", "source"]).to_pylist()
+    return read_manifest(split_folder, ["key", "shard", "offset", "size", "xxh3", "source"]).to_pylist()
 
 
 def test_the_same_images_give_the_same_bytes(tmp_path: Path) -> None:
@@ -43,13 +43,13 @@ def test_recover_finishes_or_undoes_a_rewrite(tmp_path: Path, monkeypatch: pytes
     rewritten = Shard(split, 0)
     with ShardReader(split) as reader:
         row = manifest_rows.to_pylist()[1]
-        rewritten.add(row, reader.read(row["shard"], row["offset"], row["size"]))
+        rewritten.add(row, reader.read(row["shard"], row["offset"], row["size"], row["xxh3"]))
 
     def die(*args: object) -> None:
         raise KeyboardInterrupt
 
     if done == "tar staged":
-        monkeypatch.setattr(shards, "atomic_path", die)
+        monkeypatch.setattr(shards, "write_arrow", die)
     replaced: list[Path] = []
     replace = Path.replace
 
@@ -71,7 +71,9 @@ def test_recover_finishes_or_undoes_a_rewrite(tmp_path: Path, monkeypatch: pytes
     assert [row["source"] for row in rows(split)] == [row["source"] for row in expected]
     with ShardReader(split) as reader:
         for row in rows(split):
-            assert reader.read(row["shard"], row["offset"], row["size"]) == image_bytes(int(row["source"][0]))
+            assert reader.read(row["shard"], row["offset"], row["size"], row["xxh3"]) == image_bytes(
+                int(row["source"][0])
+            )
 
 
 def test_a_short_or_missing_shard_is_named(tmp_path: Path) -> None:
@@ -80,13 +82,13 @@ def test_a_short_or_missing_shard_is_named(tmp_path: Path) -> None:
     tar = tmp_path / row["shard"]
     tar.write_bytes(tar.read_bytes()[: row["offset"] + 10])
     with ShardReader(tmp_path) as reader, pytest.raises(UserError, match="shorter than its manifest says"):
-        reader.read(row["shard"], row["offset"], row["size"])
+        reader.read(row["shard"], row["offset"], row["size"], row["xxh3"])
     tar.write_bytes(b"")
     with ShardReader(tmp_path) as reader, pytest.raises(UserError, match="shard is missing or empty"):
-        reader.read(row["shard"], row["offset"], row["size"])
+        reader.read(row["shard"], row["offset"], row["size"], row["xxh3"])
     tar.unlink()
     with ShardReader(tmp_path) as reader, pytest.raises(UserError, match="shard is missing or empty"):
-        reader.read(row["shard"], row["offset"], row["size"])
+        reader.read(row["shard"], row["offset"], row["size"], row["xxh3"])
 
 
 def test_remote_shards_are_read_by_range(tmp_path: Path) -> None:
@@ -96,4 +98,4 @@ def test_remote_shards_are_read_by_range(tmp_path: Path) -> None:
     row = rows(tmp_path)[1]
     fsspec.filesystem("memory").pipe("/corpus/s.tar", (tmp_path / row["shard"]).read_bytes())
     with ShardReader(tmp_path) as reader:
-        assert reader.read("memory://corpus/s.tar", row["offset"], row["size"]) == image_bytes(1)
+        assert reader.read("memory://corpus/s.tar", row["offset"], row["size"], row["xxh3"]) == image_bytes(1)

@@ -65,7 +65,7 @@ class Round:
     def __init__(self, folder: Path, probs: np.ndarray, validation: np.ndarray, truth: np.ndarray) -> None:
         self.folder = folder
         self.keys = write_table(folder / "teacher", "unlabeled", probs)
-        self.corpus = write_corpus(folder / "corpus", {})
+        self.corpus = write_corpus(folder / "corpus", {}, self.keys.tolist())
         # Validation is written in one part.
         keys = np.array([make_key("validation", 0, number) for number in range(len(validation))])
         labels, confidences = validation.argmax(1).astype(np.int32), validation.max(1).astype(np.float32)

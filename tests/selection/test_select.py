@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from selftrain.counters import mix
 from selftrain.params.select import SelectConfig, select_config
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import read_json
+from selftrain.plumbing.files import read_json, write_json
 from selftrain.selection.balance import plan_classes
 from selftrain.selection.select import select
 from selftrain.tables.corrections import no_corrections
 from selftrain.tables.keys import make_key, part_name, shard_of
-from selftrain.tables.predictions import PredictionPart, write_part
+from selftrain.tables.parquet import read_arrow, write_arrow
+from selftrain.tables.predictions import MADE_FROM, PredictionPart, write_part
+from selftrain.tables.seal import without_seal
 from selftrain.tables.selection import scan_selection
 
 CLASSES = ["a", "b", "c"]
@@ -52,9 +54,10 @@ def write_corpus(folder: Path, repeats: dict[int, str], keys: list[int] | None =
         (key, kind.removeprefix("near "), 0, "near" if "near" in kind else "exact") for key, kind in repeats.items()
     ]
     pl.DataFrame(kinds, schema=schema, orient="row").write_parquet(folder / "duplicates.parquet")
+    write_json(folder / "classes.json", CLASSES)
     manifest = folder / "unlabeled" / "manifest"
     manifest.mkdir(parents=True)
-    columns = {"format": "PNG", "shard": "s", "offset": 0, "size": 0, "label": None, "source": "s"}
+    columns = {"format": "PNG", "shard": "s", "offset": 0, "size": 0, "xxh3": 0, "label": None, "source": "s"}
     types = {"offset": pl.Int64, "size": pl.Int32, "label": pl.Int32}
     for shard in {shard_of(key) for key in keys or []}:
         rows = [{"key": key, "sha256": sha256(key)} | columns for key in keys or [] if shard_of(key) == shard]
@@ -219,38 +222,35 @@ def test_the_papers_plan() -> None:
 
 
 def test_nan_is_never_kept_and_all_nan_is_an_error(tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "c", {})
-    write_predictions(tmp_path / "p", [(0, math.nan), (0, 0.9)])
+    corpus = write_corpus(tmp_path / "c", {}, write_predictions(tmp_path / "p", [(0, math.nan), (0, 0.9)]))
     select(SelectConfig(threshold=0), 0, tmp_path / "p", corpus, tmp_path / "out")
     assert scan_selection(tmp_path / "out").collect()["decision"].to_list() == ["low_confidence", "kept"]
-    write_predictions(tmp_path / "q", [(0, math.nan)])
+    other = write_corpus(tmp_path / "d", {}, write_predictions(tmp_path / "q", [(0, math.nan)]))
     with pytest.raises(UserError, match="every confidence is NaN"):
-        select(SelectConfig(threshold=0), 0, tmp_path / "q", corpus, tmp_path / "out")
+        select(SelectConfig(threshold=0), 0, tmp_path / "q", other, tmp_path / "out")
 
 
 def test_folders_may_have_any_name(tmp_path: Path) -> None:
     folder = tmp_path / 'it\'s a "test" {x} é'
-    write_predictions(folder / "p", [(0, 0.4), (1, 0.62)])
-    corpus = write_corpus(folder / "c", {})
+    corpus = write_corpus(folder / "c", {}, write_predictions(folder / "p", [(0, 0.4), (1, 0.62)]))
     assert select(SelectConfig(threshold=0.5), 0, folder / "p", corpus, folder / "out")["decisions"]["kept"] == 1
 
 
 def test_nothing_left_says_how_far_the_threshold_is(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "p", [(0, 0.4), (1, 0.62)])
+    keys = write_predictions(tmp_path / "p", [(0, 0.4), (1, 0.62)])
     with pytest.raises(
         UserError,
         match=r"the round's select.threshold, 0.9, filters out every image.*of those that may be used is 0.620",
     ):
-        select(SelectConfig(threshold=0.9), 0, tmp_path / "p", write_corpus(tmp_path / "c", {}), tmp_path / "out")
-    every = write_corpus(tmp_path / "every", {make_key("unlabeled", 0, place): "leak" for place in range(2)})
+        select(SelectConfig(threshold=0.9), 0, tmp_path / "p", write_corpus(tmp_path / "c", {}, keys), tmp_path / "out")
+    every = write_corpus(tmp_path / "every", dict.fromkeys(keys, "leak"), keys)
     with pytest.raises(UserError, match=r"leaks, duplicates, rejected images and `select.share` leave no image at all"):
         select(SelectConfig(threshold=0.1), 0, tmp_path / "p", every, tmp_path / "out")
 
 
 def test_the_same_input_gives_the_same_bytes_and_the_seed_moves_the_copies(tmp_path: Path) -> None:
     rows = [(number % 2 if number < 40 else 0, 0.5 + number / 1000) for number in range(100)]
-    write_predictions(tmp_path / "p", rows)
-    corpus = write_corpus(tmp_path / "c", {})
+    corpus = write_corpus(tmp_path / "c", {}, write_predictions(tmp_path / "p", rows))
     config = SelectConfig(per_class=35)
     digests = [
         select(config, seed, tmp_path / "p", corpus, tmp_path / f"out{number}")["digest"]
@@ -281,15 +281,57 @@ def test_rounds_overlay_the_defaults() -> None:
     ],
 )
 def test_a_table_is_not_believed_without_a_look(tmp_path: Path, column: str, value: Any, message: str) -> None:
-    write_predictions(tmp_path / "p", [(0, 0.9), (1, 0.8), (2, 0.7)])
+    keys = write_predictions(tmp_path / "p", [(0, 0.9), (1, 0.8), (2, 0.7)])
     (part,) = (tmp_path / "p").glob("part-*.parquet")
     table = pq.read_table(part)
     values = table[column].to_pylist()
     values[1] = value
     place, field = table.column_names.index(column), table.schema.field(column)
     changed = table.set_column(place, field.with_nullable(True), pa.array(values, field.type))
-    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), part)
-    corpus = write_corpus(tmp_path / "c", {})
+    write_arrow(changed.replace_schema_metadata(without_seal(table.schema.metadata)), part)
+    corpus = write_corpus(tmp_path / "c", {}, keys)
     for policy in ("threshold", "adaptive"):  # the second one reads the table before it decides
         with pytest.raises(UserError, match=message):
             select(SelectConfig(policy=policy), 0, tmp_path / "p", corpus, tmp_path / "out")
+
+
+def test_a_table_that_is_not_of_one_piece_or_not_the_corpus(tmp_path: Path) -> None:
+    rows = [(number % 3, 0.9) for number in range(3 * SHARD)]
+    keys = write_predictions(tmp_path / "p", rows)
+    corpus = write_corpus(tmp_path / "c", {}, keys)
+    parts = sorted((tmp_path / "p").glob("part-*.parquet"))
+
+    def fails(message: str, corpus: Path = corpus) -> None:
+        with pytest.raises(UserError, match=message):
+            select(SelectConfig(), 0, tmp_path / "p", corpus, tmp_path / "out")
+
+    whole, found = parts[1].read_bytes(), 0
+    right = select(SelectConfig(), 0, tmp_path / "p", corpus, tmp_path / "right")["digest"]
+    for place in range(3, len(whole), 31):
+        damaged = bytearray(whole)
+        damaged[place] ^= 16
+        parts[1].write_bytes(damaged)
+        try:
+            digest = select(SelectConfig(), 0, tmp_path / "p", corpus, tmp_path / "out")["digest"]
+        except UserError as error:
+            found += "part-00000001.parquet" in str(error)
+        else:
+            assert digest == right, "this policy does not read `log_probs`"
+    assert found > 20
+    parts[1].unlink()
+    fails(r"part-00000001.parquet: the shard 1 has no predictions; remove the file and run `dvc repro`")
+    parts[1].write_bytes(whole)
+    fails(
+        r"part-00000002.parquet: the shard 2 is not in the corpus", write_corpus(tmp_path / "d", {}, keys[: 2 * SHARD])
+    )
+    fails(rf"part-00000001.parquet: the image {keys[8]} is not in the corpus",
+          write_corpus(tmp_path / "e", {}, [*keys[:8], *keys[9:]]))  # fmt: skip
+    stray = make_key("unlabeled", 2, SHARD)
+    fails(rf"part-00000002.parquet: the image {stray} is missing", write_corpus(tmp_path / "f", {}, [*keys, stray]))
+    other = write_corpus(tmp_path / "g", {}, keys)
+    write_json(other / "classes.json", [*CLASSES[1:], "another"])
+    fails(r"was made for other classes than", other)
+    table = read_arrow(parts[2])
+    of_another = {**table.schema.metadata, MADE_FROM: b"another:model:images"}
+    write_arrow(table.replace_schema_metadata(of_another), parts[2])
+    fails(r"part-00000000.parquet and part-00000002.parquet are not of one model")

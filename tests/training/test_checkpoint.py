@@ -67,13 +67,18 @@ def test_any_flipped_bit_is_noticed_and_the_one_before_is_taken(tmp_path: Path) 
         save_checkpoint(tmp_path, step, state(step))
     newest = tmp_path / "step-0000000002.safetensors"
     whole = newest.read_bytes()
-    for place in range(len(whole) - 60, len(whole)):
+    before, right = load_checkpoint(tmp_path), 0
+    for place in range(len(whole)):
         damaged = bytearray(whole)
-        damaged[place] ^= 1
+        damaged[place] ^= 1 << place % 8
         newest.write_bytes(damaged)
         loaded = load_checkpoint(tmp_path)
         assert loaded is not None
-        assert loaded["step"] == 1
+        if same(loaded, before):  # such as a blank of the header that became another
+            right += 1
+        else:
+            assert loaded["step"] == 1
+    assert right < 3
     newest.write_bytes(whole[:-1])
     (tmp_path / "step-0000000001.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="every checkpoint is damaged"):

@@ -49,7 +49,10 @@ def shift(out: Out, pipeline: Pipeline = None) -> None:
 
 
 @app.command()
-def ingest(pipeline: Pipeline = None) -> None:
+def ingest(
+    pipeline: Pipeline = None,
+    verify: Annotated[bool, typer.Option(help="Read every shard, not only those that changed.")] = False,
+) -> None:
     """Bring images into the corpus: WebDataset shards and their manifest."""
     from selftrain.corpus.ingest import ingest as run_ingest
     from selftrain.params.ingest import IngestConfig
@@ -58,7 +61,7 @@ def ingest(pipeline: Pipeline = None) -> None:
 
     project = Project.open(pipeline=pipeline)
     with sole_writer(project.corpus):
-        run_ingest(project.section("ingest", IngestConfig), project.seed, project.corpus)
+        run_ingest(project.section("ingest", IngestConfig), project.seed, project.corpus, verify)
 
 
 @app.command()

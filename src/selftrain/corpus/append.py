@@ -12,14 +12,19 @@ import numpy as np
 import xxhash
 
 from selftrain.corpus.inspect import ImageFacts, image_facts
+from selftrain.corpus.mend import DamagedShard, damaged_shards, mend_parts, remember
 from selftrain.corpus.shards import Shard, ShardWriter, recover
 from selftrain.corpus.sources import SourceImage
 from selftrain.images.decode import BrokenImage
 from selftrain.images.reader import ShardReader
+from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import atomic_path
 from selftrain.tables.keys import shard_name, shard_of_part
-from selftrain.tables.manifest import iter_manifest, manifest_parts
+from selftrain.tables.manifest import iter_manifest, manifest_parts, part_path
 from selftrain.tables.parquet import read_arrow
+
+WHERE = ("shard", "offset", "size", "xxh3")
+"""Columns of the manifest that lead to an image's bytes."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -77,6 +82,7 @@ def update_split(
     *,
     images_per_shard: int,
     max_pixels: int,
+    verify: bool = False,
     on_image: Callable[[], None] = lambda: None,
     before_removal: Callable[["SplitCounts"], None] = lambda counts: None,
 ) -> SplitCounts:
@@ -84,16 +90,21 @@ def update_split(
 
     A broken image is counted with its reason and left out. Killed at any moment and run again, it
     ends with the same shards. ``before_removal`` may raise before images that are gone are removed: a disk that is
-    not mounted must not empty the corpus.
+    not mounted must not empty the corpus. Damaged shards are written anew; with ``verify`` all shards are read to find
+    them, else those that changed since the last time.
     """
     recover(split_folder)
+    mend_parts(split_folder, max_pixels)
+    damaged = damaged_shards(split_folder, verify)
     counts = SplitCounts()
     known = KnownImages(split_folder, classes)
+    lost = _fingerprints(split_folder, damaged, classes)
+    found_again: dict[int, bytes] = {}
     class_index = {name: index for index, name in enumerate(classes)}
     shards = [shard_of_part(path.name) for path in manifest_parts(split_folder)]
     # A shard's number, and so a key, is never given twice, even if the last shard is removed whole.
     next_shard = split_folder / "next_shard"
-    promised = int(next_shard.read_text()) if next_shard.exists() else 0
+    promised = _number_in(next_shard)
     writer = ShardWriter(split_folder, split, images_per_shard, max(promised, max(shards, default=-1) + 1))
     sources: set[int] = set()
 
@@ -102,7 +113,10 @@ def update_split(
             return image, b"", image.problem
         try:
             data = image.read()
-            if known.see(fingerprint(image.source, image.class_name, sha256(data).digest())):
+            print_ = fingerprint(image.source, image.class_name, sha256(data).digest())
+            if known.see(print_):
+                if print_ in lost:
+                    found_again[print_] = data
                 return image, b"", None
             return image, data, image_facts(data, max_pixels)
         except BrokenImage as error:
@@ -130,7 +144,8 @@ def update_split(
     if writer.next_shard != promised:
         with atomic_path(next_shard) as temporary:
             temporary.write_text(f"{writer.next_shard}\n")
-    counts.removed = _remove_images(split_folder, known.gone(), classes)
+    counts.removed = _rewrite(split_folder, known.gone(), damaged, found_again, classes)
+    remember(split_folder)
     assert counts.found == counts.kept + counts.added + len(counts.quarantined) + counts.listed_twice
     return counts
 
@@ -147,24 +162,54 @@ def threaded(work: Callable[[Item], Result], items: Iterable[Item], threads: int
             yield pending.popleft().result()
 
 
-def _remove_images(split_folder: Path, gone: set[int], classes: list[str]) -> int:
-    """Rewrite the shards that hold removed images, without them; keys of the others stay."""
+def _rewrite(
+    split_folder: Path,
+    gone: set[int],
+    damaged: dict[int, DamagedShard],
+    found_again: dict[int, bytes],
+    classes: list[str],
+) -> int:
+    """Write shards anew: without images that are gone, and the damaged ones; return how many images are gone.
+
+    Keys of the others stay. ``found_again`` holds the bytes of the lost ones, by fingerprint.
+    """
     removed = 0
-    for part in manifest_parts(split_folder) if gone else []:
-        rows = read_arrow(part).to_pylist()
-        stay = [row for row in rows if _row_fingerprint(row, classes) not in gone]
-        removed += len(rows) - len(stay)
+    for part in manifest_parts(split_folder) if gone or damaged else []:
         shard = shard_of_part(part.name)
+        lost = damaged[shard].lost if shard in damaged else set()
+        rows = [(row, _row_fingerprint(row, classes)) for row in read_arrow(part).to_pylist()]
+        stay = [(row, print_) for row, print_ in rows if print_ not in gone]
+        removed += len(rows) - len(stay)
         if not stay:
             part.unlink()
-            (split_folder / shard_name(shard)).unlink()
-        elif len(stay) < len(rows):
+            (split_folder / shard_name(shard)).unlink(missing_ok=True)
+        elif len(stay) < len(rows) or shard in damaged:
             rewritten = Shard(split_folder, shard)
             with ShardReader(split_folder) as reader:
-                for row in stay:
-                    rewritten.add(row, reader.read(row["shard"], row["offset"], row["size"]))
+                for row, print_ in stay:
+                    data = found_again[print_] if row["key"] in lost else reader.read(*(row[name] for name in WHERE))
+                    rewritten.add(row, data)
             rewritten.commit()
+        if shard in damaged:
+            print(
+                f"{split_folder / shard_name(shard)}: was damaged; written anew, {len(lost)} images from their sources"
+            )
     return removed
+
+
+def _fingerprints(split_folder: Path, damaged: dict[int, DamagedShard], classes: list[str]) -> set[int]:
+    """Those of the images that damaged shards have lost."""
+    rows = [(of, row) for of in damaged.values() for row in read_arrow(part_path(split_folder, of.shard)).to_pylist()]
+    return {_row_fingerprint(row, classes) for of, row in rows if row["key"] in of.lost}
+
+
+def _number_in(next_shard: Path) -> int:
+    if not next_shard.exists():
+        return 0
+    text = next_shard.read_text(errors="replace").strip()
+    if not (text.isascii() and text.isdigit()):
+        raise UserError(f"{next_shard}: holds no number; restore it with `dvc checkout`")
+    return int(text)
 
 
 def _row_fingerprint(row: dict[str, Any], classes: list[str]) -> int:

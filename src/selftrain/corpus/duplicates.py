@@ -9,8 +9,8 @@ from pathlib import Path
 
 from selftrain.corpus.near import near_copies
 from selftrain.corpus.pool_copies import pool_copies
-from selftrain.plumbing.files import atomic_path
 from selftrain.tables.manifest import manifest_parts
+from selftrain.tables.parquet import write_frame
 
 # One list of pictures: held-out images first, then labeled, then unlabeled in key order. Whatever is
 # not the first of its picture repeats the first.
@@ -63,8 +63,7 @@ def write_duplicates(corpus: Path, out: Path, near: bool) -> dict[str, int]:
         kind=pl.lit("duplicate"), match=pl.lit("near")
     )
     table = pl.concat([known, repeated.select(exact.columns)]).sort("key")
-    with atomic_path(out) as temporary:
-        table.write_parquet(temporary, compression="zstd")
+    write_frame(table, out)
     return {
         "leak": len(leaks),
         "near leak": len(copies),

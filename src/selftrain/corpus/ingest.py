@@ -14,18 +14,20 @@ from selftrain.corpus.sources import SourceImage, class_folders, find_images
 from selftrain.corpus.splits import cut
 from selftrain.params.ingest import IngestConfig, Source
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path, write_json
+from selftrain.plumbing.files import write_json
 from selftrain.plumbing.progress import progress_bar
 from selftrain.tables.keys import SPLITS
 from selftrain.tables.manifest import manifest_digest, scan_manifest
-from selftrain.tables.parquet import collect
+from selftrain.tables.parquet import collect, write_frame
 from selftrain.tables.truth import write_truth
 
 LABELED_SPLITS = ("labeled", "validation", "test")
 
 
-def ingest(config: IngestConfig, seed: int, corpus: Path) -> dict[str, Any]:
+def ingest(config: IngestConfig, seed: int, corpus: Path, verify: bool = False) -> dict[str, Any]:
     """Bring the corpus up to date with its sources and return the summary that is written to ``summary.json``.
+
+    With ``verify`` every shard is read and compared with its manifest, else those that changed since the last time.
 
     Raises UserError for missing paths, classes that differ between splits, empty splits, and more broken
     images than ``max_quarantined``.
@@ -54,6 +56,7 @@ def ingest(config: IngestConfig, seed: int, corpus: Path) -> dict[str, Any]:
                 classes,
                 images_per_shard=config.images_per_shard,
                 max_pixels=config.max_pixels,
+                verify=verify,
                 on_image=advance,
                 before_removal=partial(_check_found, corpus, split, config),
             )
@@ -149,10 +152,8 @@ def _write_quarantine(out: Path, counts: dict[str, SplitCounts]) -> None:
     import polars as pl
 
     rows = [(split, *entry) for split, count in counts.items() for entry in count.quarantined]
-    with atomic_path(out) as temporary:
-        pl.DataFrame(rows, schema=dict.fromkeys(("split", "source", "reason"), pl.String), orient="row").write_parquet(
-            temporary
-        )
+    schema = dict.fromkeys(("split", "source", "reason"), pl.String)
+    write_frame(pl.DataFrame(rows, schema=schema, orient="row"), out)
 
 
 def _check_found(corpus: Path, split: str, config: IngestConfig, count: SplitCounts) -> None:

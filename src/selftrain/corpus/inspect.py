@@ -2,12 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xxhash
 from PIL import Image, ImageOps
 
 from selftrain.images.decode import decode_with_format
+from selftrain.images.reader import content_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,8 @@ class ImageFacts:
     format: str
     width: int
     height: int
+    xxh3: int
+    """Of the file's bytes: what is read is compared with it."""
     sha256: bytes
     """Of the file's bytes: names the file."""
     pixels: bytes
@@ -26,6 +30,10 @@ class ImageFacts:
     dhash_mirrored: int
     """The mirror image's."""
 
+    def as_row(self) -> dict[str, Any]:
+        """The facts by the manifest's columns."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 def image_facts(data: bytes, max_pixels: int) -> ImageFacts:
     """Decode an image once and take everything the manifest needs. Raises BrokenImage."""
@@ -34,6 +42,7 @@ def image_facts(data: bytes, max_pixels: int) -> ImageFacts:
         format=image_format,
         width=image.width,
         height=image.height,
+        xxh3=content_hash(data),
         sha256=hashlib.sha256(data).digest(),
         pixels=pixel_hash(image),
         dhash=difference_hash(image),

@@ -13,11 +13,40 @@ from typing import Any
 
 from selftrain.corpus.inspect import ImageFacts
 from selftrain.images.decode import EXTENSIONS
-from selftrain.plumbing.files import atomic_path, remove_temporary_files
+from selftrain.plumbing.files import remove_temporary_files
 from selftrain.tables.keys import make_key, shard_name, shard_of_part
-from selftrain.tables.manifest import manifest_parts, manifest_schema, part_path
+from selftrain.tables.manifest import manifest_schema, part_path
+from selftrain.tables.parquet import write_arrow
 
 STAGED = "staged-"
+
+
+class ShardTar:
+    """A shard's tar being written: of each image its bytes, its class if it has one, and its source."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def add(self, row: dict[str, Any], data: bytes) -> int:
+        """Add an image, by its manifest row, and return the offset of its bytes."""
+        key = str(row["key"])
+        offset = self._add_member(f"{key}.{EXTENSIONS[row['format']]}", data)
+        if row["label"] is not None:
+            self._add_member(f"{key}.cls", str(row["label"]).encode())
+        self._add_member(f"{key}.json", json.dumps({"source": row["source"]}, ensure_ascii=False).encode())
+        return offset
+
+    def close(self) -> None:
+        """Write the tar's end."""
+        self._tar.close()
+
+    def _add_member(self, name: str, data: bytes) -> int:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        offset = self._tar.offset + tarfile.BLOCKSIZE
+        self._tar.addfile(info, io.BytesIO(data))
+        return offset
 
 
 class Shard:
@@ -31,38 +60,24 @@ class Shard:
         self.part_path = part_path(split_folder, shard)
         self.rows: list[dict[str, Any]] = []
         self._file = _staged(self.tar_path).open("wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        self._tar = ShardTar(self._file)
 
     def add(self, row: dict[str, Any], data: bytes) -> None:
         """Add an image: its manifest row, in which ``shard, offset, size`` are filled in here, and its bytes."""
-        key = str(row["key"])
-        offset = self._add_member(f"{key}.{EXTENSIONS[row['format']]}", data)
-        if row["label"] is not None:
-            self._add_member(f"{key}.cls", str(row["label"]).encode())
-        self._add_member(f"{key}.json", json.dumps({"source": row["source"]}, ensure_ascii=False).encode())
+        offset = self._tar.add(row, data)
         self.rows.append(row | {"shard": self.tar_path.name, "offset": offset, "size": len(data)})
 
     def commit(self) -> None:
         """Put the shard in its place, over an older one of the same number."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         self._tar.close()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        with atomic_path(_staged(self.part_path)) as temporary:
-            pq.write_table(pa.Table.from_pylist(self.rows, schema=manifest_schema()), temporary, compression="zstd")
+        write_arrow(pa.Table.from_pylist(self.rows, schema=manifest_schema()), _staged(self.part_path))
         _staged(self.tar_path).replace(self.tar_path)
         _staged(self.part_path).replace(self.part_path)
-
-    def _add_member(self, name: str, data: bytes) -> int:
-        """Add a member and return the offset of its data in the tar."""
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        offset = self._tar.offset + tarfile.BLOCKSIZE
-        self._tar.addfile(info, io.BytesIO(data))
-        return offset
 
 
 class ShardWriter:
@@ -79,19 +94,8 @@ class ShardWriter:
         """Add one image, bytes as found."""
         if self._shard is None:
             self._shard = Shard(self.split_folder, self.next_shard)
-        row = {
-            "key": make_key(self.split, self.next_shard, len(self._shard.rows)),
-            "label": label,
-            "width": facts.width,
-            "height": facts.height,
-            "format": facts.format,
-            "sha256": facts.sha256,
-            "pixels": facts.pixels,
-            "dhash": facts.dhash,
-            "dhash_mirrored": facts.dhash_mirrored,
-            "source": source,
-        }
-        self._shard.add(row, data)
+        key = make_key(self.split, self.next_shard, len(self._shard.rows))
+        self._shard.add({"key": key, "label": label, **facts.as_row(), "source": source}, data)
         if len(self._shard.rows) == self.images_per_shard:
             self.close()
 
@@ -116,10 +120,6 @@ def recover(split_folder: Path) -> None:
             staged_part.replace(part_path(split_folder, shard))
     for staged_tar in split_folder.glob(f"{STAGED}*"):
         staged_tar.unlink()
-    whole = {shard_name(shard_of_part(path.name)) for path in manifest_parts(split_folder)}
-    for tar in split_folder.glob("shard-*.tar"):
-        if tar.name not in whole:
-            tar.unlink()
 
 
 def _staged(path: Path) -> Path:

@@ -24,6 +24,7 @@ from selftrain.params.evaluate import EvaluateConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, sha256_of
 from selftrain.tables.held_out import HeldOut, load_held_out
+from selftrain.tables.parquet import write_frame
 from selftrain.tables.predictions import made_from_digest
 from selftrain.tables.records import EvaluatedRecord, Metrics, RunRecord
 from selftrain.tables.selection import selection_digest
@@ -92,7 +93,7 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
         # DVC's plots of every run: those of a run without pseudo-labels are empty.
         (out / "thresholds.csv").write_text("threshold,coverage,accuracy\n", encoding="utf-8")
         (out / "class_balance.csv").write_text("class,predicted,kept,balanced\n", encoding="utf-8")
-    select_examples(inputs.selection, flipped, truth, config.examples).write_parquet(details / "examples.parquet")
+    write_frame(select_examples(inputs.selection, flipped, truth, config.examples), details / "examples.parquet")
     matrix = metrics.confusion_matrix(test.labels, test.predicted, len(classes))
     np.savetxt(details / "confusion_matrix.csv", matrix, fmt="%d", delimiter=",")
     recall = metrics.per_class_accuracy(matrix).tolist()

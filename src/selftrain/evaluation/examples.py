@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain.counters import mix
-from selftrain.tables.parquet import reading
+from selftrain.tables.parquet import reading, scan
 from selftrain.tables.selection import CORRECTED, KEPT, LOW_CONFIDENCE, scan_selection
 from selftrain.tables.truth import NO_CLASS
 
@@ -23,7 +23,7 @@ def select_examples(selection: Path | None, flipped: "pl.DataFrame | None", trut
 def _select_examples(selection: Path | None, flipped: "pl.DataFrame | None", truth: Path, count: int) -> "pl.DataFrame":
     import polars as pl
 
-    known = pl.scan_parquet(truth, glob=False).rename({"label": "truth"})
+    known = scan([truth]).rename({"label": "truth"})
     groups = []
     if selection is not None:
         rows = scan_selection(selection).join(known, on="key", how="left")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrain.tables.parquet import collect, read_arrow
+from selftrain.tables.parquet import collect, read_arrow, scan
 from selftrain.tables.predictions import prediction_parts
 from selftrain.tables.selection import CORRECTED, KEPT, TRAINED_ON, scan_selection
 from selftrain.tables.truth import NO_CLASS
@@ -21,7 +21,7 @@ def tally(selection: Path, truth: Path) -> "pl.DataFrame":
     """
     import polars as pl
 
-    known = pl.scan_parquet(truth, glob=False).rename({"label": "truth"})
+    known = scan([truth]).rename({"label": "truth"})
     bin_ = (pl.col("confidence").fill_nan(0) * CONFIDENCE_BINS).floor().clip(0, CONFIDENCE_BINS - 1).cast(pl.Int32)
     counts = (
         scan_selection(selection)

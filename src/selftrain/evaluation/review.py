@@ -19,8 +19,8 @@ from selftrain.evaluation.out_of_domain import suspects
 from selftrain.evaluation.probabilities import probabilities
 from selftrain.params.review import ReviewConfig
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path, write_json
-from selftrain.tables.parquet import read_frame
+from selftrain.plumbing.files import write_json
+from selftrain.tables.parquet import read_frame, write_frame
 from selftrain.tables.predictions import made_from_digest, prediction_classes, read_part
 from selftrain.tables.records import EvaluatedRecord
 from selftrain.tables.selection import KEPT, selection_digest, selection_parts
@@ -72,11 +72,11 @@ def review(rounds: Rounds, evaluation: Path, corpus: Path, config: ReviewConfig,
     shutil.rmtree(out, ignore_errors=True)
     summary: dict[str, Any] = {}
     for round_, listed in rank(rounds, truth, config.images).items():
-        _write(listed.ranked, out / f"{round_}.parquet")
+        write_frame(listed.ranked, out / f"{round_}.parquet")
         summary[round_] = {"kept": listed.kept, "listed": len(listed.ranked)} | found_errors(listed.known)
     first = [run for run in rounds.runs if run not in rounds.teachers]
     strangers, of_suspects = suspects([rounds.predictions / run / "unlabeled" for run in first], truth, config.images)
-    _write(strangers, out / "out_of_domain.parquet")
+    write_frame(strangers, out / "out_of_domain.parquet")
     write_json(out / "summary.json", summary | {"out_of_domain": of_suspects})
     return summary | {"out_of_domain": of_suspects}
 
@@ -192,11 +192,6 @@ def _best_other(mean: NDArray[np.float64], labels: NDArray[np.int32]) -> NDArray
     others[np.arange(len(labels)), labels] = -1
     best: NDArray[np.int64] = others.argmax(axis=1)
     return best
-
-
-def _write(table: "pl.DataFrame", path: Path) -> None:
-    with atomic_path(path) as temporary:
-        table.write_parquet(temporary, compression="zstd")
 
 
 def _check_tables(rounds: Rounds, evaluation: Path) -> None:

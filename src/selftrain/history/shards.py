@@ -1,6 +1,5 @@
 """Whether a split's shards are what its manifest says."""
 
-import hashlib
 from pathlib import Path
 
 from selftrain.images.reader import ShardReader
@@ -12,7 +11,7 @@ from selftrain.tables.parquet import collect
 def shard_troubles(split_folder: Path, deep: bool) -> list[str]:
     """What is wrong with a split's shards, one line each; shards behind URLs are only looked at if ``deep``.
 
-    Missing and truncated shards are found; ``deep`` reads every image and compares its sha256.
+    Missing and truncated shards are found; ``deep`` reads every image and compares its hash.
     """
     return _unlike_their_hashes(split_folder) if deep else _missing_or_short(split_folder)
 
@@ -35,14 +34,13 @@ def _missing_or_short(split_folder: Path) -> list[str]:
 
 
 def _unlike_their_hashes(split_folder: Path) -> list[str]:
-    columns = ["key", "shard", "offset", "size", "sha256"]
+    columns = ["key", "shard", "offset", "size", "xxh3"]
     troubles = []
     with ShardReader(split_folder) as reader:
         for _, table in iter_manifest(split_folder, columns):
-            for key, shard, offset, size, sha256 in zip(*(table[name].to_pylist() for name in columns), strict=True):
+            for key, *where in zip(*(table[name].to_pylist() for name in columns), strict=True):
                 try:
-                    if hashlib.sha256(reader.read(shard, offset, size)).digest() != sha256:
-                        troubles.append(f"{shard}: image {key} is not the one that was ingested")
+                    reader.read(*where)
                 except UserError as error:
-                    troubles.append(str(error))
+                    troubles.append(f"image {key}: {error}")
     return troubles

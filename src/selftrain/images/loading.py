@@ -18,7 +18,7 @@ from selftrain.tables.manifest import iter_manifest
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """Where each image of a split lies: 24 bytes an image and the shards' names. All arrays are (N,)."""
+    """Where each image of a split lies: 32 bytes an image and the shards' names. All arrays are (N,)."""
 
     split_folder: Path
     shards: list[str]
@@ -27,6 +27,8 @@ class ImageIndex:
     """Place in ``shards``."""
     offset: NDArray[np.int64]
     size: NDArray[np.int32]
+    xxh3: NDArray[np.int64]
+    """Of the image's bytes."""
     labels: NDArray[np.int32]
     """-1 where there is none."""
 
@@ -42,24 +44,25 @@ class ImageIndex:
             self.shard[rows],
             self.offset[rows],
             self.size[rows],
+            self.xxh3[rows],
             self.labels[rows],
         )
 
 
 def load_index(split_folder: Path) -> ImageIndex:
     """Read a split's manifest into an index."""
-    columns = ["key", "shard", "offset", "size", "label"]
+    columns = ["key", "shard", "offset", "size", "xxh3", "label"]
     shards: list[str] = []
     parts: list[list[NDArray[np.int64]]] = [[] for _ in columns]
     for _, table in iter_manifest(split_folder, columns):
         names = table.column("shard").combine_chunks().dictionary_encode()
         places = pc.add(names.indices, pa.scalar(len(shards), pa.int32()))
         shards.extend(names.dictionary.to_pylist())
-        for part, column in zip(parts, ("key", places, "offset", "size", "label"), strict=True):
+        for part, column in zip(parts, ("key", places, "offset", "size", "xxh3", "label"), strict=True):
             values = table.column(column) if isinstance(column, str) else column
             part.append(pc.fill_null(values, -1).to_numpy(zero_copy_only=False))
     arrays = [np.concatenate(part) if part else np.empty(0, np.int64) for part in parts]
-    keys, shard, offset, size, labels = arrays
+    keys, shard, offset, size, xxh3, labels = arrays
     return ImageIndex(
         split_folder,
         shards,
@@ -67,6 +70,7 @@ def load_index(split_folder: Path) -> ImageIndex:
         shard.astype(np.int32),
         offset.astype(np.int64),
         size.astype(np.int32),
+        xxh3.astype(np.int64),
         labels.astype(np.int32),
     )
 
@@ -82,6 +86,7 @@ def load_splits(corpus: Path, splits: Sequence[str]) -> ImageIndex:
         np.concatenate([index.shard + start for index, start in zip(indexes, starts, strict=False)]).astype(np.int32),
         np.concatenate([index.offset for index in indexes]),
         np.concatenate([index.size for index in indexes]),
+        np.concatenate([index.xxh3 for index in indexes]),
         np.concatenate([index.labels for index in indexes]),
     )
 
@@ -97,7 +102,7 @@ class ImageLoader:
         """The decoded RGB image at a place in the index. Raises UserError naming shard and key if it is damaged."""
         index = self.index
         shard = index.shards[index.shard[row]]
-        data = self._reader.read(shard, int(index.offset[row]), int(index.size[row]))
+        data = self._reader.read(shard, int(index.offset[row]), int(index.size[row]), int(index.xxh3[row]))
         try:
             return decode(data)
         except UserError as error:

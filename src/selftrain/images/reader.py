@@ -7,12 +7,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import xxhash
+
 from selftrain.plumbing.errors import UserError
 
 if TYPE_CHECKING:
     import polars as pl
 
 OPEN_SHARDS = 256
+MEND = "`selftrain ingest` writes it anew from its source, `dvc checkout` restores it"
+
+
+def content_hash(data: bytes) -> int:
+    """xxh3-64 of an image's bytes, signed as Parquet has it: ``xxh3`` in the manifest."""
+    return int.from_bytes(xxhash.xxh3_64_digest(data), "big", signed=True)
 
 
 class ShardReader:
@@ -25,14 +33,19 @@ class ShardReader:
         self.split_folder = str(split_folder)
         self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
 
-    def read(self, shard: str, offset: int, size: int) -> bytes:
-        """The bytes of one image. ``shard`` is as the manifest has it: a name in the split's folder, or a URL."""
+    def read(self, shard: str, offset: int, size: int, xxh3: int) -> bytes:
+        """The bytes of one image, by its row of the manifest. ``shard`` is a name in the split's folder, or a URL.
+
+        Raises UserError if the shard is missing, or if the bytes are not those that were ingested.
+        """
         location = shard if "://" in shard else f"{self.split_folder}/{shard}"
         data = (
             self._read_url(location, offset, size) if "://" in location else self._map(location)[offset : offset + size]
         )
         if len(data) != size:
-            raise UserError(f"{location}: shorter than its manifest says; restore it with `dvc checkout`")
+            raise UserError(f"{location}: shorter than its manifest says; {MEND}")
+        if content_hash(data) != xxh3:
+            raise UserError(f"{location}: the image at byte {offset} is not the one that was ingested; {MEND}")
         return data
 
     def close(self) -> None:
@@ -56,7 +69,7 @@ class ShardReader:
             with open(location, "rb") as file:
                 opened = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (FileNotFoundError, ValueError):
-            raise UserError(f"{location}: shard is missing or empty; restore it with `dvc checkout`") from None
+            raise UserError(f"{location}: shard is missing or empty; {MEND}") from None
         self._maps[location] = opened
         if len(self._maps) > OPEN_SHARDS:
             self._maps.popitem(last=False)[1].close()
@@ -74,4 +87,4 @@ def read_rows(split_folder: Path, rows: "pl.DataFrame") -> Iterator[tuple[int, b
     """(key, bytes) of each manifest row."""
     with ShardReader(split_folder) as reader:
         for row in rows.iter_rows(named=True):
-            yield row["key"], reader.read(row["shard"], row["offset"], row["size"])
+            yield row["key"], reader.read(row["shard"], row["offset"], row["size"], row["xxh3"])

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path
 from selftrain.project import Project
 from selftrain.tables.corrections import read_corrections
 from selftrain.tables.embeddings import embeddings_folder, read_embeddings
 from selftrain.tables.manifest import find_rows
-from selftrain.tables.parquet import read_frame
+from selftrain.tables.parquet import read_frame, write_frame
 from selftrain.tables.predictions import iter_predictions
 
 if TYPE_CHECKING:
@@ -69,8 +68,7 @@ def ask(project: Project, budget: int, run: str | None = None) -> tuple[str, "pl
         raise UserError(f"{project.params_path}: there is no round; name a run by --run")
     of_run = project.run(run) if run is not None else project.teachers_of(project.rounds[0].name)[-1]
     asked = questions(of_run.predictions, project.corpus, project.corrections, budget, project.seed)
-    with atomic_path(project.asked) as temporary:
-        asked.write_parquet(temporary)
+    write_frame(asked, project.asked)
     return of_run.name, asked
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path, write_json
+from selftrain.plumbing.files import write_json
 from selftrain.plumbing.progress import progress_bar
 from selftrain.selection.decide import Decisions, no_decisions
 from selftrain.selection.sources import Tables
@@ -25,7 +25,7 @@ from selftrain.tables.corrections import (
     no_corrections,
     read_corrections,
 )
-from selftrain.tables.parquet import read_frame
+from selftrain.tables.parquet import read_frame, write_frame
 from selftrain.tables.predictions import made_from_digest, prediction_parts
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def select(
     ``corrections`` is what people said of single images, ``earlier`` are the tables of the teacher's own teachers, the
     first one last. Returns the summary that is written to ``summary.json``.
 
-    Raises UserError if no label of the teacher's passes the policy, and for corrections that do not fit the corpus.
+    Raises UserError for a table that is damaged or not the corpus', if no label of the teacher's passes the policy, and
+    for corrections that do not fit the corpus.
     """
     import duckdb
 
@@ -77,8 +78,7 @@ def select(
     with progress_bar(f"select {out.name}", total=len(parts)) as advance:
         for part in parts:
             rows = decisions.decide(_rows(part, source, decisions), plan)
-            with atomic_path(out / part.name) as temporary:
-                rows.write_parquet(temporary, compression="zstd")
+            write_frame(rows, out / part.name)
             for label, decision, images, copies in _count(rows).iter_rows():
                 before = totals.get((label, decision), (0, 0))
                 totals[label, decision] = (before[0] + images, before[1] + copies)

@@ -1,5 +1,6 @@
 """What a selection decides on: a teacher's predictions and what lies beside them, on disk or in memory."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -8,18 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json
 from selftrain.selection.gate import Gate
 from selftrain.tables.embeddings import embeddings_folder
 from selftrain.tables.held_out import HeldOut, load_held_out
-from selftrain.tables.keys import part_name, shard_of
-from selftrain.tables.manifest import read_manifest
-from selftrain.tables.parquet import read_frame
-from selftrain.tables.predictions import prediction_classes, prediction_parts
+from selftrain.tables.keys import part_name, shard_of, shard_of_part
+from selftrain.tables.manifest import manifest_parts, read_manifest
+from selftrain.tables.parquet import read_arrow, read_frame, stamp
+from selftrain.tables.predictions import EMBEDDED_CLASSES, MADE_FROM, prediction_classes, prediction_parts
 
 if TYPE_CHECKING:
     import polars as pl
 
 
+AGAIN = "remove the file and run `dvc repro` to predict it again"
 CHECKED = ("key", "label", "confidence")
 """Columns that are looked at whatever is read."""
 
@@ -51,20 +54,28 @@ class Tables:
 
     def __init__(self, predictions: Path, corpus: Path, earlier: tuple[Path, ...] = ()) -> None:
         """``predictions`` and ``earlier`` are tables of the unlabeled split; ``earlier`` are of the teacher's own
-        teachers, the first one last.
+        teachers, the first one last. Raises UserError for a table that is not of one piece or not of this corpus.
         """
         self.predictions, self.corpus, self.earlier_tables = predictions, corpus, earlier
         self.classes = prediction_classes(predictions)
         self.first_table = (predictions, *earlier)[-1]
+        self._looked_at: set[str] = set()
+        check_table(predictions, corpus, self.classes)
 
     def parts(self, columns: list[str]) -> "Iterator[pl.DataFrame]":
         """See ``Source``."""
         return (self.read(part, columns) for part in prediction_parts(self.predictions))
 
     def read(self, part: Path, columns: list[str]) -> "pl.DataFrame":
-        """Some columns of a part of the table. Raises UserError, naming the first row, for what no prediction is."""
+        """Some columns of a part of the table.
+
+        Raises UserError, naming the first row, for what no prediction is, and for images that are not the corpus'.
+        """
         rows = read_frame(part, list(dict.fromkeys([*CHECKED, *columns])))
         _check_rows(rows, part, len(self.classes))
+        if part.name not in self._looked_at:
+            check_keys(rows["key"].to_numpy(), part, self.corpus / "unlabeled")
+            self._looked_at.add(part.name)
         return rows.select(columns)
 
     def validation(self) -> HeldOut:
@@ -127,6 +138,31 @@ class Frame:
         raise UserError("select: this policy needs embeddings, which a frame does not have; use the stage")
 
 
+def check_table(predictions: Path, corpus: Path, classes: list[str]) -> None:
+    """Raises UserError unless a table has the pool's parts, all of one model and of the corpus' classes."""
+    parts = {part.name: part for part in prediction_parts(predictions)}
+    wanted = {part.name for part in manifest_parts(corpus / "unlabeled")}
+    for name in sorted(parts.keys() ^ wanted):
+        what = "has no predictions" if name in wanted else "is not in the corpus"
+        raise UserError(f"{predictions / name}: the shard {shard_of_part(name)} {what}; {AGAIN}")
+    if classes != read_json(corpus / "classes.json", "dvc repro ingest"):
+        raise UserError(f"{predictions}: was made for other classes than {corpus / 'classes.json'} has; {AGAIN}")
+    models: dict[str, str] = {}
+    for name, part in parts.items():
+        models.setdefault(str(stamp(part, MADE_FROM, [])).rpartition(":")[0], name)
+        if len(models) > 1 or json.loads(stamp(part, EMBEDDED_CLASSES, []) or "[]") != classes:
+            first, other = next(iter(models.values())), name
+            raise UserError(f"{predictions}: {first} and {other} are not of one model; {AGAIN}")
+
+
+def check_keys(keys: NDArray[np.int64], part: Path, split_folder: Path) -> None:
+    """Raises UserError, naming the first one, unless a part's keys are those of the manifest's part."""
+    known = read_arrow(split_folder / "manifest" / part.name, ["key"])["key"].to_numpy()
+    for key in np.setxor1d(keys, known):
+        what = "is missing" if key in known else "is not in the corpus"
+        raise UserError(f"{part}: the image {key} {what}; {AGAIN}")
+
+
 def _check_rows(rows: "pl.DataFrame", part: Path, num_classes: int) -> None:
     """Raises UserError, naming the first row, for what no prediction is; NaN is one of a teacher that did not learn."""
     import polars as pl
@@ -143,10 +179,7 @@ def _check_rows(rows: "pl.DataFrame", part: Path, num_classes: int) -> None:
         if len(numbered):
             row = numbered.row(0, named=True)
             shown = f"key {row['key']}, label {row['label']}, confidence {row['confidence']}"
-            raise UserError(
-                f"{part}: row {row['row']} ({shown}): its {what}; "
-                "remove the file and run `dvc repro` to predict it again"
-            )
+            raise UserError(f"{part}: row {row['row']} ({shown}): its {what}; {AGAIN}")
 
 
 def unpacked(rows: "pl.DataFrame") -> NDArray[np.float64]:

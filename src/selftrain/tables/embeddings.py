@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from selftrain.plumbing.files import atomic_path
 from selftrain.tables.keys import part_name, shard_of
-from selftrain.tables.parquet import read_arrow
+from selftrain.tables.parquet import read_arrow, write_arrow
 from selftrain.tables.predictions import MADE_FROM, pack_rows, unpack_rows
 
 FOLDER = "embeddings"
@@ -38,8 +36,7 @@ def embeddings_folder(predictions: Path, split: str = "unlabeled") -> Path:
 def write_embeddings(folder: Path, shard: int, embeddings: Embeddings, made_from: str) -> None:
     """Write one part, whole or not at all."""
     table = pa.table({"key": pa.array(embeddings.keys, pa.int64()), "embedding": pack_rows(embeddings.vectors)})
-    with atomic_path(folder / part_name(shard)) as temporary:
-        pq.write_table(table.replace_schema_metadata({MADE_FROM: made_from.encode()}), temporary, compression="zstd")
+    write_arrow(table.replace_schema_metadata({MADE_FROM: made_from.encode()}), folder / part_name(shard))
 
 
 def iter_embeddings(folder: Path) -> Iterator[Embeddings]:

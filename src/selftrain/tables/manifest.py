@@ -1,7 +1,8 @@
 """The manifest: one row an image, one Parquet part a shard, row order = tar order.
 
 The manifest is the index of the corpus: its ``shard, offset, size`` lead straight to an image's
-bytes. ``sha256`` names the file, ``pixels`` the picture, ``dhash`` its look.
+bytes, and ``xxh3`` is compared with them whenever they are read. ``sha256`` names the file, ``pixels`` the picture,
+``dhash`` its look.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.keys import part_name, shard_of, shard_of_part
-from selftrain.tables.parquet import read_arrow, read_frame
+from selftrain.tables.parquet import read_arrow, read_frame, reading, scan
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,6 +34,7 @@ def manifest_schema() -> "pa.Schema":
             pa.field("width", pa.int32(), nullable=False),
             pa.field("height", pa.int32(), nullable=False),
             pa.field("format", pa.string(), nullable=False),
+            pa.field("xxh3", pa.int64(), nullable=False),
             pa.field("sha256", pa.binary(32), nullable=False),
             pa.field("pixels", pa.binary(16), nullable=False),
             pa.field("dhash", pa.int64(), nullable=False),
@@ -60,7 +62,9 @@ def iter_manifest(split_folder: Path, columns: list[str]) -> Iterator[tuple[int,
     import pyarrow.parquet as pq
 
     for path in manifest_parts(split_folder):
-        if not set(columns) <= set(pq.read_schema(path).names):
+        with reading(path):
+            made_by_older = not set(columns) <= set(pq.read_schema(path).names)
+        if made_by_older:
             raise UserError(f"{path}: made by an older version; remove {split_folder.parent} and run `dvc repro`")
         yield shard_of_part(path.name), read_arrow(path, columns)
 
@@ -82,7 +86,7 @@ def scan_manifest(split_folder: Path) -> "pl.LazyFrame":
     parts = manifest_parts(split_folder)
     if not parts:
         return pl.LazyFrame(pl.from_arrow(manifest_schema().empty_table()))
-    return pl.scan_parquet(parts, glob=False)
+    return scan(parts)
 
 
 def manifest_digest(split_folder: Path) -> str:
@@ -101,7 +105,7 @@ def find_rows(split_folder: Path, keys: Iterable[int]) -> "pl.DataFrame":
     by_shard: dict[int, list[int]] = defaultdict(list)
     for key in set(keys):
         by_shard[shard_of(key)].append(key)
-    columns = ["key", "format", "sha256", "shard", "offset", "size", "label", "source"]
+    columns = ["key", "format", "sha256", "shard", "offset", "size", "xxh3", "label", "source"]
     schema = {
         "key": pl.Int64,
         "format": pl.String,
@@ -109,6 +113,7 @@ def find_rows(split_folder: Path, keys: Iterable[int]) -> "pl.DataFrame":
         "shard": pl.String,
         "offset": pl.Int64,
         "size": pl.Int32,
+        "xxh3": pl.Int64,
         "label": pl.Int32,
         "source": pl.String,
     }

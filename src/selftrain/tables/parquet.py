@@ -1,4 +1,4 @@
-"""Reading Parquet files: what is damaged is named, and nothing else passes for damage."""
+"""Parquet files: written with a seal, and read only if what is read is what was written."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import atomic_path
+from selftrain.tables.seal import check_seal, without_seal, write_sealed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,7 +24,7 @@ def reading(place: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{place}: no such file; `dvc repro` or `dvc checkout` brings it") from None
-    except (pa.ArrowException, OSError, pl.exceptions.ComputeError) as error:
+    except (pa.ArrowException, OSError, ValueError, pl.exceptions.ComputeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{place}: the table cannot be read ({reason}); restore it with `dvc checkout`") from None
 
@@ -32,6 +34,7 @@ def read_frame(path: Path, columns: Sequence[str] | None = None) -> "pl.DataFram
     import polars as pl
 
     with reading(path):
+        check_seal(path, columns)
         return pl.read_parquet(path, columns=None if columns is None else list(columns), glob=False)
 
 
@@ -40,7 +43,46 @@ def read_arrow(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
     import pyarrow.parquet as pq
 
     with reading(path):
-        return pq.read_table(path, columns=None if columns is None else list(columns))
+        check_seal(path, columns)
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        return table.replace_schema_metadata(without_seal(table.schema.metadata))
+
+
+def scan(paths: Sequence[Path]) -> "pl.LazyFrame":
+    """Parquet files as a lazy polars frame. Raises UserError if one is missing or damaged."""
+    import polars as pl
+
+    for path in paths:
+        with reading(path):
+            check_seal(path)
+    return pl.scan_parquet(list(paths), glob=False)
+
+
+def write_arrow(table: "pa.Table", path: Path) -> None:
+    """Write a sealed Parquet file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        write_sealed(table, temporary)
+
+
+def write_frame(frame: "pl.DataFrame", path: Path) -> None:
+    """Write a sealed Parquet file, whole or not at all."""
+    import polars as pl
+
+    write_arrow(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), path)
+
+
+def stamp(path: Path, name: bytes, columns: Sequence[str] | None = None) -> str | None:
+    """An entry of a file's footer, empty if it lacks it; None if there is no file, or if its footer or one of the
+    columns (null: all) is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        check_seal(path, columns)
+        return str((pq.read_metadata(path).metadata or {}).get(name, b"").decode())
+    except (OSError, ValueError, pa.ArrowException):
+        return None
 
 
 def collect(frame: "pl.LazyFrame", place: Path) -> "pl.DataFrame":

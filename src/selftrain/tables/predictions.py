@@ -14,13 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path
 from selftrain.tables.keys import part_name, shard_of_part
-from selftrain.tables.parquet import read_arrow
+from selftrain.tables.parquet import read_arrow, stamp, write_arrow
 
 MADE_FROM = b"selftrain.made_from"
 EMBEDDED_CLASSES = b"selftrain.classes"
@@ -48,8 +46,7 @@ def write_part(folder: Path, shard: int, part: PredictionPart, classes: list[str
             "log_probs": pack_rows(part.log_probs),
         }
     ).replace_schema_metadata({MADE_FROM: made_from.encode(), EMBEDDED_CLASSES: json.dumps(classes).encode()})
-    with atomic_path(folder / part_name(shard)) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_arrow(table, folder / part_name(shard))
 
 
 def made_from_text(weights: str, made_with: str, images: str) -> str:
@@ -59,16 +56,12 @@ def made_from_text(weights: str, made_with: str, images: str) -> str:
 
 def weights_of(folder: Path) -> set[str]:
     """The sha256 of the weights that the parts of a prediction table were made with: one, if it is all of a piece."""
-    return {str(made_from(folder, shard_of_part(part.name))).partition(":")[0] for part in prediction_parts(folder)}
+    return {str(stamp(part, MADE_FROM, [])).partition(":")[0] for part in prediction_parts(folder)}
 
 
 def made_from(folder: Path, shard: int) -> str | None:
-    """What a part was made from; None if there is no (readable) part."""
-    try:
-        metadata = pq.read_metadata(folder / part_name(shard)).metadata or {}
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return None
-    return str(metadata.get(MADE_FROM, b"").decode())
+    """What a part was made from; None if there is no part, or if any of it is damaged."""
+    return stamp(folder / part_name(shard), MADE_FROM)
 
 
 def prediction_parts(folder: Path) -> list[Path]:
@@ -112,14 +105,17 @@ def iter_predictions(folder: Path) -> Iterator[tuple[int, PredictionPart]]:
 
 
 def prediction_classes(folder: Path) -> list[str]:
-    """The class names by index that a prediction table was made with."""
-    metadata = pq.read_metadata(prediction_parts(folder)[0]).metadata
-    return list(json.loads(metadata[EMBEDDED_CLASSES]))
+    """The class names by index that a prediction table was made with. Raises UserError if its first part is damaged."""
+    part = prediction_parts(folder)[0]
+    classes = stamp(part, EMBEDDED_CLASSES, [])
+    if not classes:
+        raise UserError(f"{part}: the table cannot be read; restore it with `dvc checkout`, or predict again")
+    return list(json.loads(classes))
 
 
 def made_from_digest(folder: Path) -> str:
     """A short hash of what every part of a prediction table was made from."""
     digest = hashlib.sha256()
     for path in prediction_parts(folder):
-        digest.update(f"{path.name} {made_from(folder, shard_of_part(path.name))}\n".encode())
+        digest.update(f"{path.name} {stamp(path, MADE_FROM, [])}\n".encode())
     return digest.hexdigest()[:32]

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path
-from selftrain.tables.parquet import read_frame
+from selftrain.tables.parquet import read_frame, stamp, write_arrow
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,8 +24,7 @@ MADE_FROM = b"selftrain.made_from"
 def write_table(path: Path, columns: dict[str, NDArray[np.generic]], made_from: str) -> None:
     """Write one condition's table, whole or not at all; a column (N, C) becomes fixed-size binary."""
     table = pa.table({name: _column(column) for name, column in columns.items()})
-    with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({MADE_FROM: made_from.encode()}), temporary, compression="zstd")
+    write_arrow(table.replace_schema_metadata({MADE_FROM: made_from.encode()}), path)
 
 
 def _column(values: NDArray[np.generic]) -> "pa.Array":
@@ -39,11 +36,8 @@ def _column(values: NDArray[np.generic]) -> "pa.Array":
 
 
 def made_from(path: Path) -> str | None:
-    """What a table was made from; None if there is no readable one."""
-    try:
-        return str((pq.read_metadata(path).metadata or {}).get(MADE_FROM, b"").decode())
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return None
+    """What a table was made from; None if there is none, or if any of it is damaged."""
+    return stamp(path, MADE_FROM)
 
 
 def read_suite(folder: Path, suite: str) -> "dict[str, pl.DataFrame]":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
+from selftrain.tables.parquet import scan
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,9 +40,7 @@ def selection_parts(folder: Path) -> list[Path]:
 
 def scan_selection(folder: Path) -> "pl.LazyFrame":
     """A selection as a lazy polars frame."""
-    import polars as pl
-
-    return pl.scan_parquet(selection_parts(folder), glob=False)
+    return scan(selection_parts(folder))
 
 
 def parts_digest(folder: Path) -> str:

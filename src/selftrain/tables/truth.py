@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path
 from selftrain.tables.manifest import scan_manifest
-from selftrain.tables.parquet import collect
+from selftrain.tables.parquet import collect, write_frame
 
 if TYPE_CHECKING:
     import polars as pl
@@ -49,8 +48,7 @@ def write_truth(
             f"{truth_csv}: {missing['source'][0]} is not among the unlabeled images; correct or remove its row"
         )
     found = known.filter(pl.col("key").is_not_null()).select("key", "label").sort("key")
-    with atomic_path(out) as temporary:
-        found.write_parquet(temporary)
+    write_frame(found, out)
     return len(found)
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: whole, checked, and unable to run code.
 
 A checkpoint is one safetensors file. Anything nested (an optimizer's state) is split into its tensors and a
-JSON skeleton that says where they go; the header also holds a hash of the tensors, since a flipped bit
+JSON skeleton that says where they go; the header also holds a hash of the skeleton and the tensors, since a flipped bit
 would load without a word.
 """
 
@@ -19,6 +19,8 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import atomic_path, remove_temporary_files
 
 KEPT_CHECKPOINTS = 2
+DAMAGE = (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError)
+"""What reading a damaged safetensors file raises: what its header says may be anything."""
 _TENSOR = "__tensor__"
 _NUMBERED = "__numbered__"
 
@@ -26,8 +28,8 @@ _NUMBERED = "__numbered__"
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Write ``state`` (nested dicts and lists of tensors and plain values) as the checkpoint of a step."""
     tensors: dict[str, Tensor] = {}
-    skeleton = _take_apart(state, "state", tensors)
-    metadata = {"state": json.dumps(skeleton), "hash": _hash(tensors)}
+    skeleton = json.dumps(_take_apart(state, "state", tensors))
+    metadata = {"state": skeleton, "hash": _hash(skeleton, tensors)}
     with atomic_path(folder / f"step-{step:010d}.safetensors") as temporary:
         save_file(tensors, temporary, metadata)
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT_CHECKPOINTS]:
@@ -54,21 +56,22 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def _load(path: Path) -> dict[str, Any] | None:
+    """The state of a checkpoint; None if the file is damaged, wherever it is."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError):
+    except DAMAGE:
         return None
-    if metadata is None or metadata.get("hash") != _hash(tensors):
+    if metadata.get("hash") != _hash(metadata.get("state", ""), tensors):
         return None
     state = _put_together(json.loads(metadata["state"]), tensors)
     assert isinstance(state, dict)
     return state
 
 
-def _hash(tensors: dict[str, Tensor]) -> str:
-    digest = xxhash.xxh3_128()
+def _hash(skeleton: str, tensors: dict[str, Tensor]) -> str:
+    digest = xxhash.xxh3_128(skeleton.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
