@@ -187,7 +187,7 @@ def test_nothing_is_left_to_be_filled_in(page: str) -> None:
 def test_commands_that_pages_name_are_there(page: str) -> None:
     import typer
 
-    from selftrain.__main__ import app
+    from selftrain.cli.app import app
 
     commands = typer.main.get_command(app)
     text = (ROOT / page).read_text()

@@ -7,6 +7,8 @@ from pathlib import Path
 HOLD = """
 import sys, time
 from pathlib import Path
+from selftrain.plumbing.processes import begin
+begin()
 from selftrain.plumbing.locks import sole_writer
 with sole_writer(Path("models/a")):
     print("in", flush=True)

@@ -2,21 +2,25 @@
 
 import sys
 
-from selftrain.cli import results, stages, start, studies  # noqa: F401, they add their commands to the app
-from selftrain.cli.app import app
-from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.processes import begin, death_of_worker
 
 
 def main() -> None:
     """Run the command line. Errors that the user can mend are one line; ``--debug`` shows where they come from."""
+    begin()
+    from selftrain.cli import results, stages, start, studies  # noqa: F401, they add their commands to the app
+    from selftrain.cli.app import app
+    from selftrain.plumbing.errors import UserError
+
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
         app()
-    except (UserError, OSError) as error:
-        if debug:
+    except (UserError, OSError, RuntimeError) as error:
+        known = death_of_worker(error) if isinstance(error, RuntimeError) else str(error)
+        if debug or known is None:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {' '.join(known.split())}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

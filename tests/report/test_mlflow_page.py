@@ -1,5 +1,7 @@
 """MLflow's page, served and looked at in a real browser."""
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -90,6 +92,19 @@ def test_it_opens_on_the_comparison(tmp_path: Path) -> None:
             assert "workflowType=machine_learning" in page.url
             assert page.locator("aside").get_by_text("Runs", exact=True).count() == 1
             browser.close()
+        assert answers(port, host="attacker.example", origin=None) == 403, "rebinding"
+        assert answers(port, host=f"127.0.0.1:{port}", origin="http://attacker.example") == 403
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+        assert not listens(port), "its server ended with it"
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def answers(port: int, host: str, origin: str | None) -> int:
+    """The status of a request to MLflow that changes something."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    headers = {"Host": host, "Content-Type": "application/json"} | ({"Origin": origin} if origin else {})
+    connection.request("POST", "/api/2.0/mlflow/experiments/create", json.dumps({"name": f"by {host}"}), headers)
+    return connection.getresponse().status

@@ -68,14 +68,12 @@ def ingest(
 def train(run: RunName, pipeline: Pipeline = None) -> None:
     """Train one run; goes on where a killed process stopped."""
     from selftrain.plumbing.hardware import HardwareConfig
-    from selftrain.plumbing.locks import end_with_parent, sole_writer
+    from selftrain.plumbing.locks import sole_writer
     from selftrain.project import Project
 
     project = Project.open(pipeline=pipeline)
     config, hardware = project.train_config(run), project.section("hardware", HardwareConfig)
     in_torchrun = "RANK" in os.environ
-    if in_torchrun:
-        end_with_parent()
     # The process that started torchrun holds the lock.
     with contextlib.nullcontext() if in_torchrun else sole_writer(project.run(run).model):
         from selftrain.training.run import training_of

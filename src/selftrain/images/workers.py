@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.processes import starting_workers, worker
 
 Item = TypeVar("Item")
 
@@ -17,7 +18,8 @@ PREFETCHED = 4
 def in_order(dataset: Dataset[Item], items: Iterable[int], workers: int, pin_memory: bool = False) -> Iterator[Item]:
     """The dataset's items, in the order asked for, made by ``workers`` processes (0: by this one).
 
-    Raises what the user can mend as it was raised; PyTorch would wrap it in the worker's traceback.
+    Raises what the user can mend as it was raised; PyTorch would wrap it in the worker's traceback. A worker that dies
+    is a RuntimeError, see ``death_of_worker``.
     """
     loader = DataLoader(
         _ErrorsAsItems(dataset),
@@ -25,10 +27,12 @@ def in_order(dataset: Dataset[Item], items: Iterable[int], workers: int, pin_mem
         sampler=items,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin,
         prefetch_factor=PREFETCHED if workers else None,
     )
-    for item in loader:
+    with starting_workers():
+        made = iter(loader)
+    for item in made:
         if isinstance(item, UserError):
             raise item
         yield item
@@ -45,6 +49,7 @@ class _ErrorsAsItems(Dataset[Any]):
             return error
 
 
-def _one_thread(worker: int) -> None:
-    del worker
+def _begin(number: int) -> None:
+    del number
+    worker()
     torch.set_num_threads(1)

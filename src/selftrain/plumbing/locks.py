@@ -1,13 +1,11 @@
-"""What every stage process does first: take its output's lock, and die with the DVC that started it.
+"""An output has one writer at a time, and no readers while it is written.
 
-A killed ``dvc repro`` leaves its stage's process behind, and the next one would start a second process on
-the same output, and commit the mixture. So an output has one writer at a time.
+A killed ``dvc repro`` may leave its stage's process behind. The next one would start a second process on the same
+output, and commit the mixture.
 """
 
 import contextlib
-import ctypes
-import os
-import signal
+import fcntl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +20,9 @@ WORK = Path(".selftrain")
 
 @contextlib.contextmanager
 def sole_writer(out: Path) -> Iterator[None]:
-    """Hold an output's lock; wait, and say so, while another process writes it."""
+    """Hold an output's lock; wait, and say so, while another process writes or reads it."""
     from filelock import Timeout
 
-    if "DVC_STAGE" in os.environ:
-        end_with_parent()
     lock = _lock_of(out)
     try:
         lock.acquire(timeout=0)
@@ -34,9 +30,19 @@ def sole_writer(out: Path) -> Iterator[None]:
         print(f"{out}: another process is still writing it; waiting for it to end", file=sys.stderr)
         lock.acquire()
     try:
-        yield
+        with _flock(out, fcntl.LOCK_EX, "another process is reading it; waiting for it to end"):
+            yield
     finally:
         lock.release()
+
+
+class Reading:
+    """An output that is read as long as this object lives: its next writer waits."""
+
+    def __init__(self, out: Path) -> None:
+        """Wait, and say so, while the output is written."""
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(_flock(out, fcntl.LOCK_SH, "it is being written; waiting for that to end"))
 
 
 def has_writer(out: Path) -> bool:
@@ -53,17 +59,22 @@ def has_writer(out: Path) -> bool:
 def _lock_of(out: Path) -> "FileLock":
     from filelock import FileLock
 
+    return FileLock(_path(out, "lock"))
+
+
+@contextlib.contextmanager
+def _flock(out: Path, kind: int, words: str) -> Iterator[None]:
+    """Hold one of an output's two kinds of locks, shared by its readers or its writer's alone."""
+    with _path(out, "readers").open("a") as file:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{out}: {words}", file=sys.stderr)
+            fcntl.flock(file, kind)
+        yield
+
+
+def _path(out: Path, kind: str) -> Path:
     locks = WORK / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / f"{str(out).strip('/').replace('/', '--')}.lock")
-
-
-def end_with_parent() -> None:
-    """Ask Linux to send SIGTERM to this process when its parent dies; nothing elsewhere."""
-    if not sys.platform.startswith("linux"):
-        return
-    parent_death_signal = 1  # PR_SET_PDEATHSIG
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before we asked
-        raise SystemExit(128 + signal.SIGTERM)
+    return locks / f"{str(out).strip('/').replace('/', '--')}.{kind}"

@@ -1,6 +1,7 @@
 """Opening MLflow where it is worth looking: on a pipeline's runs, with the charts that compare them already chosen."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from selftrain.plumbing.tracking import connect, tracking_uri
 from selftrain.report.runs import EvaluatedRun, load_runs
 
 ADDRESS = "127.0.0.1"
+STORE = "MLFLOW_BACKEND_STORE_URI"
+"""Names the database to MLflow's server: everybody can read a command line, and the URI may hold a password."""
 MODEL_TRAINING = {"workflowType": "machine_learning"}
 """The part of an address that opens MLflow under its sidebar “Model training” instead of “GenAI”."""
 SHARED_VIEW = "mlflow.sharedViewState."
@@ -100,15 +103,20 @@ def serve_mlflow(evaluation: Path, names: Collection[str], port: int) -> None:
     if remote:
         _open(url)
         return
-    command = ["mlflow", "ui", "--backend-store-uri", uri, "--host", ADDRESS, "--port", str(port)]
-    serving = subprocess.Popen([sys.executable, "-m", *command])
-    while serving.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex((ADDRESS, port)) == 0:
-                _open(url)
-                break
-        time.sleep(0.5)
-    raise SystemExit(serving.wait())
+    command = ["mlflow", "ui", "--host", ADDRESS, "--port", str(port)]
+    serving = subprocess.Popen([sys.executable, "-m", *command], env=os.environ | {STORE: uri})
+    try:
+        while serving.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex((ADDRESS, port)) == 0:
+                    _open(url)
+                    break
+            time.sleep(0.5)
+        raise SystemExit(serving.wait())
+    finally:
+        # SIGTERM and Ctrl-C end this process by an exception; the server ends with it.
+        serving.terminate()
+        serving.wait()
 
 
 def _open(url: str) -> None:

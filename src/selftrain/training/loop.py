@@ -1,9 +1,6 @@
 """The training loop. It knows no algorithm by name."""
 
-import contextlib
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,14 +19,16 @@ from selftrain.networks.models import normalization, to_input
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import Hardware, peak_memory
+from selftrain.plumbing.processes import TERMINATED, Stop, stoppable
 from selftrain.plumbing.progress import progress_bar
 from selftrain.training.batches import PLAN, Process, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
-from selftrain.training.distributed import share_buffers
+from selftrain.training.distributed import anywhere, share_buffers
 from selftrain.training.optimization import Descent
 from selftrain.training.validation import Score, Validation
 
-LOG_EVERY = 10
+LOG_EVERY, AGREE_EVERY = 10, 5
+"""Steps between points of the curves; steps between the moments at which several processes may stop."""
 MODEL_NOISE = 3
 """Names the stream of random numbers that dropout and stochastic depth use; the loader's are 1 and 2."""
 
@@ -109,12 +108,13 @@ class Loop:
         pin = self.hardware.device.type == "cuda"
         steps = range(self.step, self.total_steps)
         train_mode(self.algorithm)
-        with progress_bar(title, self.total_steps, self.step) as advance, _stoppable() as stop:
+        with progress_bar(title, self.total_steps, self.step) as advance, stoppable() as stop:
             for batch in in_order(batches, steps, self.hardware.workers, pin):
                 window.add(self.one_step(batch), _images_in(batch) * self.process.world_size)
+                stopping = self._stopping(stop)
                 due = time.monotonic() - saved_at > checkpoint_seconds
                 at_validation = self.step % self.config.validate_every == 0 or self.step == self.total_steps
-                if at_validation or due or stop.requested or self.step % LOG_EVERY == 0:
+                if at_validation or due or stopping or self.step % LOG_EVERY == 0:
                     # Whatever is saved, validated or drawn is finite.
                     self._stop_at_nonfinite_loss(window, title)
                 if at_validation:
@@ -128,14 +128,20 @@ class Loop:
                     curves.log(self.step, figures)
                     advance(window.steps, loss=f"{figures['loss']:.3f}")
                     window = Window()
-                if due or stop.requested or self.ended():
+                if due or stopping or self.ended():
                     curves.flush()
                     self._save(checkpoints)
                     saved_at = time.monotonic()
-                if stop.requested:
-                    raise SystemExit(128 + signal.SIGTERM)
+                if stopping:
+                    raise SystemExit(TERMINATED)
                 if self.ended():
                     return
+
+    def _stopping(self, stop: Stop) -> bool:
+        """Whether to stop after this step: several processes do so after the same one."""
+        if self.process.world_size == 1:
+            return stop.requested
+        return self.step % AGREE_EVERY == 0 and anywhere(stop.requested)
 
     def _stop_at_nonfinite_loss(self, window: "Window", title: str) -> None:
         """Raises UserError naming the first step since the window began whose loss is NaN or infinite."""
@@ -274,22 +280,3 @@ class Window:
 
 def _images_in(batch: Batch) -> int:
     return sum(len(next(iter(views.values()))) for views in batch.values())
-
-
-class _Stop:
-    requested = False
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[_Stop]:
-    """While it lasts, SIGTERM asks for a last checkpoint instead of ending the process at once."""
-    stop = _Stop()
-
-    def request(number: int, frame: object) -> None:
-        stop.requested = True
-
-    before = signal.signal(signal.SIGTERM, request)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)

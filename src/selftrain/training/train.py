@@ -1,18 +1,16 @@
 """The stage ``train``: one run, from its parameters and tables to a timm model folder."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.params.train import TrainConfig, phases
 from selftrain.plumbing.files import read_json
 from selftrain.plumbing.hardware import processes, resolve
-from selftrain.plumbing.locks import WORK, end_with_parent
+from selftrain.plumbing.locks import WORK
 from selftrain.training.batches import Process
 from selftrain.training.check import check_fit
-from selftrain.training.distributed import process_group, rank_and_world, wait_for_all
+from selftrain.training.distributed import in_processes, process_group, rank_and_world, wait_for_all
 from selftrain.training.phase import make_phase
 from selftrain.training.provenance import fingerprint
 from selftrain.training.pseudo_labels import PseudoLabels, load_pseudo_labels
@@ -29,7 +27,7 @@ def train(training: Training, restart: list[str]) -> None:
     rank, world_size, local_rank, local_processes = rank_and_world()
     wanted = processes(training.hardware)
     if world_size == 1 and wanted > 1:
-        _restart_in_processes(wanted, restart)
+        in_processes(wanted, restart)
         return
     process, machine = Process(rank, world_size), resolve(training.hardware, local_rank, local_processes)
     with process_group(machine.device):
@@ -102,11 +100,3 @@ def _remove_others(checkpoints: Path) -> None:
     """Remove a run's earlier versions. The last one stays, so that a kill before DVC's commit costs nothing."""
     for other in set(checkpoints.parent.iterdir()) - {checkpoints}:
         shutil.rmtree(other)
-
-
-def _restart_in_processes(wanted: int, command: list[str]) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={wanted}"]
-    # Without it a killed training leaves torchrun and its processes behind.
-    code = subprocess.run([*torchrun, *command], check=False, preexec_fn=end_with_parent).returncode
-    if code:
-        raise SystemExit(code)

@@ -1,0 +1,104 @@
+"""What trainings do when they, their workers, or the machine's scheduler end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.training.project import TRAIN_STUDENT, mlflow_rows, newest_step, write_params, write_project
+
+
+def start(folder: Path, corpus: Path, steps: int = 5000, **hardware: object) -> "subprocess.Popen[str]":
+    """A training in a process group of its own, which has taken a checkpoint."""
+    write_project(folder, corpus, steps=steps)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["hardware"] |= {"device": "cpu", **hardware}
+    write_params(folder, params)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "selftrain", *TRAIN_STUDENT],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while newest_step(checkpoints(folder)) < 1:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    return process
+
+
+def checkpoints(folder: Path) -> Path:
+    return folder / ".selftrain" / "checkpoints" / "noisy_student" / "student"
+
+
+def members(group: int) -> list[int]:
+    """Living processes of a process group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.getpgid(int(entry.name)) == group:
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                found += [int(entry.name)] if state != "Z" else []
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_to_the_whole_group_saves_a_checkpoint(digits_corpus: Path, tmp_path: Path, processes: int) -> None:
+    folder = tmp_path / "p"
+    process = start(folder, digits_corpus, workers=2, processes=processes, checkpoint_seconds=4)
+    before = newest_step(checkpoints(folder))
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert newest_step(checkpoints(folder)) > before, "it saved where it was"
+    assert mlflow_rows(folder, "select status from runs") == [("KILLED",)]
+    assert "Traceback" not in errors, errors
+    assert members(process.pid) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_the_training_in_a_line(digits_corpus: Path, tmp_path: Path) -> None:
+    process = start(tmp_path / "p", digits_corpus, workers=2, processes=1)
+    (worker, *_) = [pid for pid in members(process.pid) if pid != process.pid]
+    os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "set `hardware.workers` to fewer or 0" in errors
+    assert "Traceback" not in errors
+    assert members(process.pid) == []
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_training_that_is_killed(digits_corpus: Path, tmp_path: Path) -> None:
+    process = start(tmp_path / "p", digits_corpus, workers=2, processes=1)
+    assert len(members(process.pid)) >= 3
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    deadline = time.monotonic() + 10
+    while members(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert members(process.pid) == []
+
+
+def test_a_stage_whose_dvc_is_gone_does_not_begin(tmp_path: Path) -> None:
+    """SIGKILL may hit DVC before its stage has asked to end with it."""
+    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    stage = [sys.executable, "-m", "selftrain", "code"]
+    environment = os.environ | {"DVC_STAGE": "code", "DVC_ROOT": str(tmp_path)}
+    for pid, code in ((gone, 128 + signal.SIGTERM), (os.getpid(), 1)):
+        locks = {str(tmp_path / "models"): {"write": {"pid": int(pid), "cmd": "dvc repro"}}}
+        (tmp_path / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(locks))
+        ended = subprocess.run(stage, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == code
+        assert ("params.yaml" in ended.stderr) == (code == 1), "with a living DVC it goes on, and misses its parameters"
