@@ -37,12 +37,13 @@ def browse(
     build_only: Annotated[
         bool, typer.Option("--build-only", help="Build the dataset and do not open the App.")
     ] = False,
+    public: Annotated[bool, typer.Option("--public", help="Serve other machines too, with a token.")] = False,
 ) -> None:
     """Open FiftyOne with the unlabeled pool: predictions, decisions, saved views."""
     from selftrain.inspection.app import browse as run_browse
     from selftrain.project import Project
 
-    run_browse(Project.open(pipeline=pipeline), port, build_only)
+    run_browse(Project.open(pipeline=pipeline), port, build_only, public)
 
 
 @app.command()

@@ -1,11 +1,18 @@
 """Opening the FiftyOne App on this machine, for this machine."""
 
+import atexit
 import importlib.util
 import os
+import secrets
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from selftrain.inspection.rounds import browsed_runs
+from selftrain.inspection.server import TOKEN
 from selftrain.inspection.tables import Pool
 from selftrain.params.browse import BrowseConfig
 from selftrain.plumbing.errors import UserError
@@ -14,6 +21,8 @@ from selftrain.plumbing.sections import did_you_mean
 from selftrain.project import Project
 
 ADDRESS = "127.0.0.1"
+STARTING = 120
+"""Seconds that a busy machine may take to start the App's server."""
 
 
 def pool_of(project: Project) -> Pool:
@@ -44,14 +53,22 @@ def open_dataset(project: Project) -> Any:
     return fo.load_dataset(config.dataset)
 
 
-def browse(project: Project, port: int, build_only: bool) -> None:
-    """Build or update the dataset and, unless ``build_only``, serve the App until it is interrupted."""
+def browse(project: Project, port: int, build_only: bool, public: bool = False) -> None:
+    """Build or update the dataset and, unless ``build_only``, serve the App until it is interrupted.
+
+    ``public``: to other machines too, with a token.
+    """
     dataset, pool = build(project)
     print(f"FiftyOne dataset '{dataset.name}': {dataset.info['sample']}; {len(dataset.list_saved_views())} saved views")
     if build_only:
         return
     names = [f"{run.name}: look here first" for run in pool.runs if run.selection is not None]
-    session, address = _open(dataset, port, names[-1] if names else None)
+    token = secrets.token_urlsafe(24) if public else None
+    session, address = _open(dataset, port, names[-1] if names else None, token)
+    if token is not None:
+        print(
+            f"warning: whoever has this address can see and change the dataset, unencrypted: {_public(address, token)}"
+        )
     print(f"FiftyOne App: {address}  (Ctrl-C ends it)", flush=True)
     session.wait(-1)
 
@@ -82,16 +99,46 @@ def build(project: Project) -> tuple[Any, Pool]:
     return build_dataset(config, pool, WORK / "media" / config.dataset, project.corrections), pool
 
 
-def _open(dataset: Any, port: int, view: str | None) -> tuple[Any, str]:
+def _open(dataset: Any, port: int, view: str | None, token: str | None = None) -> tuple[Any, str]:
     """A session that has its server, and the address that opens a saved view."""
     import fiftyone as fo
     from fiftyone.core.utils import to_slug
 
-    # In a container FiftyOne would bind every address whatever its settings say; the argument binds just this one.
+    _serve(port, WORK / "media" / dataset.name, token)
+    # FiftyOne finds our server at the port and starts none of its own.
     session = fo.launch_app(dataset, address=ADDRESS, port=port, auto=False)
     _wait_for_server(session)
     query = f"?view={to_slug(view)}" if view is not None and dataset.has_saved_view(view) else ""
     return session, f"http://{ADDRESS}:{port}/datasets/{dataset.name}{query}"
+
+
+def _serve(port: int, media: Path, token: str | None) -> None:
+    """Start the guarded server, and wait until it listens. Raises UserError if it does not, or if something else does.
+
+    It ends with this process.
+    """
+    if _listens(port):
+        raise UserError(f"port {port}: something listens there already, another App perhaps; take another --port")
+    address = ADDRESS if token is None else "0.0.0.0"
+    command = ["-m", "selftrain.inspection.server", "--address", address, "--port", str(port), "--media", str(media)]
+    environment = os.environ | ({} if token is None else {TOKEN: token})
+    server = subprocess.Popen([sys.executable, *command], env=environment)
+    atexit.register(server.terminate)
+    deadline = time.monotonic() + STARTING
+    while not _listens(port):
+        if server.poll() is not None or time.monotonic() > deadline:
+            server.kill()
+            raise UserError(f"the FiftyOne App's server did not start on port {port}; what it printed says why")
+        time.sleep(0.1)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((ADDRESS, port)) == 0
+
+
+def _public(address: str, token: str) -> str:
+    return f"{address.replace(ADDRESS, socket.gethostname())}{'&' if '?' in address else '?'}token={token}"
 
 
 def _wait_for_server(session: Any) -> None:
@@ -100,7 +147,7 @@ def _wait_for_server(session: Any) -> None:
     A session gives up for ten seconds when its server takes ten to start, and coming late it takes every open page
     back to the whole dataset. Raises UserError when the server never answers.
     """
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + STARTING
     while time.monotonic() < deadline:
         try:
             session.refresh()
