@@ -128,7 +128,7 @@ def test_a_page_of_another_origin_reads_and_changes_nothing(page: Any, port: int
     )
     app = f"http://127.0.0.1:{port}"
     answered: list[tuple[str, int]] = []
-    attacker = page.context.new_page()
+    attacker = page.context.browser.new_page()
     try:
         while not listens(free):
             time.sleep(0.1)

@@ -9,7 +9,6 @@ import pytest
 from selftrain.inspection.guard import Guard
 
 LOCAL = {"host": "127.0.0.1:5151"}
-JSON = {"content-type": "application/json; charset=utf-8"}
 
 
 def status(
@@ -53,6 +52,7 @@ def status(
         (403, LOCAL | {"sec_fetch_site": "same-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"}),
         (200, LOCAL | {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}),
         (200, {"method": "POST"} | LOCAL | {"content_type": "application/json; charset=utf-8"}),
+        (200, {"method": "POST"} | LOCAL | {"content_type": "text/event-stream"}),
         (403, {"method": "POST"} | LOCAL | {"content_type": "text/plain"}),
         (403, {"method": "POST"} | LOCAL | {"content_type": "application/x-www-form-urlencoded"}),
         (403, {"method": "DELETE"} | LOCAL),

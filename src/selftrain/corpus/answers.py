@@ -15,6 +15,7 @@ from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.dvc_lock import maker_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import atomic_path, read_json
+from selftrain.tables.cells import as_cell
 from selftrain.tables.corrections import CORRECT, check_corrections, read_corrections, write_corrections
 from selftrain.tables.manifest import find_rows
 
@@ -57,7 +58,8 @@ def move_to_labeled(corrections: Path, corpus: Path, config: IngestConfig) -> li
         written.append(path)
         when = row["when"] or datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         file = path.relative_to(root)
-        lines.append([str(file), row["label"], row["who"] or "", when.isoformat(), sources[key], row["sha256"].hex()])
+        texts = [as_cell(text) for text in (str(file), row["label"], row["who"] or "")]
+        lines.append([*texts, when.isoformat(), as_cell(sources[key]), row["sha256"].hex()])
     _append(root / ANSWERS, lines)
     # Last: a kill before it leaves the answers in both places, and they are moved again.
     write_corrections(corrections, table.filter(pl.col("action") != CORRECT))

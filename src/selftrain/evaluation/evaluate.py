@@ -23,6 +23,7 @@ from selftrain.evaluation.pseudo_labels import (
 from selftrain.params.evaluate import EvaluateConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, sha256_of
+from selftrain.tables.cells import as_cell, as_cells
 from selftrain.tables.held_out import HeldOut, load_held_out
 from selftrain.tables.parquet import write_frame
 from selftrain.tables.predictions import made_from_digest
@@ -80,14 +81,14 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
         }
         threshold_curve(counts).write_csv(out / "thresholds.csv")
         balance = class_balance(counts, classes)
-        balance.write_csv(out / "class_balance.csv")
+        as_cells(balance, "class").write_csv(out / "class_balance.csv")
         without = balance.filter(balance["kept"] == 0)["class"].to_list()
         figures["classes_without_pseudo_labels"] = len(without)
         confidence_histogram(counts).write_csv(details / "confidence.csv")
         tables["selection"] = selection_digest(inputs.selection)
         if teachers_validation is not None:
             expected = expected_precision(teachers_validation, counts, classes)
-            expected.write_csv(details / "label_quality.csv")
+            as_cells(expected, "class").write_csv(details / "label_quality.csv")
             figures |= quality_metrics(expected, decided["threshold"], config.target_precision)
     else:
         # DVC's plots of every run: those of a run without pseudo-labels are empty.
@@ -134,5 +135,6 @@ def _write_held_out_tables(test: HeldOut, classes: list[str], out: Path) -> None
     pl.DataFrame({"confidence": diagram.confidence, "accuracy": diagram.accuracy, "images": diagram.count}).filter(
         pl.col("images") > 0
     ).write_csv(out / "reliability.csv")
-    names = np.array(classes)
-    pl.DataFrame({"actual": names[test.labels], "predicted": names[test.predicted]}).write_csv(out / "confusion.csv")
+    names = np.array([as_cell(name) for name in classes])
+    pairs = pl.DataFrame({"actual": names[test.labels], "predicted": names[test.predicted]})
+    pairs.write_csv(out / "confusion.csv")

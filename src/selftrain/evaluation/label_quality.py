@@ -20,7 +20,8 @@ from selftrain.tables.selection import CORRECTED
 if TYPE_CHECKING:
     import polars as pl
 
-ALL = "all classes"
+ALL = None
+"""Instead of a class's name: all of them. No class is named so."""
 RESAMPLES = 200
 FEW = 20
 """Validation images below which a share of them recommends nothing."""
@@ -41,9 +42,10 @@ def expected_precision(validation: HeldOut, counts: "pl.DataFrame", classes: lis
     rows = []
     # A person's label says nothing about the teacher's.
     counts = counts.filter(counts["decision"] != CORRECTED)
+    of_class: list[tuple[str | None, NDArray[np.bool_], pl.DataFrame]]
     of_class = [(ALL, np.ones(len(validation.labels), bool), counts)]
-    for label, name in enumerate(classes):
-        of_class.append((name, validation.predicted == label, counts.filter(counts["label"] == label)))
+    for label, class_name in enumerate(classes):
+        of_class.append((class_name, validation.predicted == label, counts.filter(counts["label"] == label)))
     for name, predicted, pool in of_class:
         images, known, correct = (_above(pool, column) for column in ("images", "known", "correct"))
         for place in range(CONFIDENCE_BINS):
@@ -124,7 +126,7 @@ def recommend(expected: "pl.DataFrame", target: float) -> Recommendation | None:
     """
     import polars as pl
 
-    curve = expected.filter((pl.col("class") == ALL) & (pl.col("validation_images") >= FEW)).sort("threshold")
+    curve = expected.filter(pl.col("class").is_null() & (pl.col("validation_images") >= FEW)).sort("threshold")
     reached = (curve["precision"] >= target).to_numpy()
     if not len(reached) or not reached[-1]:
         return None
@@ -139,7 +141,7 @@ def quality_metrics(expected: "pl.DataFrame", threshold: float, target: float) -
     import polars as pl
 
     at_threshold = (
-        expected.filter(pl.col("class") == ALL).filter(pl.col("threshold") <= threshold + 1e-9).row(-1, named=True)
+        expected.filter(pl.col("class").is_null()).filter(pl.col("threshold") <= threshold + 1e-9).row(-1, named=True)
     )
     figures: dict[str, Any] = {
         "expected_precision": at_threshold["precision"],

@@ -2,6 +2,7 @@
 
 import atexit
 import importlib.util
+import logging
 import os
 import secrets
 import socket
@@ -105,7 +106,8 @@ def _open(dataset: Any, port: int, view: str | None, token: str | None = None) -
     from fiftyone.core.utils import to_slug
 
     _serve(port, WORK / "media" / dataset.name, token)
-    # FiftyOne finds our server at the port and starts none of its own.
+    # FiftyOne finds our server at the port, says so, and starts none of its own.
+    logging.getLogger("fiftyone.core.service").setLevel(logging.WARNING)
     session = fo.launch_app(dataset, address=ADDRESS, port=port, auto=False)
     _wait_for_server(session)
     query = f"?view={to_slug(view)}" if view is not None and dataset.has_saved_view(view) else ""

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 from selftrain.inspection.corrections import FIELD
 from selftrain.inspection.rounds import BrowsedRun, history
 from selftrain.inspection.tables import image_predictions
-from selftrain.inspection.views import NO_CLASS_NAME
 from selftrain.tables.manifest import find_rows
 from selftrain.tables.parquet import read_frame
-from selftrain.tables.truth import NO_CLASS
+from selftrain.tables.truth import NO_CLASS, name_of_no_class
 
 if TYPE_CHECKING:
     import polars as pl
@@ -105,7 +104,7 @@ def write_truth(dataset: Any, corpus: Path, shown: dict[str, set[int]], classes:
     import fiftyone as fo
     import polars as pl
 
-    names = {NO_CLASS: NO_CLASS_NAME} | dict(enumerate(classes))
+    names = {NO_CLASS: name_of_no_class(classes)} | dict(enumerate(classes))
     known = read_frame(corpus / "truth.parquet")
     labels = dict(known.filter(pl.col("key").is_in(sorted(shown["unlabeled"]))).iter_rows())
     for split in shown.keys() - {"unlabeled"}:

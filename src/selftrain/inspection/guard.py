@@ -1,8 +1,8 @@
 """A guard before FiftyOne's server, which obeys any page that the browser has open.
 
 It answers only to its own address (a rebound name has another Host), only pages that it served itself (Origin and
-Sec-Fetch-Site, which browsers send), only JSON where something changes (forms and plain text need no permission of the
-browser), and it reads no file outside the media folder.
+Sec-Fetch-Site, which browsers send), where something changes only types that a browser asks permission for (it sends
+forms and plain text without asking), and it reads no file outside the media folder.
 
 With a token, others may come in too: by any name, once they have opened the address with the token.
 """
@@ -21,6 +21,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "selftrain_token"
 LOOKS_ONLY = ("GET", "HEAD", "OPTIONS")
+TYPES = ("application/json", "text/event-stream")
+"""What FiftyOne's own pages send."""
 
 
 class Guard:
@@ -56,8 +58,8 @@ class Guard:
         opened_by_hand = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not opened_by_hand:
             return "another page may not use this App"
-        json = headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
-        if scope["type"] == "http" and scope["method"] not in LOOKS_ONLY and not json:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if scope["type"] == "http" and scope["method"] not in LOOKS_ONLY and kind not in TYPES:
             return "changes are taken as application/json"
         for path in query.get("filepath", []):
             if not Path(path).resolve().is_relative_to(self.media):

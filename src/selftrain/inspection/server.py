@@ -29,6 +29,7 @@ def main() -> None:
     from selftrain.inspection.guard import Guard
 
     config = Config()
+    config.loglevel = "WARNING"
     config.bind = [f"{options.address}:{options.port}"]
     set_port(options.port)
     guarded = Guard(app, options.port, options.media, os.environ.get(TOKEN))

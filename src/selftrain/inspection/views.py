@@ -19,12 +19,12 @@ from selftrain.tables.selection import (
     REJECTED,
     TRAINED_ON,
 )
-from selftrain.tables.truth import NO_CLASS
+from selftrain.tables.truth import NO_CLASS, name_of_no_class
 
 if TYPE_CHECKING:
     import polars as pl
 
-NO_CLASS_NAME = "none of the classes"
+NO_CLASS_NAME = name_of_no_class([])
 NOT_FILTERED_OUT = (*TRAINED_ON, OVER_QUOTA, NOT_SAMPLED)
 """Every other decision is a filter's, also those that only one policy gives."""
 CONFIDENT = 0.9
@@ -46,11 +46,14 @@ class SavedView:
     """Whether it shows nothing where no hidden truth is known."""
 
 
-def all_views(runs: list[BrowsedRun], truth_known: bool = True) -> list[SavedView]:
-    """Every view that can show something: of each round, of each two runs, and of the pool."""
+def all_views(runs: list[BrowsedRun], truth_known: bool = True, no_class: str = NO_CLASS_NAME) -> list[SavedView]:
+    """Every view that can show something: of each round, of each two runs, and of the pool.
+
+    ``no_class`` is the label of images that show none of the classes.
+    """
     by_name = {run.name: run for run in runs}
     rounds = [run for run in runs if run.selection is not None]
-    of_rounds = [view for run in rounds for view in round_views(run, _before(run, by_name))]
+    of_rounds = [view for run in rounds for view in round_views(run, _before(run, by_name), no_class)]
     views = [view for view in of_rounds if truth_known or not view.needs_truth]
     return [*views, *(_disagree(a, b) for a, b in combinations(runs, 2)), *pool_views()]
 
@@ -65,7 +68,7 @@ def _before(run: BrowsedRun, by_name: dict[str, BrowsedRun]) -> list[BrowsedRun]
     return before
 
 
-def round_views(run: BrowsedRun, before: list[BrowsedRun]) -> list[SavedView]:
+def round_views(run: BrowsedRun, before: list[BrowsedRun], no_class: str = NO_CLASS_NAME) -> list[SavedView]:
     """The views of a round, whose pseudo-labels its teacher gave; ``before``: the rounds before it, nearest first."""
     import polars as pl
 
@@ -126,7 +129,7 @@ def round_views(run: BrowsedRun, before: list[BrowsedRun]) -> list[SavedView]:
             f"{name}: out-of-domain kept by mistake",
             "trained on, though hidden truth says that it shows none of the classes",
             lambda: pl.col(decision).is_in(TRAINED_ON) & (pl.col("truth") == NO_CLASS),
-            lambda field: field(decision).is_in(list(TRAINED_ON)) & (field("truth.label") == NO_CLASS_NAME),
+            lambda field: field(decision).is_in(list(TRAINED_ON)) & (field("truth.label") == no_class),
             needs_truth=True,
         ),
     ]

@@ -1,5 +1,6 @@
 """The model card: Markdown with the front matter that model hubs read, every figure from the evaluations."""
 
+import re
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def write_card(
         loader=PackageLoader("selftrain.release", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = lambda share: "not known" if isnan(share) else f"{share:.1%}"
+    environment.filters["markdown"] = as_markdown
     environment.filters["thousands"] = lambda number: f"{number:,}"
     measured = _robustness(best, robustness)
     data = read_json(corpus / "summary.json", "dvc repro ingest")
@@ -43,6 +45,11 @@ def write_card(
         limits=_limits(best, runs, data, measured),
     )
     path.write_text(card, encoding="utf-8")
+
+
+def as_markdown(text: str) -> str:
+    """A user's text as Markdown that shows just this text."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|$~&:])", r"\\\1", " ".join(text.split()))
 
 
 def _front_matter(pipeline: str, best: EvaluatedRun) -> str:
@@ -104,7 +111,7 @@ def _limits(
         )
     worst = min(seen.items(), key=lambda item: item[1])
     if worst[1] < best.metrics["test_accuracy"] - 0.05:
-        limits.append(f"It is worst at {worst[0]}: {worst[1]:.1%} of the test images.")
+        limits.append(f"It is worst at {as_markdown(worst[0])}: {worst[1]:.1%} of the test images.")
     if best.metrics.get("classes_without_pseudo_labels"):
         limits.append(f"{best.metrics['classes_without_pseudo_labels']} classes had no pseudo-label at all.")
     if best.metrics.get("out_of_domain_kept"):

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selftrain.tables.cells import from_cells
+
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.axes import Axes
@@ -16,10 +18,10 @@ BLUE, ORANGE, GREEN, RED, GREY = "#3b76c4", "#e0862a", "#3f9c5a", "#c8504b", "#8
 
 
 def read_csv(path: Path, text: Sequence[str] = ()) -> "pl.DataFrame":
-    """A table; the columns in ``text`` are not taken for numbers, whatever they look like."""
+    """A table; the columns in ``text`` are a user's, and not taken for numbers, whatever they look like."""
     import polars as pl
 
-    return pl.read_csv(path, schema_overrides=dict.fromkeys(text, pl.String))
+    return from_cells(pl.read_csv(path, schema_overrides=dict.fromkeys(text, pl.String)), *text)
 
 
 def panels_figure(
@@ -33,6 +35,7 @@ def panels_figure(
         {
             "svg.fonttype": "none", "svg.hashsalt": "selftrain", "font.family": "sans-serif", "font.size": 10,
             "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+            "text.parse_math": False,
             "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none", "figure.facecolor": "none",
         }
     )  # fmt: skip

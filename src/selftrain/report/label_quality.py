@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from selftrain.evaluation.label_quality import ALL
 from selftrain.report.drawing import BLUE, GREEN, GREY, RED, as_svg, panels_figure, read_csv
 from selftrain.report.runs import EvaluatedRun
 
@@ -79,7 +78,7 @@ def quality_section(run: EvaluatedRun, threshold: float) -> QualitySection:
 
     table = read_csv(run.folder / "details" / "label_quality.csv", text=["class"])
     by_class = table.filter(pl.col("threshold") <= threshold + 1e-9)
-    by_class = by_class.filter(pl.col("threshold") == by_class["threshold"].max()).filter(pl.col("class") != ALL)
+    by_class = by_class.filter(pl.col("threshold") == by_class["threshold"].max()).filter(pl.col("class").is_not_null())
     worst = by_class.sort("precision", nulls_last=True).head(SHOWN_CLASSES)
     unseen = by_class["precision"].null_count()
     drawn = worst["class"].head(DRAWN_CLASSES).to_list()
@@ -113,4 +112,4 @@ def _curve(run: EvaluatedRun) -> "pl.DataFrame":
     import polars as pl
 
     table = read_csv(run.folder / "details" / "label_quality.csv", text=["class"])
-    return table.filter(pl.col("class") == ALL).with_columns(pl.col("true_precision", "precision").cast(pl.Float64))
+    return table.filter(pl.col("class").is_null()).with_columns(pl.col("true_precision", "precision").cast(pl.Float64))

@@ -12,7 +12,7 @@ from PIL import Image
 from selftrain.images.decode import decode
 from selftrain.images.reader import read_rows
 from selftrain.tables.manifest import find_rows
-from selftrain.tables.truth import NO_CLASS
+from selftrain.tables.truth import NO_CLASS, name_of_no_class
 
 if TYPE_CHECKING:
     import polars as pl
@@ -98,4 +98,4 @@ def _name(label: object, classes: list[str]) -> str | None:
     if label is None:
         return None
     assert isinstance(label, int)
-    return "none of the classes" if label == NO_CLASS else classes[label]
+    return name_of_no_class(classes) if label == NO_CLASS else classes[label]

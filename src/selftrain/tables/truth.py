@@ -1,5 +1,6 @@
 """Hidden truth: what unlabeled images really show, where somebody knows. Read to measure, never to train."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
 
 NO_CLASS = -1
 """Truth of an image that shows none of the classes."""
+
+
+def name_of_no_class(classes: Sequence[str]) -> str:
+    """What an image of none of the classes is called where people look: no class is named so."""
+    name = "none of the classes"
+    while name in classes:
+        name = f"({name})"
+    return name
 
 
 def write_truth(

@@ -1,0 +1,39 @@
+"""A user's text in CSV files: a class named ``=1+1`` is no formula of a spreadsheet."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+"""A cell that begins so is taken for a formula; the last is what keeps others from it, and so is kept from itself."""
+
+
+def as_cell(text: str) -> str:
+    """Text as a spreadsheet shows it: after an apostrophe if it would be a formula."""
+    return f"'{text}" if text.startswith(BEGINS_A_FORMULA) else text
+
+
+def from_cell(cell: str) -> str:
+    """The inverse of ``as_cell``."""
+    return cell[1:] if cell.startswith("'") else cell
+
+
+def as_cells(frame: "pl.DataFrame", *columns: str) -> "pl.DataFrame":
+    """A table with some columns of text as cells."""
+    return _mapped(frame, as_cell, columns)
+
+
+def from_cells(frame: "pl.DataFrame", *columns: str) -> "pl.DataFrame":
+    """The inverse of ``as_cells``."""
+    return _mapped(frame, from_cell, columns)
+
+
+def _mapped(frame: "pl.DataFrame", change: "object", columns: tuple[str, ...]) -> "pl.DataFrame":
+    import polars as pl
+
+    assert callable(change)
+    changed = [
+        pl.Series(name, [None if text is None else change(text) for text in frame[name]], pl.String) for name in columns
+    ]
+    return frame.with_columns(changed)
