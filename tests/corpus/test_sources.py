@@ -3,10 +3,12 @@ import os
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from selftrain.corpus.sources import class_folders, find_images
+from selftrain.images.decode import BrokenImage
 from selftrain.plumbing.errors import UserError
 from tests.conftest import image_bytes, write_images
 
@@ -18,8 +20,8 @@ def found(
     return [(image.source, image.class_name) for image in images]
 
 
-def write_tar(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
+def write_tar(path: Path, members: dict[str, bytes], mode: Any = "w") -> None:
+    with tarfile.open(path, mode) as tar:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -155,3 +157,94 @@ def test_mistakes_in_patterns_and_names_are_user_errors(tmp_path: Path) -> None:
     (tmp_path / "a" / os.fsdecode(b"caf\xe9")).mkdir(parents=True)
     with pytest.raises(UserError, match="must be valid, printable text"):
         class_folders(tmp_path, ["a"])
+
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "tar.bz2", "tar.xz"])
+def test_every_flipped_bit_of_a_compressed_shard_is_noticed(tmp_path: Path, suffix: str) -> None:
+    contents = {f"{n}.png": image_bytes(n) for n in range(3)}
+    path = tmp_path / f"t.{suffix}"
+    modes: dict[str, Any] = {"tar.gz": "w:gz", "tgz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
+    write_tar(path, contents, modes[suffix])
+    whole, harmless = path.read_bytes(), 0
+    for place in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            images = list(find_images(tmp_path, [path.name], labeled=False, classes=None, ignored=Counter()))
+        except UserError as error:
+            harmless += "damaged shard" not in str(error)
+        else:
+            assert [image.read() for image in images] == list(contents.values()), place
+            harmless += 1  # the name and the time in gzip's header
+    assert harmless < 5
+
+
+def test_tars_that_were_put_together_are_named(tmp_path: Path) -> None:
+    for name in "ab":
+        write_tar(tmp_path / f"{name}.tar", {f"{name}.png": image_bytes()})
+    (tmp_path / "both.tar").write_bytes((tmp_path / "a.tar").read_bytes() + (tmp_path / "b.tar").read_bytes())
+    with pytest.raises(UserError, match=r"both.tar: damaged shard \(something follows its end mark"):
+        found(tmp_path, "both.tar", labeled=False)
+
+
+def test_members_that_are_no_images_of_their_own(tmp_path: Path) -> None:
+    """macOS' shadow files, links, names twice, names that are no UTF-8, and one that promises a terabyte."""
+    with tarfile.open(tmp_path / "t.tar", "w", encoding="utf-8") as tar:
+
+        def add(name: str, data: bytes = b"", **fields: Any) -> None:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            for field, value in fields.items():
+                setattr(info, field, value)
+            tar.addfile(info, io.BytesIO(data))
+
+        for number, suffix in enumerate(("png", "PNG")):
+            add(f"a.{suffix}", image_bytes(number))
+            add(f"._a.{suffix}", b"Mac OS X")
+        add("a.cls", b"0")
+        add("a.cls", b"1")
+        add("link.png", type=tarfile.SYMTYPE, linkname="a.png")
+        add("link.cls", b"1")
+        add("nowhere.png", type=tarfile.SYMTYPE, linkname="b.png")
+        add("pipe.png", type=tarfile.FIFOTYPE)
+        add(os.fsdecode(b"caf\xe9.png"), image_bytes(2))
+        add(os.fsdecode(b"caf\xe9.cls"), b"0")
+    ignored: Counter[str] = Counter()
+    images = list(find_images(tmp_path, ["t.tar"], labeled=True, classes=["x", "y"], ignored=ignored))
+    assert [(image.source, image.class_name) for image in images] == [
+        ("t.tar::a.png", "x"), ("t.tar::link.png", "y"), (r"t.tar::caf\xe9.png", "x"),
+    ]  # fmt: skip
+    assert [image.read() for image in images] == [image_bytes(0), image_bytes(0), image_bytes(2)]
+    assert ignored == {"hidden": 2, "named twice": 2, "link to nowhere": 1, "not a file": 1}
+
+    huge = tarfile.TarInfo("b.png")
+    huge.size = 10**12
+    (tmp_path / "h.tar").write_bytes(huge.tobuf(tarfile.GNU_FORMAT) + b"x" * 512)
+    with pytest.raises(UserError, match="damaged shard"):
+        found(tmp_path, "h.tar", labeled=False)
+    with pytest.raises(UserError, match="its braces name 1,000,000,000 shards, more than 1,000,000"):
+        found(tmp_path, "t-{0..999999999}.tar", labeled=False)
+
+
+def test_files_that_are_too_large_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selftrain.corpus.source_image.MAX_BYTES", 100)
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "a.png").write_bytes(bytes(101))
+    write_tar(tmp_path / "t.tar", {"a.png": bytes(101)})
+    (file, member) = find_images(tmp_path, ["pool", "t.tar"], labeled=False, classes=None, ignored=Counter())
+    with pytest.raises(BrokenImage, match="has 101 bytes; more than 100 are not read"):
+        file.read()
+    assert member.problem == "has 101 bytes; more than 100 are not read"
+
+
+def test_names_that_machines_write(tmp_path: Path) -> None:
+    """A NAS's folders are no classes; letters with accents are one whoever wrote them."""
+    for name in ("caf\u00e9", "cat", "@eaDir", "__MACOSX", ".Trash"):
+        write_images(tmp_path / "labeled" / name, 1)
+    write_images(tmp_path / "labeled" / "cat" / "@eaDir", 1)
+    write_images(tmp_path / "test" / "cafe\u0301", 1)
+    assert class_folders(tmp_path, ["labeled"]) == ["caf\u00e9", "cat"]
+    assert class_folders(tmp_path, ["test"]) == ["caf\u00e9"]
+    images = find_images(tmp_path, ["labeled", "test"], labeled=True, classes=None, ignored=Counter())
+    assert [image.class_name for image in images] == ["caf\u00e9", "cat", "caf\u00e9"]

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from selftrain.corpus.sources import SourceImage
+from selftrain.corpus.source_image import SourceImage
 from selftrain.corpus.splits import cut
 from selftrain.plumbing.errors import UserError
 

@@ -87,3 +87,38 @@ def test_nan_pixels_are_broken() -> None:
     image = Image.fromarray(np.array([[np.nan, 1]], dtype=np.float32))
     with pytest.raises(BrokenImage, match="NaN"):
         decode(encoded(image, "TIFF"))
+
+
+def test_what_phones_write() -> None:
+    """JPEG files of several pictures, and AVIF."""
+    red, grey = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (9, 9, 9))
+    file = io.BytesIO()
+    red.save(file, "MPO", save_all=True, append_images=[grey])
+    image, image_format = decode_with_format(file.getvalue())
+    assert image_format == "JPEG"
+    assert np.abs(np.asarray(image, int) - np.asarray(red)).max() < 4
+    file = io.BytesIO()
+    red.save(file, "AVIF")
+    assert decode_with_format(file.getvalue())[1] == "AVIF"
+
+
+def test_whole_pixels_with_broken_metadata_are_kept() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (6, 4), (1, 2, 3)).save(file, "PNG", exif=b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x09\x01\x12")
+    assert decode(file.getvalue()).size == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 255], [0, 255]),
+        ([0, 65535], [0, 255]),
+        ([0, 10**6], [0, 255]),
+        ([-1000, 1000], [0, 255]),
+        ([0, 257], [0, 1]),
+    ],
+)
+def test_32_bit_grey_outside_smaller_types_is_scaled_by_its_own_range(values: list[int], expected: list[int]) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.array([values], np.int32)).save(file, "TIFF")
+    assert np.asarray(decode(file.getvalue()))[0, :, 0].tolist() == expected

@@ -1,5 +1,6 @@
 """Projects of users' own: `selftrain init`, `selftrain new`."""
 
+import csv
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from selftrain.start.init import init
 from selftrain.start.look import fit, look
 from selftrain.start.new import new_pipeline
 from tests.conftest import write_images
+
+NASTY = {"cat: tabby": "=1+1 $x_{1$", "no": "<script>alert(1)[red] {{x}} %s `id`"}
+"""New names for the classes of ``images``."""
 
 
 @pytest.fixture
@@ -168,8 +172,16 @@ def test_a_new_pipeline_is_a_folder(images: Path, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 def test_a_wheel_makes_a_project_and_an_upgrade_is_noticed(images: Path, tmp_path: Path) -> None:
-    """Build the wheel, install it in an environment of its own, init, repro, and again after a changed algorithm."""
+    """Build the wheel, install it in an environment of its own, init, repro, and again after a changed algorithm.
+
+    What the user calls classes and files is markup, mathematics, a formula and a shell word elsewhere, and text here.
+    """
     from tests.repository import ROOT
+
+    for old, new in NASTY.items():
+        (images / "labeled" / old).rename(images / "labeled" / new)
+    write_images(images / "labeled" / "all classes", 10, seed=77)
+    (images / "pool" / "9-000.png").rename(images / "pool" / "=1+$x_{ <i>[red]'\"`id` %s.png")
 
     source = tmp_path / "source"
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -244,7 +256,18 @@ def test_a_wheel_makes_a_project_and_an_upgrade_is_noticed(images: Path, tmp_pat
     first = repro()
     assert {"ingest@data/corpus", "train_supervised@teacher", "train@student1", "report@noisy_student"} <= set(first)
     assert "student1" in run("selftrain", "summary")
-    assert (tmp_path / "shop" / "reports" / "noisy_student" / "index.html").is_file()
+    page = (tmp_path / "shop" / "reports" / "noisy_student" / "index.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "$x_{1$" in page
+    card = (tmp_path / "shop" / "models" / "noisy_student" / "best" / "README.md").read_text()
+    assert r"\=1\+1" in card or r"=1\+1" in card
+    assert "<script>" not in card
+    evaluation = tmp_path / "shop" / "evaluation" / "noisy_student" / "student1"
+    with (evaluation / "class_balance.csv").open(newline="") as file:
+        cells = [row["class"] for row in csv.DictReader(file)]
+    assert cells == sorted(cells)
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
     assert repro() == ["installed_code@selftrain"], "it looks whether the package was upgraded, and that is all"
     algorithm = source / "src" / "selftrain" / "algorithms" / "noisy_student.py"
     algorithm.write_text(algorithm.read_text().replace("class NoisyStudent(", "ADDED = 1\n\n\nclass NoisyStudent("))

@@ -14,7 +14,7 @@ import xxhash
 from selftrain.corpus.inspect import ImageFacts, image_facts
 from selftrain.corpus.mend import DamagedShard, damaged_shards, mend_parts, remember
 from selftrain.corpus.shards import Shard, ShardWriter, recover
-from selftrain.corpus.sources import SourceImage
+from selftrain.corpus.source_image import SourceImage
 from selftrain.images.decode import BrokenImage
 from selftrain.images.reader import ShardReader
 from selftrain.plumbing.errors import UserError

@@ -10,7 +10,8 @@ from typing import Any
 
 from selftrain.corpus.append import SplitCounts, update_split
 from selftrain.corpus.duplicates import write_duplicates
-from selftrain.corpus.sources import SourceImage, class_folders, find_images
+from selftrain.corpus.source_image import SourceImage
+from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
 from selftrain.params.ingest import IngestConfig, Source
 from selftrain.plumbing.errors import UserError

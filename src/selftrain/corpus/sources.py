@@ -1,30 +1,19 @@
 """Where images come from: class folders, flat folders and WebDataset shards, as one stream."""
 
 import os
-import tarfile
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from selftrain.images.decode import SUFFIXES
+from selftrain.corpus.archives import COMPRESSIONS, from_shards
+from selftrain.corpus.source_image import SourceImage, as_text, too_large
+from selftrain.images.decode import SUFFIXES, BrokenImage
 from selftrain.plumbing.errors import UserError
 
-OTHER_MEMBERS = ("cls", "json")
-"""What WebDataset samples hold beside their image."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceImage:
-    """One image as found, before anything is known of its bytes."""
-
-    source: str
-    """Where it was found: a path relative to the ingest root, or ``shard::member``. Unique in its split."""
-    class_name: str | None
-    read: Callable[[], bytes]
-    problem: str | None = None
-    """Set when the image cannot be used whatever its bytes are."""
+SHARDS = (".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", *COMPRESSIONS)
+NO_CLASSES = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+"""Folders that machines write beside the user's."""
 
 
 def find_images(
@@ -39,7 +28,7 @@ def find_images(
     """
     for path in paths:
         if _is_shards(path):
-            yield from _from_shards(root, path, ignored, labeled=labeled, classes=classes)
+            yield from from_shards(root, path, ignored, labeled=labeled, classes=classes)
         else:
             yield from _from_folder(root, path, ignored, labeled=labeled)
 
@@ -57,7 +46,7 @@ def class_folders(root: Path, paths: list[str]) -> list[str]:
         found = _class_folders(folder)
         if not found:
             raise UserError(f"{folder}: no class folders in it; labeled images lie in one folder a class")
-        names |= {entry.name for entry in found}
+        names |= {_class_name(entry) for entry in found}
     for name in names:
         if not name.isprintable():
             raise UserError(f"{name!r}: a class folder's name must be valid, printable text; rename it")
@@ -65,7 +54,7 @@ def class_folders(root: Path, paths: list[str]) -> list[str]:
 
 
 def _is_shards(path: str) -> bool:
-    return "://" in path or path.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst"))
+    return "://" in path or path.endswith(SHARDS)
 
 
 def _existing(root: Path, path: str) -> Path:
@@ -76,7 +65,16 @@ def _existing(root: Path, path: str) -> Path:
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _is_a_machines(entry))
+
+
+def _is_a_machines(entry: Path) -> bool:
+    return entry.name.startswith(".") or entry.name in NO_CLASSES
+
+
+def _class_name(folder: Path) -> str:
+    """The folder's name, composed: macOS takes letters and their accents apart, others do not."""
+    return unicodedata.normalize("NFC", folder.name)
 
 
 def _from_folder(root: Path, path: str, ignored: Counter[str], *, labeled: bool) -> Iterator[SourceImage]:
@@ -93,7 +91,7 @@ def _from_folder(root: Path, path: str, ignored: Counter[str], *, labeled: bool)
         empty = True
         for file in _image_files(class_path, ignored, set()):
             empty = False
-            yield _file_image(root, file, class_path.name)
+            yield _file_image(root, file, _class_name(class_path))
         if empty:
             raise UserError(f"{class_path}: class folder without images; add some or remove the folder")
 
@@ -105,7 +103,7 @@ def _image_files(folder: Path, ignored: Counter[str], visited: set[str]) -> Iter
         return
     visited.add(real)
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
+        if _is_a_machines(entry):
             continue
         if entry.is_dir():
             yield from _image_files(entry, ignored, visited)
@@ -118,92 +116,15 @@ def _image_files(folder: Path, ignored: Counter[str], visited: set[str]) -> Iter
 
 
 def _file_image(root: Path, file: Path, class_name: str | None, problem: str | None = None) -> SourceImage:
-    return SourceImage(_recorded_path(root, file), class_name, file.read_bytes, problem)
+    def read() -> bytes:
+        if reason := too_large(file.stat().st_size):
+            raise BrokenImage(reason)
+        return file.read_bytes()
+
+    return SourceImage(_recorded_path(root, file), class_name, read, problem)
 
 
 def _recorded_path(root: Path, file: Path) -> str:
     """The path as the manifest keeps it: relative where it can be, valid UTF-8 whatever the file is called."""
     relative = os.path.relpath(file, root)
-    return PurePosixPath(relative).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _from_shards(
-    root: Path, pattern: str, ignored: Counter[str], *, labeled: bool, classes: list[str] | None
-) -> Iterator[SourceImage]:
-    import braceexpand
-    import fsspec
-
-    try:
-        urls = list(braceexpand.braceexpand(pattern))
-    except ValueError:
-        raise UserError(f"{pattern}: its braces do not match; write, for example, {{000..099}}") from None
-    for url in urls:
-        location = url if "://" in url else str(root / url)
-        try:
-            with fsspec.open(location, "rb", compression="infer") as file:
-                yield from _from_tar(url, file, ignored, labeled=labeled, classes=classes)
-        except FileNotFoundError:
-            raise UserError(f"{location}: no such shard; check the paths under `ingest` in params.yaml") from None
-        except ImportError as error:
-            raise UserError(f"{location}: {error}; install it beside selftrain") from None
-        except (tarfile.TarError, EOFError) as error:
-            raise UserError(f"{location}: damaged shard ({error}); fetch it again") from None
-
-
-def _from_tar(
-    url: str, file: object, ignored: Counter[str], *, labeled: bool, classes: list[str] | None
-) -> Iterator[SourceImage]:
-    with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
-        sample: dict[str, bytes] = {}
-        stem = ""
-        for member in tar:
-            if not member.isfile():
-                continue
-            member_stem, suffix = _split_at_first_dot(member.name)
-            if member_stem != stem and sample:
-                yield from _sample_images(url, stem, sample, labeled, classes, ignored)
-                sample = {}
-            stem = member_stem
-            content = tar.extractfile(member)
-            assert content is not None
-            sample[suffix] = content.read()
-            if len(sample[suffix]) != member.size:
-                raise tarfile.ReadError(f"{member.name} is cut short")
-        if sample:
-            yield from _sample_images(url, stem, sample, labeled, classes, ignored)
-        # tarfile takes a missing end for the end; a whole tar has a block of zeros there.
-        tar.fileobj.seek(tar.offset)
-        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("cut short: its end mark is missing")
-
-
-def _split_at_first_dot(name: str) -> tuple[str, str]:
-    """WebDataset's grouping: a sample's members share the path up to the first dot of the file name."""
-    folder, _, base = name.rpartition("/")
-    stem, _, suffix = base.partition(".")
-    return (f"{folder}/{stem}" if folder else stem), suffix.lower()
-
-
-def _sample_images(
-    url: str, stem: str, sample: dict[str, bytes], labeled: bool, classes: list[str] | None, ignored: Counter[str]
-) -> Iterator[SourceImage]:
-    """The sample's image; all of them if none has a plain suffix (``cat.0.png``, ``cat.1.png``)."""
-    images = [suffix for suffix in sample if f".{suffix.rpartition('.')[2]}" in SUFFIXES]
-    plain = [suffix for suffix in images if "." not in suffix]
-    ignored.update(f".{suffix}" for suffix in sample if suffix not in (plain or images) and suffix not in OTHER_MEMBERS)
-    for suffix in plain or images:
-        class_name, problem = _class_of_sample(sample, classes) if labeled else (None, None)
-        yield SourceImage(f"{url}::{stem}.{suffix}", class_name, partial(bytes, sample[suffix]), problem)
-
-
-def _class_of_sample(sample: dict[str, bytes], classes: list[str] | None) -> tuple[str | None, str | None]:
-    if "cls" not in sample:
-        return None, "has no .cls member, so it has no class"
-    text = sample["cls"].decode("utf-8", "replace").strip()
-    if not (text.isascii() and text.isdigit()):
-        return None, f"its .cls member is {text[:40]!r}, not a class index"
-    if classes is None:
-        raise UserError("params.yaml: ingest.classes: missing; name the classes that the shards' .cls indices mean")
-    if int(text) >= len(classes):
-        return None, f"its .cls member is {text}, and `ingest.classes` names {len(classes)} classes"
-    return classes[int(text)], None
+    return as_text(PurePosixPath(relative).as_posix())

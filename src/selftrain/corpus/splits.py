@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import xxhash
 
-from selftrain.corpus.sources import SourceImage
+from selftrain.corpus.source_image import SourceImage
 from selftrain.counters import mix
 from selftrain.plumbing.errors import UserError
 

@@ -13,9 +13,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from selftrain.plumbing.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tiff"}
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tiff", "AVIF": "avif"}
+READ_AS = {"MPO": "JPEG"}
+"""What Pillow calls a JPEG file of several pictures, as phones make: the first is the image."""
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif"}
+)
 """File name endings that make a file in a folder an image; what it really is, its bytes say."""
 
 # Ours is checked before decoding, by `max_pixels`; Pillow's own would only warn.
@@ -45,13 +49,12 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Imag
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                image_format = str(image.format)
+                image_format = READ_AS.get(str(image.format), str(image.format))
                 width, height = image.size
                 if max_pixels is not None and width * height > max_pixels:
                     raise BrokenImage(f"too large: {width}×{height} pixels, `ingest.max_pixels` is {max_pixels}")
                 image.load()
-                upright = ImageOps.exif_transpose(image)
-                return _to_rgb(upright), image_format
+                return _to_rgb(_upright(image)), image_format
     except BrokenImage:
         raise
     except UnidentifiedImageError:
@@ -60,6 +63,15 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Imag
     except Exception as error:  # noqa: BLE001
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BrokenImage(f"cannot be decoded: {reason[:200]}") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF says; as it is where the EXIF is broken."""
+    try:
+        return ImageOps.exif_transpose(image)
+    # Pillow's parsers raise nearly anything on broken metadata, and the pixels are whole.
+    except Exception:  # noqa: BLE001
+        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -81,7 +93,9 @@ def _scaled_to_8_bits(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode == "F":
         low, high = (0.0, 1.0) if values.min() >= 0 and values.max() <= 1 else (values.min(), values.max())
     else:
-        # 32-bit grey says nothing of its range; 16-bit grey fills its type's.
+        # 16-bit grey fills its type's range; 32-bit grey says nothing of its own, unless it fits a smaller type's.
         low, high = 0.0, 255.0 if image.mode == "I" and values.max() <= 255 else 65535.0
+        if values.min() < low or values.max() > high:
+            low, high = values.min(), values.max()
     scaled = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

@@ -1,0 +1,163 @@
+"""Images in WebDataset shards, local or behind a URL, compressed or not, read to their end."""
+
+import lzma
+import math
+import re
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from selftrain.corpus.source_image import SourceImage, as_text, too_large
+from selftrain.images.decode import SUFFIXES
+from selftrain.plumbing.errors import UserError
+
+OTHER_MEMBERS = ("cls", "json")
+"""What WebDataset samples hold beside their image."""
+COMPRESSIONS = {".tgz": "gzip", ".tbz2": "bz2", ".txz": "xz"}
+"""By suffix, those that fsspec does not infer."""
+MOST_SHARDS = 10**6
+"""That one pattern of braces may name."""
+RANGE = re.compile(r"\{(-?\d{1,30})\.\.(-?\d{1,30})(?:\.\.-?\d+)?\}")
+READ_AHEAD = 2**20
+LINK, TWICE, HIDDEN = "link to nowhere", "named twice", "hidden"
+"""Members that are none, as they are counted."""
+
+
+def from_shards(
+    root: Path, pattern: str, ignored: Counter[str], *, labeled: bool, classes: list[str] | None
+) -> Iterator[SourceImage]:
+    """The images of the shards that a path with braces names.
+
+    Raises UserError for shards that are missing or damaged: a compressed one may be found so at its end alone.
+    """
+    import fsspec
+
+    for url in _expanded(pattern):
+        location = url if "://" in url else str(root / url)
+        compression = COMPRESSIONS.get(Path(url).suffix, "infer")
+        try:
+            with fsspec.open(location, "rb", compression=compression) as file:
+                yield from _from_tar(url, file, ignored, labeled=labeled, classes=classes)
+        except FileNotFoundError:
+            raise UserError(f"{location}: no such shard; check the paths under `ingest` in params.yaml") from None
+        except ImportError as error:
+            raise UserError(f"{location}: {error}; install it beside selftrain") from None
+        except _damage() as error:
+            raise UserError(f"{location}: damaged shard ({error}); fetch it again") from None
+
+
+def _expanded(pattern: str) -> list[str]:
+    import braceexpand
+
+    # braceexpand holds a whole range in memory before it gives the first name.
+    ranges = [abs(int(end) - int(start)) + 1 for start, end in RANGE.findall(pattern)]
+    if math.prod(ranges) > MOST_SHARDS:
+        raise UserError(f"{pattern}: its braces name {math.prod(ranges):,} shards, more than {MOST_SHARDS:,}")
+    try:
+        return list(braceexpand.braceexpand(pattern))
+    except ValueError:
+        raise UserError(f"{pattern}: its braces do not match; write, for example, {{000..099}}") from None
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What libraries raise for damaged archives."""
+    known: list[type[Exception]] = [tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError]
+    try:
+        from zstandard import ZstdError  # type: ignore[import-not-found]
+    except ImportError:
+        return tuple(known)
+    return (*known, ZstdError)
+
+
+def _from_tar(
+    url: str, file: object, ignored: Counter[str], *, labeled: bool, classes: list[str] | None
+) -> Iterator[SourceImage]:
+    with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
+        sample: dict[str, bytes | str] = {}
+        stem = ""
+        for member in tar:
+            if member.isdir():
+                continue
+            base = member.name.rpartition("/")[2]
+            if base.startswith(
+                "."
+            ):  # macOS writes one beside each file, and it would come between an image and its class
+                ignored[HIDDEN] += 1
+                continue
+            member_stem, suffix = _split_at_first_dot(member.name)
+            if member_stem != stem and sample:
+                yield from _sample_images(url, stem, sample, labeled, classes, ignored)
+                sample = {}
+            stem = member_stem
+            content = _content(tar, member)
+            if content is None:
+                ignored[LINK if member.islnk() or member.issym() else "not a file"] += 1
+            elif suffix in sample:
+                ignored[TWICE] += 1
+            else:
+                sample[suffix] = content
+        if sample:
+            yield from _sample_images(url, stem, sample, labeled, classes, ignored)
+        # tarfile takes a missing end for the end; a whole tar has a block of zeros there.
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("cut short: its end mark is missing")
+        # Compressed archives compare their checksums when they are read to their end.
+        while rest := tar.fileobj.read(READ_AHEAD):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("something follows its end mark; take tars that were put together apart")
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | str | None:
+    """A member's bytes, those of what it links to; what is wrong with it; or None if it leads to no file."""
+    try:
+        file = tar.extractfile(member)
+    except KeyError:
+        return None
+    if file is None:
+        return None
+    if problem := too_large(member.size):
+        return problem
+    data = file.read()
+    if not (member.islnk() or member.issym()) and len(data) != member.size:
+        raise tarfile.ReadError(f"{as_text(member.name)} is cut short")
+    return data
+
+
+def _split_at_first_dot(name: str) -> tuple[str, str]:
+    """WebDataset's grouping: a sample's members share the path up to the first dot of the file name."""
+    folder, _, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return (f"{folder}/{stem}" if folder else stem), suffix.lower()
+
+
+def _sample_images(
+    url: str, stem: str, sample: dict[str, bytes | str], labeled: bool, classes: list[str] | None, ignored: Counter[str]
+) -> Iterator[SourceImage]:
+    """The sample's image; all of them if none has a plain suffix (``cat.0.png``, ``cat.1.png``)."""
+    images = [suffix for suffix in sample if f".{suffix.rpartition('.')[2]}" in SUFFIXES]
+    plain = [suffix for suffix in images if "." not in suffix]
+    ignored.update(f".{suffix}" for suffix in sample if suffix not in (plain or images) and suffix not in OTHER_MEMBERS)
+    for suffix in plain or images:
+        content = sample[suffix]
+        class_name, problem = _class_of_sample(sample, classes) if labeled else (None, None)
+        problem = content if isinstance(content, str) else problem
+        data = b"" if isinstance(content, str) else content
+        yield SourceImage(as_text(f"{url}::{stem}.{suffix}"), class_name, partial(bytes, data), problem)
+
+
+def _class_of_sample(sample: dict[str, bytes | str], classes: list[str] | None) -> tuple[str | None, str | None]:
+    written = sample.get("cls")
+    if not isinstance(written, bytes):
+        return None, "has no .cls member, so it has no class"
+    text = written.decode("utf-8", "replace").strip()
+    if not (text.isascii() and text.isdigit()):
+        return None, f"its .cls member is {text[:40]!r}, not a class index"
+    if classes is None:
+        raise UserError("params.yaml: ingest.classes: missing; name the classes that the shards' .cls indices mean")
+    if int(text) >= len(classes):
+        return None, f"its .cls member is {text}, and `ingest.classes` names {len(classes)} classes"
+    return classes[int(text)], None

@@ -1,0 +1,29 @@
+"""One image as found, before anything is known of its bytes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MAX_BYTES = 2**28
+"""Of an image file. What is larger is no image, whatever its header says, and is not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One image as found."""
+
+    source: str
+    """Where it was found: a path relative to the ingest root, or ``shard::member``. Unique in its split."""
+    class_name: str | None
+    read: Callable[[], bytes]
+    problem: str | None = None
+    """Set when the image cannot be used whatever its bytes are."""
+
+
+def too_large(size: int) -> str | None:
+    """What is wrong with a file of this size; None if nothing is."""
+    return None if size <= MAX_BYTES else f"has {size:,} bytes; more than {MAX_BYTES:,} are not read"
+
+
+def as_text(path: str) -> str:
+    """A path as valid UTF-8, whatever bytes its name has."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
