@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro pipeline mlflow browse seeds choosing study test check docs format bench lock clean
+.PHONY: help install repro pipeline mlflow browse seeds choosing study test check docs format torture bench lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ docs: install ## Serve the documentation on 127.0.0.1:8000
 format: install ## Format the code
 	ruff format .
 	ruff check --fix .
+
+torture: install ## Damage files of every kind, and count what is not noticed; two minutes
+	python benchmarks/torture.py
 
 bench: install ## Measure speed against ceilings and peers
 	python benchmarks/throughput.py

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from photograph_features import Split, cut, features, interval, over_seeds
 from scipy.special import log_softmax
@@ -29,10 +28,12 @@ from selftrain.algorithms.label_propagation import LabelPropagation, LabelPropag
 from selftrain.algorithms.linear_probe import WITHOUT_CHOICE, fit_head, logistic_regression, of_features, standardised
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import write_json
 from selftrain.selection.select import select
 from selftrain.tables.embeddings import Embeddings, embeddings_folder, write_embeddings
 from selftrain.tables.keys import make_key, part_name
 from selftrain.tables.manifest import manifest_schema
+from selftrain.tables.parquet import write_arrow, write_frame
 from selftrain.tables.predictions import PredictionPart, write_part
 from selftrain.tables.selection import scan_selection
 
@@ -90,7 +91,7 @@ def one_seed(train: Split, test: Split, per_class: int, seed: int) -> dict[str, 
         keys = write_table(folder / "teacher", "unlabeled", log_probs, names)
         write_table(folder / "first", "unlabeled", log_probs_of(propagated, vectors[pool]), names)
         held_out = write_table(folder / "teacher", "validation", log_probs_of(probe, vectors[validation]), names)
-        write_labels(folder / "corpus", held_out, labels[validation])
+        write_corpus(folder / "corpus", held_out, labels[validation], keys, names)
         of_images = Embeddings(keys, vectors[pool].astype(np.float16))
         write_embeddings(embeddings_folder(folder / "teacher"), 0, of_images, "benchmark")
         for name, parameters in POLICIES.items():
@@ -132,13 +133,18 @@ def write_table(run: Path, split: str, log_probs: NDArray[np.float64], names: li
     return keys
 
 
-def write_labels(corpus: Path, keys: NDArray[np.int64], labels: NDArray[np.int32]) -> None:
+def write_corpus(
+    corpus: Path, keys: NDArray[np.int64], labels: NDArray[np.int32], pool: NDArray[np.int64], names: list[str]
+) -> None:
+    """As much of a corpus as ``select`` looks at."""
     manifest = corpus / "validation" / "manifest"
-    manifest.mkdir(parents=True)
     fields = pa.schema([manifest_schema().field("key"), manifest_schema().field("label")])
-    pq.write_table(pa.table({"key": keys, "label": labels.astype(np.int32)}, fields), manifest / part_name(0))
+    write_arrow(pa.table({"key": keys, "label": labels.astype(np.int32)}, fields), manifest / part_name(0))
+    write_json(corpus / "classes.json", names)
+    of_pool = corpus / "unlabeled" / "manifest"
+    write_arrow(pa.table({"key": pool}, pa.schema([manifest_schema().field("key")])), of_pool / part_name(0))
     schema = {"key": pl.Int64, "kind": pl.String, "of_key": pl.Int64, "match": pl.String}
-    pl.DataFrame(schema=schema).write_parquet(corpus / "duplicates.parquet")
+    write_frame(pl.DataFrame(schema=schema), corpus / "duplicates.parquet")
 
 
 if __name__ == "__main__":

@@ -270,3 +270,14 @@ def test_killed_at_any_moment_and_run_again_it_ends_the_same(photos: Path, tmp_p
         process.wait()
     assert process.returncode == 0
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_one_picture_in_two_classes_is_told(
+    ingest_config: MakeConfig, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ingest(ingest_config(), 0, tmp_path / "corpus")["labeled"]["in_two_classes"] == 0
+    first = sorted((photos / "labeled" / "cat").iterdir())[0]
+    (photos / "labeled" / "dog" / "again.png").write_bytes(first.read_bytes())
+    (photos / "labeled" / "cat" / "again.png").write_bytes(first.read_bytes())
+    assert ingest(ingest_config(), 0, tmp_path / "corpus")["labeled"]["in_two_classes"] == 1
+    assert "warning: 1 labeled pictures lie in two classes" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import pytest
 
 from selftrain.evaluation import pseudo_labels
 from selftrain.evaluation.examples import COLUMNS, select_examples
+from selftrain.tables.parquet import write_frame
 
 CLASSES = ["a", "b", "c"]
 
@@ -30,10 +31,10 @@ def tables(tmp_path: Path) -> tuple[Path, Path, pl.DataFrame]:
         }
     )
     (tmp_path / "s").mkdir()
-    frame[:150].write_parquet(tmp_path / "s" / "part-00000000.parquet")
-    frame[150:].write_parquet(tmp_path / "s" / "part-00000001.parquet")
+    write_frame(frame[:150], tmp_path / "s" / "part-00000000.parquet")
+    write_frame(frame[150:], tmp_path / "s" / "part-00000001.parquet")
     truth = pl.DataFrame({"key": np.arange(50, count), "label": rng.integers(-1, 3, count - 50).astype(np.int32)})
-    truth.write_parquet(tmp_path / "truth.parquet")
+    write_frame(truth, tmp_path / "truth.parquet")
     return (
         tmp_path / "s",
         tmp_path / "truth.parquet",
@@ -68,7 +69,7 @@ def test_threshold_curve_against_thresholding(tables: tuple[Path, Path, pl.DataF
 
 
 def test_without_truth_there_is_no_accuracy(tables: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
-    pl.DataFrame(schema={"key": pl.Int64, "label": pl.Int32}).write_parquet(tmp_path / "none.parquet")
+    write_frame(pl.DataFrame(schema={"key": pl.Int64, "label": pl.Int32}), tmp_path / "none.parquet")
     counts = pseudo_labels.tally(tables[0], tmp_path / "none.parquet")
     assert set(pseudo_labels.pseudo_label_metrics(counts)) == {"coverage", "kept", "balanced"}
     assert pseudo_labels.threshold_curve(counts)["accuracy"].null_count() == 100

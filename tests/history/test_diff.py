@@ -17,6 +17,7 @@ from selftrain.history.compare import compare, write_diff_json
 from selftrain.history.diff import CHANGES, diff_selections
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.keys import make_key, part_name
+from selftrain.tables.parquet import write_frame
 from selftrain.tables.selection import TRAINED_ON
 from tests.repository import with_pipeline
 
@@ -37,7 +38,7 @@ def write(folder: Path, rows: Rows) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for shard in {number // 5 for number in rows} | {0}:
         own = [(make_key("unlabeled", n // 5, n % 5), *row) for n, row in sorted(rows.items()) if n // 5 == shard]
-        pl.DataFrame(own, schema=SCHEMA, orient="row").write_parquet(folder / part_name(shard))
+        write_frame(pl.DataFrame(own, schema=SCHEMA, orient="row"), folder / part_name(shard))
     (folder / "summary.json").write_text(json.dumps({"per_class": {key: {} for key in CLASSES}}))
     return folder
 

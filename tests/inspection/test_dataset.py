@@ -15,6 +15,7 @@ from selftrain.inspection.views import all_views
 from selftrain.params.browse import BrowseConfig
 from selftrain.project import Project
 from selftrain.tables.keys import SPLITS, split_of
+from selftrain.tables.parquet import write_frame
 from tests.conftest import write_images
 from tests.repository import with_pipeline
 
@@ -34,7 +35,7 @@ def pool(digits_rounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Pool:
     runs = browsed_runs(project_of(digits_rounds))
     asked = tmp_path_factory.mktemp("asked") / "noisy_student.parquet"
     keys = pl.read_parquet(runs[0].predictions / "part-*.parquet")["key"].sort()[[3, 40, 7]]
-    pl.DataFrame({"key": keys, "rank": pl.Series([1, 2, 3], dtype=pl.UInt32)}).write_parquet(asked)
+    write_frame(pl.DataFrame({"key": keys, "rank": pl.Series([1, 2, 3], dtype=pl.UInt32)}), asked)
     return Pool(runs, digits_rounds / "data" / "corpus", digits_rounds / "review" / "noisy_student", asked)
 
 

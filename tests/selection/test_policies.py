@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from scipy.special import softmax
 from sklearn.covariance import LedoitWolf
@@ -24,6 +23,7 @@ from selftrain.selection.select import select
 from selftrain.tables.embeddings import Embeddings, embeddings_folder, write_embeddings
 from selftrain.tables.keys import make_key, part_name
 from selftrain.tables.manifest import manifest_schema
+from selftrain.tables.parquet import write_arrow
 from selftrain.tables.predictions import PredictionPart, write_part
 from selftrain.tables.selection import scan_selection
 from tests.selection.test_select import CLASSES, write_corpus
@@ -47,7 +47,7 @@ def write_labels(corpus: Path, keys: np.ndarray, labels: np.ndarray, split: str 
     folder = corpus / split / "manifest"
     folder.mkdir(parents=True)
     schema = pa.schema([manifest_schema().field("key"), manifest_schema().field("label")])
-    pq.write_table(pa.table({"key": keys, "label": labels.astype(np.int32)}, schema), folder / part_name(0))
+    write_arrow(pa.table({"key": keys, "label": labels.astype(np.int32)}, schema), folder / part_name(0))
 
 
 def drawn(count: int, seed: int, overconfident: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

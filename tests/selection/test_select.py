@@ -22,7 +22,7 @@ from selftrain.selection.balance import plan_classes
 from selftrain.selection.select import select
 from selftrain.tables.corrections import no_corrections
 from selftrain.tables.keys import make_key, part_name, shard_of
-from selftrain.tables.parquet import read_arrow, write_arrow
+from selftrain.tables.parquet import read_arrow, write_arrow, write_frame
 from selftrain.tables.predictions import MADE_FROM, PredictionPart, write_part
 from selftrain.tables.seal import without_seal
 from selftrain.tables.selection import scan_selection
@@ -53,7 +53,7 @@ def write_corpus(folder: Path, repeats: dict[int, str], keys: list[int] | None =
     kinds = [
         (key, kind.removeprefix("near "), 0, "near" if "near" in kind else "exact") for key, kind in repeats.items()
     ]
-    pl.DataFrame(kinds, schema=schema, orient="row").write_parquet(folder / "duplicates.parquet")
+    write_frame(pl.DataFrame(kinds, schema=schema, orient="row"), folder / "duplicates.parquet")
     write_json(folder / "classes.json", CLASSES)
     manifest = folder / "unlabeled" / "manifest"
     manifest.mkdir(parents=True)
@@ -61,7 +61,7 @@ def write_corpus(folder: Path, repeats: dict[int, str], keys: list[int] | None =
     types = {"offset": pl.Int64, "size": pl.Int32, "label": pl.Int32}
     for shard in {shard_of(key) for key in keys or []}:
         rows = [{"key": key, "sha256": sha256(key)} | columns for key in keys or [] if shard_of(key) == shard]
-        pl.DataFrame(rows, schema_overrides=types).write_parquet(manifest / part_name(shard))
+        write_frame(pl.DataFrame(rows, schema_overrides=types), manifest / part_name(shard))
     return folder
 
 

@@ -4,16 +4,15 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from selftrain.plumbing.errors import UserError
-from selftrain.tables.parquet import collect, read_arrow, read_frame, reading
+from selftrain.tables.parquet import collect, read_arrow, read_frame, reading, write_arrow
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    pq.write_table(pa.table({"key": [1, 2, 3]}), tmp_path / "part-00000.parquet")
+    write_arrow(pa.table({"key": [1, 2, 3]}), tmp_path / "part-00000.parquet")
     return tmp_path / "part-00000.parquet"
 
 

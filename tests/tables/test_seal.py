@@ -59,12 +59,12 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
         try:
             found = read_arrow(path)
         except UserError:
-            assert stamp(path, STAMP) in (None, ""), place
+            assert stamp(path, STAMP) is None, place
             continue
-        # The magic number at the start, the seal's own name.
+        # The magic number at the start.
         assert found.equals(table()), place
         harmless += 1
-    assert harmless < 25
+    assert harmless < 5
 
 
 def test_only_what_is_read_is_looked_at(tmp_path: Path) -> None:
@@ -82,10 +82,11 @@ def test_only_what_is_read_is_looked_at(tmp_path: Path) -> None:
             read()
 
 
-def test_tables_of_others_are_read(tmp_path: Path) -> None:
+def test_tables_of_others_are_not_taken_for_ours(tmp_path: Path) -> None:
     path = tmp_path / "theirs.parquet"
     pq.write_table(table(), path)
-    assert read_arrow(path).equals(table())
+    with pytest.raises(UserError, match="it has no seal; an older version or another program wrote it"):
+        read_arrow(path)
     path.write_bytes(b"PAR1")
     with pytest.raises(UserError, match="it has no footer"):
         read_arrow(path)

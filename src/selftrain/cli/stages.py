@@ -270,3 +270,25 @@ def check(
     check_project(project)
     mend_dvc_lock()
     print(f"{project.params_path}: fine")
+
+
+@app.command()
+def doctor(
+    pipeline: Pipeline = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Do what is safe.")] = False,
+) -> None:
+    """Look at the workspace by content: corpus, tables, models, checkpoints, leftovers; say what to do."""
+    from selftrain.doctor import examine, versions
+    from selftrain.project import Project
+
+    print(versions())
+    left = 0
+    for trouble in examine(Project.open(pipeline=pipeline)):
+        if fix and trouble.fix is not None:
+            trouble.fix()
+            print(f"mended: {trouble.what}")
+        else:
+            left += 1
+            print(f"{trouble.what}\n    {trouble.remedy}" + ("  (--fix does it)" if trouble.fix is not None else ""))
+    print("nothing is wrong" if not left else f"{left} troubles; `dvc status` says what `dvc repro` would run")
+    raise SystemExit(min(left, 1))

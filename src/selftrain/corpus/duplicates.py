@@ -30,11 +30,16 @@ FROM repeats WHERE key != of_key AND (rank = 2 OR (rank = 1 AND of_rank = 0)) OR
 """
 
 
+TWO_CLASSES = """
+SELECT count(*) FROM (SELECT pixels FROM read_parquet($labeled) GROUP BY pixels HAVING count(DISTINCT label) > 1)
+"""
+
+
 def write_duplicates(corpus: Path, out: Path, near: bool) -> dict[str, int]:
     """Write ``key, kind, of_key, match, correlation`` for every leak and duplicate; return how many of each kind.
 
     ``match`` is ``exact`` or, if ``near`` asks for them, ``near``. ``held out too`` counts labeled images that are also
-    validation or test images; they are not written.
+    validation or test images, ``in two classes`` labeled pictures that have two labels; they are not written.
     """
     import duckdb
     import polars as pl
@@ -47,6 +52,7 @@ def write_duplicates(corpus: Path, out: Path, near: bool) -> dict[str, int]:
             "unlabeled": parts["unlabeled"],
         }
         repeats = pl.DataFrame(connection.sql(REPEATS, params=parameters).to_arrow_table())
+        (contradictions,) = connection.sql(TWO_CLASSES, params={"labeled": parts["labeled"]}).fetchall()[0]
     held_out_too = repeats.filter(pl.col("kind") == "held out too")
     exact = repeats.filter(pl.col("kind") != "held out too").with_columns(
         match=pl.lit("exact"), correlation=pl.lit(1.0, pl.Float32)
@@ -70,6 +76,7 @@ def write_duplicates(corpus: Path, out: Path, near: bool) -> dict[str, int]:
         "duplicate": len(known) - len(leaks) - len(copies),
         "near duplicate": len(repeated),
         "held out too": len(held_out_too),
+        "in two classes": int(contradictions),
     }
 
 

@@ -84,6 +84,12 @@ def ingest(config: IngestConfig, seed: int, corpus: Path, verify: bool = False) 
         "`select` leaves them out"
     )
     summary["labeled"]["held_out_too"] = repeats["held out too"]
+    summary["labeled"]["in_two_classes"] = repeats["in two classes"]
+    if repeats["in two classes"]:
+        print(
+            f"warning: {repeats['in two classes']} labeled pictures lie in two classes, pixel for pixel; "
+            "one of the labels is wrong, so remove it"
+        )
     if repeats["near leak"] > 0.05 * summary["unlabeled"]["images"]:
         print(
             f"warning: {repeats['near leak'] / summary['unlabeled']['images']:.0%} of the pool pass for altered copies "

@@ -9,10 +9,10 @@ LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 
 def mend_dvc_lock() -> None:
     """Remove DVC's lock file if it is half-written, and stays so: a DVC that runs writes it in a moment."""
-    if not _is_broken():
+    if not is_broken():
         return
     time.sleep(1)
-    if _is_broken():
+    if is_broken():
         RWLOCK.unlink(missing_ok=True)
         print(f"{RWLOCK}: removed; a killed DVC left it half-written")
 
@@ -29,7 +29,8 @@ def maker_of(path: Path) -> str | None:
     return None
 
 
-def _is_broken() -> bool:
+def is_broken() -> bool:
+    """Whether DVC's lock file is no JSON."""
     try:
         json.loads(RWLOCK.read_text(encoding="utf-8"))
     except FileNotFoundError:

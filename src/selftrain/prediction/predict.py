@@ -23,7 +23,7 @@ from selftrain.images.workers import in_order
 from selftrain.networks.models import load_model, to_input
 from selftrain.params.predict import PredictConfig
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import TEMPORARY_PREFIX, read_json, sha256_of
+from selftrain.plumbing.files import TEMPORARY_PREFIX, read_json
 from selftrain.plumbing.hardware import Hardware, HardwareConfig, resolve
 from selftrain.plumbing.locks import has_writer, sole_writer
 from selftrain.plumbing.progress import progress_bar
@@ -32,7 +32,7 @@ from selftrain.tables.embeddings import FOLDER, Embeddings, embeddings_folder, w
 from selftrain.tables.keys import make_key, part_name, shard_of_part, split_of
 from selftrain.tables.manifest import manifest_parts
 from selftrain.tables.predictions import PredictionPart, made_from, made_from_text, write_part
-from selftrain.tables.records import RunRecord
+from selftrain.tables.records import check_weights
 
 LOCKED_TOGETHER = 64
 """Parts that a process claims at once: loader workers go on from one of them to the next."""
@@ -91,8 +91,7 @@ class Predictor:
         self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
         self.classes: list[str] = config_json["label_names"]
         self.pretrained: dict[str, Any] = config_json["pretrained_cfg"]
-        self.weights = sha256_of(model_folder / "model.safetensors")
-        _check_weights(model_folder, self.weights)
+        self.weights = check_weights(model_folder)
         digest = hashlib.sha256((model_folder / "config.json").read_bytes())
         digest.update(code_digest("predict").encode())
         if noised is not None:
@@ -180,17 +179,6 @@ class Predictor:
                     vectors = self.model.forward_head(features, pre_logits=True)  # type: ignore[operator]  # (B, D)
             yield logits.float().log_softmax(dim=1).cpu().numpy(), _as_float16(vectors)
             advance(len(images))
-
-
-def _check_weights(model_folder: Path, weights: str) -> None:
-    """Raises UserError if a run's weights are not those that its ``run.json`` tells of."""
-    record = model_folder / "run.json"
-    recorded = RunRecord.read(record).weights if record.is_file() else ""
-    if recorded not in ("", weights):
-        raise UserError(
-            f"{model_folder / 'model.safetensors'}: not the weights that {record} tells of; restore the folder with "
-            "`dvc checkout`, or train the run again"
-        )
 
 
 def _rows_of_shard(keys: NDArray[np.int64], shard: int) -> NDArray[np.int64]:

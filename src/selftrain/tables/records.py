@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import read_json, write_json
+from selftrain.plumbing.files import read_json, sha256_of, write_json
 
 
 class Record(BaseModel):
@@ -165,3 +165,15 @@ class Metrics(Record):
     recommended_precision_low: float | None = None
     recommended_precision_high: float | None = None
     recommended_precision_true: float | None = None
+
+
+def check_weights(model_folder: Path) -> str:
+    """The sha256 of a model's weights. Raises UserError if they are not those that its ``run.json`` tells of."""
+    weights, record = sha256_of(model_folder / "model.safetensors"), model_folder / "run.json"
+    recorded = RunRecord.read(record).weights if record.is_file() else ""
+    if recorded not in ("", weights):
+        raise UserError(
+            f"{model_folder / 'model.safetensors'}: not the weights that {record} tells of; restore the folder with "
+            "`dvc checkout`, or train the run again"
+        )
+    return weights

@@ -46,9 +46,9 @@ def write_sealed(table: "pa.Table", path: Path) -> None:
 
 
 def check_seal(path: Path, columns: Sequence[str] | None = None) -> None:
-    """Raises BrokenSeal if the footer of a sealed file, or one of the columns, is not as it was written.
+    """Raises BrokenSeal if a file has no seal, or if its footer or one of the columns is not as it was written.
 
-    Null stands for all columns. A file without a seal passes: somebody else wrote it.
+    Null stands for all columns.
     """
     import pyarrow.parquet as pq
 
@@ -56,7 +56,7 @@ def check_seal(path: Path, columns: Sequence[str] | None = None) -> None:
         _, footer = _footer(file)
         named = footer.rfind(SEAL)
         if named < 0:
-            return
+            raise BrokenSeal("it has no seal; an older version or another program wrote it")
         metadata = pq.read_metadata(path)
         seal = (metadata.metadata or {}).get(SEAL, b"")
         place = footer.find(seal, named)

@@ -55,6 +55,11 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def damaged_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder that cannot be loaded."""
+    return [path for path in sorted(folder.glob("step-*.safetensors")) if _load(path) is None]
+
+
 def _load(path: Path) -> dict[str, Any] | None:
     """The state of a checkpoint; None if the file is damaged, wherever it is."""
     try:
