@@ -9,7 +9,7 @@ import timm
 import torch
 
 from selftrain.networks.export import export_model
-from selftrain.networks.models import create_model, load_model, normalization, to_input
+from selftrain.networks.models import check_takes, create_model, load_model, normalization, to_input
 from selftrain.plumbing.errors import UserError
 
 
@@ -101,3 +101,25 @@ def test_wide_resnet_is_the_papers_and_goes_through_a_model_folder(tmp_path: Pat
     assert torch.allclose(loaded(images), model(images))
     with pytest.raises(UserError, match="stochastic_depth"):
         create_model("wide_resnet28_2", 10, 32, stochastic_depth=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "image_size", "fits"),
+    [
+        ("resnet18", 1, 32, False),  # BatchNorm over one value
+        ("resnet18", 2, 32, True),
+        ("vgg11_bn", 2, 16, False),  # smaller than its pooling
+        ("vit_tiny_patch16_224", 1, 48, True),
+    ],
+)
+def test_what_a_model_cannot_be_trained_on_is_told_before(name: str, images: int, image_size: int, fits: bool) -> None:
+    network = create_model(name, 2, image_size).train()
+    message = rf"'{name}' cannot be trained on {images} images of {image_size} pixels at a time .*change `batch_size`"
+    if fits:
+        check_takes(name, {}, images, image_size)
+        network(torch.zeros(images, 3, image_size, image_size))
+        return
+    with pytest.raises(UserError, match=message):
+        check_takes(name, {}, images, image_size)
+    with pytest.raises((ValueError, RuntimeError)):
+        network(torch.zeros(images, 3, image_size, image_size))

@@ -70,6 +70,24 @@ def create_model(
         raise UserError(f"train.weights: {weights} cannot start a '{name}' with these options: {reason}") from None
 
 
+def check_takes(name: str, options: Mapping[str, Any], images: int, image_size: int) -> None:
+    """Raises UserError if a model cannot be trained on so many images of this size at a time.
+
+    The network is built without memory for its weights, and shapes alone go through it.
+    """
+    with torch.device("meta"):
+        network = create_model(name, 2, image_size, options=options)
+    try:
+        network.train()(torch.empty(images, 3, image_size, image_size, device="meta"))
+    # Every architecture says in its own way that shapes do not fit.
+    except (ValueError, AssertionError, RuntimeError, IndexError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"train: '{name}' cannot be trained on {images} images of {image_size} pixels at a time ({reason}); change "
+            "`batch_size`, `image_size` or `model`"
+        ) from None
+
+
 def load_model(folder: Path, stochastic_depth: float = 0.0) -> tuple[nn.Module, dict[str, Any]]:
     """A model and its ``config.json`` from a timm model folder, in eval mode.
 
