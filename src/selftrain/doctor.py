@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from selftrain.history.shards import shard_troubles
@@ -16,7 +17,8 @@ from selftrain.plumbing.dvc_lock import RWLOCK, is_broken, mend_dvc_lock
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import TEMPORARY_PREFIX
 from selftrain.plumbing.locks import WORK, has_writer
-from selftrain.plumbing.tracking import connect, is_installed
+from selftrain.plumbing.spool import POINTS
+from selftrain.plumbing.tracking import connect, is_installed, resend, waiting
 from selftrain.project import Project
 from selftrain.tables.keys import SPLITS
 from selftrain.tables.parquet import reading
@@ -121,14 +123,12 @@ def _tracking(project: Project) -> Iterator[Trouble]:
     except UserError as error:
         yield Trouble(str(error), "start the server, or set MLFLOW_TRACKING_URI")
         return
+    for spool in sorted((WORK / "checkpoints" / project.name).rglob(POINTS)):
+        if (points := waiting(spool.parent)) and not has_writer(project.models / spool.parents[1].name):
+            yield Trouble(f"{spool}: {points} points wait for MLflow", "send them", partial(resend, spool.parent))
     filter_ = f"attributes.status = 'RUNNING' and tags.pipeline = '{project.name}'"
     for run in client.search_runs([experiment], filter_):
         name, run_id = run.data.tags.get("round", ""), run.info.run_id
         if not has_writer(project.models / name):
-
-            def end(run_id: str = run_id) -> None:
-                client.set_terminated(run_id, "KILLED")
-
-            yield Trouble(
-                f"MLflow: the run {name} ({run_id}) is RUNNING, and no process trains it", "mark it KILLED", end
-            )
+            what = f"MLflow: the run {name} ({run_id}) is RUNNING, and no process trains it"
+            yield Trouble(what, "mark it KILLED", partial(client.set_terminated, run_id, "KILLED"))

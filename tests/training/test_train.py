@@ -128,7 +128,7 @@ def test_sigterm_saves_and_a_failure_is_marked(digits_corpus: Path, tmp_path: Pa
     tar.write_bytes(tar.read_bytes().replace(b"\x89PNG", b"XXXX"))
     failed = selftrain(folder, *TRAIN_STUDENT)
     assert failed.returncode == 1
-    assert "shard-00000000.tar: image 1000000000000" in failed.stderr
+    assert "shard-00000000.tar: the image at byte" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert sorted(mlflow_rows(folder, "select status from runs")) == [("FAILED",), ("KILLED",)]
 
@@ -146,7 +146,7 @@ def test_a_killed_training_of_several_processes_leaves_none_behind(digits_corpus
     while newest_step(folder / ".selftrain" / "checkpoints" / "noisy_student" / "student") < 1:
         assert process.poll() is None
         time.sleep(0.1)
-    assert len(processes_in(folder)) >= 4, "this one, torchrun, and two that train"
+    assert len(processes_in(folder)) >= 3, "this one, and two that train"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 60

@@ -1,19 +1,20 @@
 """MLflow: one run a training, continued when the training is, on a thread of its own.
 
-MLflow takes seconds to import and may be far away; training starts meanwhile and never waits for a curve.
+MLflow takes seconds to import and may be far away, or down; training starts meanwhile and never waits for a curve.
 """
 
 import importlib.util
 import json
 import os
-import queue
+import re
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import atomic_path, read_json, write_json
+from selftrain.plumbing.spool import POINTS, Point, Spool
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,7 +23,11 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "selftrain"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Without it MLflow's page opens on an overview for language models, and not on the runs."""
-FLUSH_SECONDS = 60
+ANSWER_SECONDS = 60
+"""That a training waits for MLflow at its end."""
+ABOUT, RUN_ID = "mlflow.json", "mlflow_run_id"
+"""Files of a tracker's folder: what its run is made of, and the run's id."""
+RESEND = "`selftrain doctor --fix` sends them"
 BATCH = 1000
 """The most metrics that MLflow takes in one call."""
 
@@ -61,140 +66,177 @@ def connect(name: str | None = None) -> "tuple[MlflowClient, str]":
     try:
         # Two processes that create the database's tables at once break each other.
         with FileLock(".selftrain/mlflow.lock"):
+            _make_database(tracking_uri())
             client = MlflowClient(tracking_uri())
             experiment = client.get_experiment_by_name(name)
+            if experiment is not None and experiment.lifecycle_stage == "deleted":
+                raise UserError(
+                    f"MLflow: the experiment '{name}' was deleted; `mlflow experiments restore -x "
+                    f"{experiment.experiment_id}` brings it back, or name another by MLFLOW_EXPERIMENT_NAME"
+                )
             experiment_id = experiment.experiment_id if experiment else client.create_experiment(name, tags=KIND)
-    except MlflowException as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"MLflow at {tracking_uri()} cannot be used: {reason}; check MLFLOW_TRACKING_URI") from None
+    except (MlflowException, ImportError) as error:
+        reason = masked(" ".join(str(error).split()))[:200]
+        uri = masked(tracking_uri())
+        raise UserError(f"MLflow at {uri} cannot be used: {reason}; check MLFLOW_TRACKING_URI") from None
     return client, experiment_id
 
 
+def _make_database(uri: str) -> None:
+    """Make a sqlite database that is not there, whole or not at all: a kill while MLflow makes its tables breaks it."""
+    from mlflow import MlflowClient
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or path.exists():
+        return
+    with atomic_path(path) as temporary:
+        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+
+
 class Tracker:
-    """One training's MLflow run. Give it ``run_id`` to continue a run; it makes a new one otherwise."""
+    """One training's MLflow run: continued if ``folder`` remembers it, made anew otherwise.
+
+    Training never waits for MLflow, and goes on without it: points are kept in the folder until they are stored.
+    """
 
     def __init__(
         self,
+        folder: Path,
         name: str,
-        run_id: str | None,
         tags: dict[str, str],
         params: dict[str, str],
         datasets: dict[str, tuple[str, str]],
-        on_run: Callable[[str], object],
     ) -> None:
-        """``datasets`` maps a context (``training``, …) to (path, digest); ``on_run`` gets a new run's id."""
-        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._points: list[tuple[str, float, int, int]] = []
-        self._unstored = 0
-        self._last_step = -1
-        self._error: Exception | None = None
+        """``datasets`` maps a context (``training``, …) to (path, digest)."""
+        self.folder, self.spool = folder, Spool(folder)
+        self._made: dict[str, Any] = {"name": name, "tags": tags, "params": params, "datasets": datasets}
+        write_json(folder / ABOUT, self._made | {"status": ""})
+        remembered = folder / RUN_ID
+        self.run_id = remembered.read_text().strip() if remembered.exists() else ""
+        self._points: list[Point] = []
+        self._abandoned: list[str] = []
         self._begun = int(time.time() * 1000)
-        self._started = threading.Event()
-        self.run_id = run_id
-        self._jobs.put(lambda: self._start(name, tags, params, datasets, on_run))
+        self._client: MlflowClient | None = None
+        self._status = ""
+        self._said = ""
+        self._wake, self._tried = threading.Event(), threading.Event()
+        self._wake.set()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Take a point of each curve; stored by the next ``flush``. Raises UserError if MLflow cannot be used."""
-        if self._error is not None:
-            raise self._error
-        now = int(time.time() * 1000)
-        self._points += [(name, float(value), now, step) for name, value in metrics.items()]
+        """Take a point of each curve; kept by the next ``flush``."""
+        # After a kill between keeping and checkpointing, the same steps come again.
+        if step > self.spool.last_step:
+            now = int(time.time() * 1000)
+            self._points += [(name, float(value), now, step) for name, value in metrics.items()]
 
     def flush(self) -> None:
-        """Store the points; waits for a slow server a while, but not for a dead one."""
+        """Keep the points, and have them stored."""
         points, self._points = self._points, []
-        self._jobs.put(lambda: self._store(points))
-        stored = threading.Event()
-        self._jobs.put(stored.set)
-        stored.wait(FLUSH_SECONDS)
+        self.spool.add(points)
+        self._wake.set()
 
     def wait_for_run(self) -> str:
-        """The run's id, once MLflow has given it. Raises UserError if it could not."""
-        self._started.wait()
-        if self._error is not None:
-            raise self._error
-        return self._known_run()
+        """The run's id, once MLflow was asked for one; empty if it did not answer."""
+        self._tried.wait(ANSWER_SECONDS)
+        return self.run_id
 
     def end_abandoned(self, run_id: str) -> None:
         """Mark a run that was killed and will not be continued, since its parameters or data changed."""
-
-        def end() -> None:
-            if self._client.get_run(run_id).info.status == "RUNNING":
-                self._client.set_terminated(run_id, "KILLED")
-
-        self._jobs.put(end)
+        self._abandoned.append(run_id)
+        self._wake.set()
 
     def finish(self, status: str) -> None:
-        """Store what is left and end the run as FINISHED, FAILED or KILLED; waits."""
-        points, self._points = self._points, []
-        self._jobs.put(lambda: self._store(points))
-        self._jobs.put(lambda: self._client.set_terminated(self._known_run(), status))
-        self._jobs.put(None)
-        self._thread.join()
-        if self._unstored:
-            print(f"MLflow at {tracking_uri()}: {self._unstored} points of the curves could not be stored")
-
-    def _known_run(self) -> str:
-        assert self.run_id is not None
-        return self.run_id
+        """Store what is left and end the run as FINISHED, FAILED or KILLED; waits a while for a slow server."""
+        write_json(self.folder / ABOUT, self._made | {"status": status})
+        self._status = status
+        self.flush()
+        self._thread.join(ANSWER_SECONDS)
+        if self._thread.is_alive() or self.spool.unsent():
+            left = len(self.spool.unsent())
+            print(f"MLflow at {masked(tracking_uri())}: {left} points wait in {self.spool.path}; {RESEND}")
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            last = bool(self._status)
             try:
-                if self._error is None:
-                    job()
-            except Exception as error:  # noqa: BLE001 - handed to the training thread by wait_for_run
-                if not self._started.is_set():
-                    self._error = error
-                else:
-                    print(f"MLflow: {' '.join(str(error).split())[:200]}")
+                self._store()
+            except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the training goes on, and this is said
+                reason = masked(" ".join(str(error).split()))[:300]
+                if reason != self._said:
+                    print(f"{reason if isinstance(error, UserError) else f'MLflow: {reason}'}; the training goes on")
+                self._said = reason
             finally:
-                self._started.set()
+                self._tried.set()
+            if last:
+                return
 
-    def _start(
-        self,
-        name: str,
-        tags: dict[str, str],
-        params: dict[str, str],
-        datasets: dict[str, tuple[str, str]],
-        on_run: Callable[[str], object],
-    ) -> None:
-        from mlflow.entities import Param
-
-        self._client, experiment_id = connect()
-        if self.run_id is not None and self._continue_run(self.run_id):
-            return
-        run = self._client.create_run(experiment_id, start_time=self._begun, run_name=name, tags=tags)
-        self.run_id = run.info.run_id
-        on_run(self.run_id)
-        self._client.log_batch(self.run_id, params=[Param(key, value) for key, value in params.items()])
-        self._client.log_inputs(self.run_id, [_dataset_input(*item) for item in datasets.items()])
-        self._client.log_text(self.run_id, _environment(), "environment.txt")
-
-    def _continue_run(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.get_run(run_id)
-        except MlflowException:
-            return False  # another tracking server than before, or a deleted run
-        self._client.update_run(run_id, status="RUNNING")
-        history = self._client.get_metric_history(run_id, "loss")
-        self._last_step = max((point.step for point in history), default=-1)
-        return True
-
-    def _store(self, points: list[tuple[str, float, int, int]]) -> None:
+    def _store(self) -> None:
         from mlflow.entities import Metric
 
-        # After a kill between storing and checkpointing, the same steps come again.
-        new = [Metric(*point) for point in points if point[3] > self._last_step]
-        self._unstored += len(new)
-        for start in range(0, len(new), BATCH):
-            batch = new[start : start + BATCH]
-            self._client.log_batch(self._known_run(), metrics=batch)
-            self._unstored -= len(batch)
+        client = self._client or self._start()
+        while self._abandoned:
+            if client.get_run(self._abandoned[-1]).info.status == "RUNNING":
+                client.set_terminated(self._abandoned[-1], "KILLED")
+            self._abandoned.pop()
+        while batch := self.spool.unsent()[:BATCH]:
+            client.log_batch(self.run_id, metrics=[Metric(*point) for point in batch])
+            self.spool.mark_sent(len(batch))
+        if self._status:
+            client.set_terminated(self.run_id, self._status)
+
+    def _start(self) -> "MlflowClient":
+        """Connect, and continue the run or make one."""
+        from mlflow.entities import Param
+
+        client, experiment_id = connect()
+        if not (self.run_id and _continues(client, self.run_id)):
+            about = self._made
+            run = client.create_run(experiment_id, start_time=self._begun, run_name=about["name"], tags=about["tags"])
+            self.run_id = run.info.run_id
+            self.spool.forget_sent()
+            (self.folder / RUN_ID).write_text(self.run_id)
+            client.log_batch(self.run_id, params=[Param(key, value) for key, value in about["params"].items()])
+            client.log_inputs(self.run_id, [_dataset_input(*item) for item in about["datasets"].items()])
+            client.log_text(self.run_id, _environment(), "environment.txt")
+        self._client = client
+        return client
+
+
+def resend(folder: Path) -> None:
+    """Send what waits in a tracker's folder. Raises UserError if MLflow does not take it."""
+    about = read_json(folder / ABOUT, "dvc repro")
+    status = about.pop("status") or "KILLED"
+    tracker = Tracker(folder, **about)
+    tracker.finish(status)
+    if tracker.spool.unsent():
+        raise UserError(f"MLflow at {masked(tracking_uri())} did not take the points of {folder}; try again later")
+
+
+def waiting(folder: Path) -> int:
+    """How many points wait in a tracker's folder."""
+    return len(Spool(folder).unsent()) if (folder / POINTS).exists() else 0
+
+
+def masked(text: str) -> str:
+    """Text without the passwords of the URIs in it."""
+    return re.sub(r"(://[^/@:\s]*):[^@/\s]*@", r"\1:***@", text)
+
+
+def _continues(client: "MlflowClient", run_id: str) -> bool:
+    """Whether a run is there; it runs again then."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if client.get_run(run_id).info.lifecycle_stage == "deleted":
+            return False
+    except MlflowException:
+        return False  # another tracking server than before
+    client.update_run(run_id, status="RUNNING")
+    return True
 
 
 def _dataset_input(context: str, path_and_digest: tuple[str, str]) -> Any:

@@ -17,6 +17,7 @@ from selftrain.params.adopted import AdoptedConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import TEMPORARY_PREFIX, sha256_of
 from selftrain.plumbing.git import git_commit
+from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.tracking import Tracker, is_installed
 from selftrain.tables.records import RunRecord
 
@@ -56,7 +57,9 @@ def adopt(name: str, config: AdoptedConfig, pipeline: str, classes: list[str], s
     commit = git_commit()
     run_id = ""
     if is_installed():
-        tracker = Tracker(name, None, tags | {"mlflow.source.git.commit": commit}, params, {}, lambda _: None)
+        folder = WORK / "adopted" / pipeline / name
+        shutil.rmtree(folder, ignore_errors=True)  # a run of its own each time
+        tracker = Tracker(folder, name, tags | {"mlflow.source.git.commit": commit}, params, {})
         run_id = tracker.wait_for_run()
         tracker.finish("FINISHED")
     described: dict[str, Any] = {

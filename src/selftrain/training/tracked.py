@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from selftrain.plumbing.git import git_commit
-from selftrain.plumbing.tracking import Tracker, is_installed
+from selftrain.plumbing.tracking import RUN_ID, Tracker, is_installed
 from selftrain.training.loop import Curves
 from selftrain.training.run import Training
 
@@ -62,19 +62,9 @@ def tracked(training: Training, data: dict[str, str], checkpoints: Path, rank: i
     if rank != 0 or not training.track or not is_installed():
         yield NoCurves()
         return
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    remembered = checkpoints / "mlflow_run_id"
-    run_id = remembered.read_text().strip() if remembered.exists() else None
-    tracker = Tracker(
-        training.name,
-        run_id,
-        _tags(training),
-        _params(training),
-        _datasets(training, data),
-        on_run=remembered.write_text,
-    )
-    for other in checkpoints.parent.glob("*/mlflow_run_id"):
-        if other != remembered:
+    tracker = Tracker(checkpoints, training.name, _tags(training), _params(training), _datasets(training, data))
+    for other in checkpoints.parent.glob(f"*/{RUN_ID}"):
+        if other.parent != checkpoints:
             tracker.end_abandoned(other.read_text().strip())
     try:
         yield tracker
