@@ -266,8 +266,7 @@ def test_a_wheel_makes_a_project_and_an_upgrade_is_noticed(images: Path, tmp_pat
     evaluation = tmp_path / "shop" / "evaluation" / "noisy_student" / "student1"
     with (evaluation / "class_balance.csv").open(newline="") as file:
         cells = [row["class"] for row in csv.DictReader(file)]
-    assert cells == sorted(cells)
-    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    assert sorted(cells) == sorted(["'=1+1 $x_{1$", NASTY["no"], "all classes"])
     assert repro() == ["installed_code@selftrain"], "it looks whether the package was upgraded, and that is all"
     algorithm = source / "src" / "selftrain" / "algorithms" / "noisy_student.py"
     algorithm.write_text(algorithm.read_text().replace("class NoisyStudent(", "ADDED = 1\n\n\nclass NoisyStudent("))

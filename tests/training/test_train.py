@@ -54,7 +54,6 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
         steps.append(newest_step(checkpoints))
     assert steps == sorted(steps)
     assert 5 <= steps[0] < steps[-1] < 60
-    assert mlflow_rows(tmp_path / "killed", "select status from runs") == [("RUNNING",)]
     ended = selftrain(tmp_path / "killed", *TRAIN_STUDENT)
     assert ended.returncode == 0, ended.stderr
 

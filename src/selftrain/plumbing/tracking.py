@@ -197,8 +197,8 @@ class Tracker:
             about = self._made
             run = client.create_run(experiment_id, start_time=self._begun, run_name=about["name"], tags=about["tags"])
             self.run_id = run.info.run_id
-            self.spool.forget_sent()
             (self.folder / RUN_ID).write_text(self.run_id)
+            self.spool.forget_sent()
             client.log_batch(self.run_id, params=[Param(key, value) for key, value in about["params"].items()])
             client.log_inputs(self.run_id, [_dataset_input(*item) for item in about["datasets"].items()])
             client.log_text(self.run_id, _environment(), "environment.txt")
