@@ -39,6 +39,42 @@ def test_one_writer_at_a_time_and_the_second_says_that_it_waits(tmp_path: Path) 
     assert first.wait() == 0
 
 
+READ = """
+import sys, time
+from pathlib import Path
+from selftrain.plumbing.locks import Reading
+reading = Reading(Path("models/a"))
+print("in", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def test_a_writer_waits_for_readers_and_readers_for_a_writer(tmp_path: Path) -> None:
+    def read(seconds: float) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-c", READ, str(seconds)], cwd=tmp_path, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    for begin, second, message in (
+        (lambda: read(2), lambda: hold(tmp_path, 0), "models/a: another process is reading it"),
+        (lambda: hold(tmp_path, 2), lambda: read(0), "models/a: it is being written"),
+    ):
+        first = begin()
+        assert first.stdout is not None
+        assert first.stdout.readline() == "in\n"
+        _, errors = second().communicate(timeout=30)
+        assert message in errors
+        assert first.wait() == 0
+    first = read(2)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "in\n"
+    second = read(0)
+    _, errors = second.communicate(timeout=30)
+    assert errors == "", "several may read"
+    assert first.wait() == 0
+
+
 def test_a_killed_writer_frees_the_output(tmp_path: Path) -> None:
     first = hold(tmp_path, 60)
     assert first.stdout is not None

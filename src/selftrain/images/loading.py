@@ -13,6 +13,8 @@ from PIL import Image
 from selftrain.images.decode import decode
 from selftrain.images.reader import ShardReader
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.locks import Reading
+from selftrain.tables.keys import SPLITS
 from selftrain.tables.manifest import iter_manifest
 
 
@@ -92,10 +94,15 @@ def load_splits(corpus: Path, splits: Sequence[str]) -> ImageIndex:
 
 
 class ImageLoader:
-    """Decodes images of one split by their place in an index. Opens shards lazily, so that it can be forked."""
+    """Decodes images of one split by their place in an index. Opens shards lazily, so that it can be forked.
+
+    As long as it lives, `ingest` of the corpus waits.
+    """
 
     def __init__(self, index: ImageIndex) -> None:
         self.index = index
+        folder = index.split_folder
+        self._reading = Reading(folder.parent if folder.name in SPLITS else folder)
         self._reader = ShardReader(index.split_folder)
 
     def image(self, row: int) -> Image.Image:
