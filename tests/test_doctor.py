@@ -1,5 +1,6 @@
 """`selftrain doctor` on a workspace in which everything is wrong."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def test_every_trouble_is_named_once_and_what_is_safe_is_mended(folder: Path) ->
     teacher = folder / "models" / "noisy_student" / "teacher"
     write_json(teacher / "run.json", read_json(teacher / "run.json", "") | {"weights": "0" * 64})
     flip(next((folder / ".selftrain" / "checkpoints").rglob("step-0000000002.safetensors")), 60)
-    (folder / "models" / ".tmp-1-model").write_text("half")
+    (folder / "models" / ".tmp-4194305-model").write_text("half")
+    (folder / "models" / f".tmp-{os.getpid()}-model").write_text("a living process writes it")
     (folder / ".dvc" / "tmp").mkdir(parents=True)
     (folder / ".dvc" / "tmp" / "rwlock").write_text('{"models": {"wri')
     client, experiment = connect()
@@ -59,7 +61,7 @@ def test_every_trouble_is_named_once_and_what_is_safe_is_mended(folder: Path) ->
         "selections/noisy_student/student/part-00000000.parquet: the table cannot be read",
         "model.safetensors: not the weights that",
         "step-0000000002.safetensors: damaged",
-        ".tmp-1-model: left by a killed process",
+        ".tmp-4194305-model: left by a killed process",
         "rwlock: half-written by a killed DVC",
         f"MLflow: the run student ({run.info.run_id}) is RUNNING, and no process trains it",
     ):

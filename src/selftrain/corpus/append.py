@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 
 from selftrain.corpus.inspect import ImageFacts, image_facts
-from selftrain.corpus.mend import DamagedShard, damaged_shards, mend_parts, remember
+from selftrain.corpus.mend import damaged_shards, mend_parts, remember
 from selftrain.corpus.shards import Shard, ShardWriter, recover
 from selftrain.corpus.source_image import SourceImage
 from selftrain.images.decode import BrokenImage
@@ -22,9 +22,6 @@ from selftrain.plumbing.files import atomic_path
 from selftrain.tables.keys import shard_name, shard_of_part
 from selftrain.tables.manifest import iter_manifest, manifest_parts, part_path
 from selftrain.tables.parquet import read_arrow
-
-WHERE = ("shard", "offset", "size", "xxh3")
-"""Columns of the manifest that lead to an image's bytes."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -165,18 +162,19 @@ def threaded(work: Callable[[Item], Result], items: Iterable[Item], threads: int
 def _rewrite(
     split_folder: Path,
     gone: set[int],
-    damaged: dict[int, DamagedShard],
+    damaged: dict[int, set[int]],
     found_again: dict[int, bytes],
     classes: list[str],
 ) -> int:
     """Write shards anew: without images that are gone, and the damaged ones; return how many images are gone.
 
-    Keys of the others stay. ``found_again`` holds the bytes of the lost ones, by fingerprint.
+    Keys of the others stay. ``damaged`` are the lost images of each damaged shard, by key, and ``found_again`` their
+    bytes, by fingerprint.
     """
     removed = 0
     for part in manifest_parts(split_folder) if gone or damaged else []:
         shard = shard_of_part(part.name)
-        lost = damaged[shard].lost if shard in damaged else set()
+        lost = damaged.get(shard, set())
         rows = [(row, _row_fingerprint(row, classes)) for row in read_arrow(part).to_pylist()]
         stay = [(row, print_) for row, print_ in rows if print_ not in gone]
         removed += len(rows) - len(stay)
@@ -187,7 +185,7 @@ def _rewrite(
             rewritten = Shard(split_folder, shard)
             with ShardReader(split_folder) as reader:
                 for row, print_ in stay:
-                    data = found_again[print_] if row["key"] in lost else reader.read(*(row[name] for name in WHERE))
+                    data = found_again[print_] if row["key"] in lost else reader.read_row(row)
                     rewritten.add(row, data)
             rewritten.commit()
         if shard in damaged:
@@ -197,10 +195,11 @@ def _rewrite(
     return removed
 
 
-def _fingerprints(split_folder: Path, damaged: dict[int, DamagedShard], classes: list[str]) -> set[int]:
+def _fingerprints(split_folder: Path, damaged: dict[int, set[int]], classes: list[str]) -> set[int]:
     """Those of the images that damaged shards have lost."""
-    rows = [(of, row) for of in damaged.values() for row in read_arrow(part_path(split_folder, of.shard)).to_pylist()]
-    return {_row_fingerprint(row, classes) for of, row in rows if row["key"] in of.lost}
+    rows = [row for shard in damaged for row in read_arrow(part_path(split_folder, shard)).to_pylist()]
+    lost = set().union(*damaged.values())
+    return {_row_fingerprint(row, classes) for row in rows if row["key"] in lost}
 
 
 def _number_in(next_shard: Path) -> int:

@@ -9,7 +9,6 @@ Shards whose size and time are those of the last look are believed, unless all a
 import io
 import json
 import tarfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,15 +23,6 @@ from selftrain.tables.keys import shard_name, shard_of_part
 from selftrain.tables.manifest import manifest_parts, manifest_schema, part_path
 from selftrain.tables.parquet import read_arrow, write_arrow
 from selftrain.tables.seal import check_seal
-
-
-@dataclass
-class DamagedShard:
-    """A shard that has to be written anew."""
-
-    shard: int
-    lost: set[int] = field(default_factory=set)
-    """Keys of its images whose bytes are not those that were ingested."""
 
 
 def mend_parts(split_folder: Path, max_pixels: int) -> None:
@@ -88,8 +78,8 @@ def rows_of_shard(tar: Path, max_pixels: int) -> list[dict[str, Any]]:
     return rows
 
 
-def damaged_shards(split_folder: Path, all_of_them: bool) -> dict[int, DamagedShard]:
-    """The shards of a split that are not what their manifest parts say."""
+def damaged_shards(split_folder: Path, all_of_them: bool) -> dict[int, set[int]]:
+    """The shards that are not what their manifest parts say, each with the keys of the images that it has lost."""
     looked_at = {} if all_of_them else _looked_at(split_folder)
     damaged = {}
     for part in manifest_parts(split_folder):
@@ -97,29 +87,31 @@ def damaged_shards(split_folder: Path, all_of_them: bool) -> dict[int, DamagedSh
         tar = split_folder / shard_name(shard)
         if tar.is_file() and looked_at.get(tar.name) == _size_and_time(tar):
             continue
-        found = _look(split_folder, shard, read_arrow(part).to_pylist())
-        if found is not None:
-            damaged[shard] = found
+        lost = _lost(split_folder, shard, read_arrow(part).to_pylist())
+        if lost is not None:
+            damaged[shard] = lost
     return damaged
 
 
-def _look(split_folder: Path, shard: int, rows: list[dict[str, Any]]) -> DamagedShard | None:
-    found, tar = DamagedShard(shard), split_folder / shard_name(shard)
+def _lost(split_folder: Path, shard: int, rows: list[dict[str, Any]]) -> set[int] | None:
+    """Keys of the images whose bytes are not those that were ingested; None if the shard is whole to its last byte."""
+    lost: set[int] = set()
+    tar = split_folder / shard_name(shard)
     if not tar.is_file():
-        return DamagedShard(shard, {row["key"] for row in rows})
+        return {row["key"] for row in rows}
     with ShardReader(split_folder) as reader, tar.open("rb") as there:
         written = ShardTar(_Compared(there))
         for row in rows:
             try:
-                data = reader.read(row["shard"], row["offset"], row["size"], row["xxh3"])
+                data = reader.read_row(row)
             except UserError:
-                found.lost.add(row["key"])
+                lost.add(row["key"])
                 continue
             written.add(row, data)
-        if found.lost:
-            return found
+        if lost:
+            return lost
         written.close()
-        return None if written.file.equal and not there.read(1) else found
+        return None if written.file.equal and not there.read(1) else lost
 
 
 class _Compared(io.RawIOBase):

@@ -2,10 +2,10 @@
 
 import mmap
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
@@ -48,6 +48,10 @@ class ShardReader:
             raise UserError(f"{location}: the image at byte {offset} is not the one that was ingested; {MEND}")
         return data
 
+    def read_row(self, row: Mapping[str, Any]) -> bytes:
+        """``read``, by a row of the manifest."""
+        return self.read(row["shard"], row["offset"], row["size"], row["xxh3"])
+
     def close(self) -> None:
         """Close every open shard."""
         while self._maps:
@@ -87,4 +91,4 @@ def read_rows(split_folder: Path, rows: "pl.DataFrame") -> Iterator[tuple[int, b
     """(key, bytes) of each manifest row."""
     with ShardReader(split_folder) as reader:
         for row in rows.iter_rows(named=True):
-            yield row["key"], reader.read(row["shard"], row["offset"], row["size"], row["xxh3"])
+            yield row["key"], reader.read_row(row)

@@ -32,6 +32,12 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def written_by_the_living(temporary: Path) -> bool:
+    """Whether the process that writes a temporary file is alive; its name has the process' id."""
+    pid = temporary.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
+    return pid.isdigit() and Path("/proc", pid).exists()
+
+
 def remove_temporary_files(folder: Path) -> None:
     """Remove what killed writers left in a folder."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):

@@ -15,7 +15,7 @@ from selftrain.tables.embeddings import embeddings_folder
 from selftrain.tables.held_out import HeldOut, load_held_out
 from selftrain.tables.keys import part_name, shard_of, shard_of_part
 from selftrain.tables.manifest import manifest_parts, read_manifest
-from selftrain.tables.parquet import read_arrow, read_frame, stamp
+from selftrain.tables.parquet import read_arrow, read_frame, stamps
 from selftrain.tables.predictions import EMBEDDED_CLASSES, MADE_FROM, prediction_classes, prediction_parts
 
 if TYPE_CHECKING:
@@ -149,8 +149,9 @@ def check_table(predictions: Path, corpus: Path, classes: list[str]) -> None:
         raise UserError(f"{predictions}: was made for other classes than {corpus / 'classes.json'} has; {AGAIN}")
     models: dict[str, str] = {}
     for name, part in parts.items():
-        models.setdefault(str(stamp(part, MADE_FROM, [])).rpartition(":")[0], name)
-        if len(models) > 1 or json.loads(stamp(part, EMBEDDED_CLASSES, []) or "[]") != classes:
+        found = stamps(part, []) or {}
+        models.setdefault(found.get(MADE_FROM, b"").decode().rpartition(":")[0], name)
+        if len(models) > 1 or json.loads(found.get(EMBEDDED_CLASSES, b"[]")) != classes:
             first, other = next(iter(models.values())), name
             raise UserError(f"{predictions}: {first} and {other} are not of one model; {AGAIN}")
 

@@ -1,5 +1,6 @@
 """A user's text in CSV files: a class named ``=1+1`` is no formula of a spreadsheet."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,10 +30,9 @@ def from_cells(frame: "pl.DataFrame", *columns: str) -> "pl.DataFrame":
     return _mapped(frame, from_cell, columns)
 
 
-def _mapped(frame: "pl.DataFrame", change: "object", columns: tuple[str, ...]) -> "pl.DataFrame":
+def _mapped(frame: "pl.DataFrame", change: Callable[[str], str], columns: tuple[str, ...]) -> "pl.DataFrame":
     import polars as pl
 
-    assert callable(change)
     changed = [
         pl.Series(name, [None if text is None else change(text) for text in frame[name]], pl.String) for name in columns
     ]

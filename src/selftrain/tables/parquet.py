@@ -72,15 +72,21 @@ def write_frame(frame: "pl.DataFrame", path: Path) -> None:
 
 
 def stamp(path: Path, name: bytes, columns: Sequence[str] | None = None) -> str | None:
-    """An entry of a file's footer, empty if it lacks it; None if there is no file, or if its footer or one of the
-    columns (null: all) is damaged.
+    """An entry of ``stamps``, empty if the file lacks it; None if there is no file, or if it is damaged."""
+    found = stamps(path, columns)
+    return None if found is None else found.get(name, b"").decode()
+
+
+def stamps(path: Path, columns: Sequence[str] | None = None) -> dict[bytes, bytes] | None:
+    """The entries of a file's footer; None if there is no file, or if its footer or one of the columns (null: all) is
+    damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         check_seal(path, columns)
-        return str((pq.read_metadata(path).metadata or {}).get(name, b"").decode())
+        return dict(pq.read_metadata(path).metadata or {})
     except (OSError, ValueError, pa.ArrowException):
         return None
 
