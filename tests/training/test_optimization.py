@@ -15,7 +15,7 @@ def rates(total: int, steps_per_epoch: float = 10, **changes: object) -> list[fl
     descent = Descent(network, config, total, steps_per_epoch)
     found = []
     for step in range(total):
-        descent.set_learning_rate(step)
+        descent.begin(step)
         descent.minimize(network(torch.ones(1, 2)).sum())
         found.append(descent.learning_rate)
     return found
@@ -38,7 +38,7 @@ def test_the_rate_is_a_function_of_the_step_alone() -> None:
     config = TrainConfig.model_validate(TINY)
     network = torch.nn.Linear(2, 1)
     late = Descent(network, config, 50, 10)
-    late.set_learning_rate(37)
+    late.begin(37)
     assert late.learning_rate == pytest.approx(rates(50, learning_rate=TINY["learning_rate"])[37])
 
 
@@ -102,7 +102,7 @@ def test_a_layers_rate_is_that_of_the_layer_above_times_the_decay() -> None:
     )
     descent = Descent(network, config, 100, 10)
     for step in (0, 50):
-        descent.set_learning_rate(step)
+        descent.begin(step)
         highest = 0.05 * (1 + math.cos(math.pi * step / 100))
         assert descent.learning_rate == pytest.approx(highest)
         rate_of = {

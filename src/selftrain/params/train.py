@@ -105,6 +105,9 @@ class TrainConfig(Section):
     """Share of the steps in which the learning rate rises from zero."""
     clip_grad: float | None = Field(default=None, gt=0)
     """Largest gradient norm."""
+    skip_nonfinite: int = Field(default=0, ge=0)
+    """Steps that may be skipped, and are counted, because their loss or gradient is NaN or infinite; at one more the
+    training ends. Above 0 every step waits for the device."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the weights' moving average, which is then what is evaluated and exported."""
     layer_decay: float | None = Field(default=None, gt=0, le=1)

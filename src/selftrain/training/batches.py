@@ -64,9 +64,18 @@ class TrainingBatches(Dataset[Batch]):
         makers = {"labeled": self._labeled, "unlabeled": self._unlabeled}
         return {source: makers[source](step) for source in self.views}
 
+    def keys(self, step: int) -> dict[str, list[int]]:
+        """Keys of all processes' images of a step, by source."""
+        found = {}
+        if "labeled" in self.views:
+            found["labeled"] = self.labeled.index.keys[self._labeled_rows(step, Process())[1]].tolist()
+        if "unlabeled" in self.views:
+            assert self.unlabeled is not None
+            found["unlabeled"] = self.unlabeled.index.keys[self._unlabeled_rows(step, Process())[1]].tolist()
+        return found
+
     def _labeled(self, step: int) -> dict[str, Tensor]:
-        size = len(self.labeled.index)
-        places, rows = self._rows(step, self.config.batch_size, size, LABELED)
+        places, rows = self._labeled_rows(step, self.process)
         targets: dict[str, NDArray[np.generic]] = {"label": self.labeled.index.labels[rows].astype(np.int64)}
         if "log_probs" in self.views["labeled"]:
             assert self.labeled_log_probs is not None
@@ -75,9 +84,7 @@ class TrainingBatches(Dataset[Batch]):
 
     def _unlabeled(self, step: int) -> dict[str, Tensor]:
         assert self.pseudo_labels is not None and self.unlabeled is not None
-        per_step = self.config.batch_size * self.config.unlabeled_ratio
-        places, slots = self._rows(step, per_step, len(self.pseudo_labels.epoch), UNLABELED)
-        rows = self.pseudo_labels.epoch[slots].astype(np.int64)
+        places, rows = self._unlabeled_rows(step, self.process)
         targets: dict[str, NDArray[np.generic]] = {
             "label": self.pseudo_labels.known[rows].astype(np.int64),
             "weight": self.pseudo_labels.weights[rows],
@@ -87,9 +94,20 @@ class TrainingBatches(Dataset[Batch]):
             targets["log_probs"] = self.pseudo_labels.log_probs[rows]
         return self._view_batch("unlabeled", self.unlabeled, places, rows, targets)
 
-    def _rows(self, step: int, per_step: int, size: int, source: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(places in the source's endless stream, items of its epoch) of this process in a step."""
-        start, count = self.process.part_of(per_step)
+    def _labeled_rows(self, step: int, process: Process) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(places in the source's endless stream, rows of its index) of a process in a step."""
+        return self._stream(step, self.config.batch_size, len(self.labeled.index), LABELED, process)
+
+    def _unlabeled_rows(self, step: int, process: Process) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        assert self.pseudo_labels is not None
+        per_step = self.config.batch_size * self.config.unlabeled_ratio
+        places, slots = self._stream(step, per_step, len(self.pseudo_labels.epoch), UNLABELED, process)
+        return places, self.pseudo_labels.epoch[slots].astype(np.int64)
+
+    def _stream(
+        self, step: int, per_step: int, size: int, source: int, process: Process
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        start, count = process.part_of(per_step)
         first = step * per_step + start
         _, items = stream(first, count, size, mixed_int(self.seed, source))
         return np.arange(first, first + count, dtype=np.int64), items

@@ -18,6 +18,7 @@ from selftrain.networks.model_noise import ModelNoise
 from selftrain.networks.models import normalization, to_input
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import write_json
 from selftrain.plumbing.hardware import Hardware, peak_memory
 from selftrain.plumbing.processes import TERMINATED, Stop, stoppable
 from selftrain.plumbing.progress import progress_bar
@@ -26,6 +27,7 @@ from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
 from selftrain.training.distributed import anywhere, share_buffers
 from selftrain.training.optimization import Descent
 from selftrain.training.validation import Score, Validation
+from selftrain.training.window import Window
 
 LOG_EVERY, AGREE_EVERY = 10, 5
 """Steps between points of the curves; steps between the moments at which several processes may stop."""
@@ -79,6 +81,7 @@ class Loop:
         self.config, self.total_steps, self.seed = config, total_steps, seed
         self.hardware, self.process = hardware, process
         self.step = 0
+        self.skipped = 0
         self.seconds = 0.0
         self.best_step = 0
         self.best_score: Score | None = None
@@ -110,13 +113,13 @@ class Loop:
         train_mode(self.algorithm)
         with progress_bar(title, self.total_steps, self.step) as advance, stoppable() as stop:
             for batch in in_order(batches, steps, self.hardware.workers, pin):
-                window.add(self.one_step(batch), _images_in(batch) * self.process.world_size)
+                window.add(self.one_step(batch), _images_in(batch) * self.process.world_size, self._finite())
                 stopping = self._stopping(stop)
                 due = time.monotonic() - saved_at > checkpoint_seconds
                 at_validation = self.step % self.config.validate_every == 0 or self.step == self.total_steps
                 if at_validation or due or stopping or self.step % LOG_EVERY == 0:
                     # Whatever is saved, validated or drawn is finite.
-                    self._stop_at_nonfinite_loss(window, title)
+                    self._look_for_nonfinite(window, batches, checkpoints, title)
                 if at_validation:
                     paused = time.monotonic()
                     curves.log(self.step, self._validate(validation))
@@ -124,6 +127,8 @@ class Loop:
                 if self.step % LOG_EVERY == 0 or self.ended():
                     self.seconds += window.seconds
                     figures = window.means() | {"peak_memory_mib": peak_memory(self.hardware.device) / 2**20}
+                    if self.config.skip_nonfinite:
+                        figures["skipped_steps"] = self.skipped
                     figures |= {f"{name}_learning_rate": d.learning_rate for name, d in self.descents.items()}
                     curves.log(self.step, figures)
                     advance(window.steps, loss=f"{figures['loss']:.3f}")
@@ -143,15 +148,24 @@ class Loop:
             return stop.requested
         return self.step % AGREE_EVERY == 0 and anywhere(stop.requested)
 
-    def _stop_at_nonfinite_loss(self, window: "Window", title: str) -> None:
-        """Raises UserError naming the first step since the window began whose loss is NaN or infinite."""
-        place = window.first_nonfinite()
-        if place is not None:
-            step = self.step - window.steps + place + 1
+    def _finite(self) -> Tensor:
+        """Whether all gradients of the last step were finite; on the device."""
+        flags = [flag for descent in self.descents.values() for flag in descent.finite]
+        return torch.stack(flags).all()
+
+    def _look_for_nonfinite(self, window: Window, batches: TrainingBatches, checkpoints: Path, title: str) -> None:
+        """Count the steps since the last look that were not finite. Raises UserError at the first one too many."""
+        places = window.take_nonfinite()
+        self.skipped += len(places)
+        if self.skipped > self.config.skip_nonfinite:
+            step = self.step - window.steps + places[self.config.skip_nonfinite - self.skipped]
+            found = checkpoints / "nonfinite.json"
+            if self.process.rank == 0:
+                write_json(found, {"step": step + 1, "keys": batches.keys(step)})
             raise UserError(
-                f"{title}: the loss of step {step:,} is not finite, so nothing after it can be learned; lower "
-                f"`train.learning_rate` ({self.config.learning_rate:g}) or set `train.clip_grad`. The checkpoint "
-                "before it stays"
+                f"{title}: the loss or the gradient of step {step + 1:,} is not finite, so nothing after it can be "
+                f"learned; lower `train.learning_rate` ({self.config.learning_rate:g}) or set `train.clip_grad`. The "
+                f"step's images are in {found}; the checkpoint before it stays"
             )
 
     def ended(self) -> bool:
@@ -170,6 +184,7 @@ class Loop:
         score = self.best_score
         return {
             "step": self.step,
+            "skipped": self.skipped,
             "seconds": self.seconds,
             "best_step": self.best_step,
             "best_score": None if score is None else [score.accuracy, score.negative_loss],
@@ -181,7 +196,8 @@ class Loop:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what ``state`` returned."""
-        self.step, self.seconds, self.best_step = state["step"], state["seconds"], state["best_step"]
+        self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
+        self.best_step = state["best_step"]
         self.best_score = None if state["best_score"] is None else Score(*state["best_score"])
         self.best_weights = state["best_weights"]
         self.algorithm.load_state_dict(state["algorithm"])
@@ -194,8 +210,13 @@ class Loop:
         """Take the next step on a batch as the loader makes it; returns the losses."""
         torch.manual_seed(mixed_int(self.seed, MODEL_NOISE, self.step, self.process.rank))
         for descent in self.descents.values():
-            descent.set_learning_rate(self.step)
+            descent.begin(self.step)
+        # What a step that is skipped did to BatchNorm's statistics is undone.
+        before = [buffer.clone() for buffer in self.algorithm.buffers()] if self.config.skip_nonfinite else []
         losses = self.algorithm.update(self._on_device(batch), self.step, self.runtime)
+        if self.config.skip_nonfinite and not self._finite():
+            for buffer, value in zip(self.algorithm.buffers(), before, strict=True):
+                buffer.copy_(value)
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.algorithm.student, self.step)
@@ -238,44 +259,6 @@ class Loop:
     def _save(self, checkpoints: Path) -> None:
         if self.process.rank == 0:
             save_checkpoint(checkpoints, self.step, self.state())
-
-
-class Window:
-    """The steps since the last point of the curves."""
-
-    def __init__(self) -> None:
-        self.steps, self.images, self.started, self.losses = 0, 0, time.monotonic(), list[dict[str, Tensor]]()
-
-    def add(self, losses: dict[str, Tensor], images: int) -> None:
-        """Count one step."""
-        self.steps, self.images = self.steps + 1, self.images + images
-        self.losses.append(losses)
-
-    def first_nonfinite(self) -> int | None:
-        """The place of the first step whose ``loss`` is NaN or infinite; None if there is none."""
-        losses = [(place, of_step["loss"]) for place, of_step in enumerate(self.losses) if "loss" in of_step]
-        if not losses:
-            return None
-        finite = torch.stack([loss.float() for _, loss in losses]).isfinite().cpu()
-        return None if bool(finite.all()) else losses[int((~finite).nonzero()[0])][0]
-
-    def leave_out(self, seconds: float) -> None:
-        """Do not count time that was spent on something else."""
-        self.started += seconds
-
-    @property
-    def seconds(self) -> float:
-        """Since the window began."""
-        return time.monotonic() - self.started
-
-    def means(self) -> dict[str, float]:
-        """Each loss's mean over the steps that have it, and the images a second."""
-        found: dict[str, list[Tensor]] = {}
-        for losses in self.losses:
-            for name, value in losses.items():
-                found.setdefault(name, []).append(value)
-        means = {name: float(torch.stack(values).mean()) for name, values in found.items()}
-        return means | {"images_per_second": self.images / self.seconds}
 
 
 def _images_in(batch: Batch) -> int:

@@ -7,6 +7,7 @@ from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from selftrain.algorithms.runtime import Gradient
 from selftrain.params.train import TrainConfig
@@ -26,7 +27,9 @@ class Descent:
     ) -> None:
         self.network = network
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.clip_grad = config.clip_grad
+        self.clip_grad, self.skips = config.clip_grad, config.skip_nonfinite > 0
+        self.finite: list[Tensor] = []
+        """Whether each gradient since the step began was finite; on the device."""
         self.optimizer = create_optimizer(network, config)
         self.steps_before = round(config.schedule_from * steps_per_epoch) - first_step
         self.schedule = create_schedule(self.optimizer, config, total_steps + self.steps_before, steps_per_epoch)
@@ -44,20 +47,27 @@ class Descent:
         return tensors
 
     def descend(self, gradient: Gradient) -> None:
-        """Clip and step the optimizer. The gradient's tensors may be overwritten."""
+        """Clip and step the optimizer. The gradient's tensors may be overwritten.
+
+        With ``train.skip_nonfinite`` no step is taken along a gradient that is not finite.
+        """
         for parameter, tensor in zip(self.parameters, gradient, strict=True):
             parameter.grad = tensor
+        norm = get_total_norm([tensor for tensor in gradient if tensor is not None])
+        self.finite.append(norm.isfinite())
         if self.clip_grad is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad)
-        self.optimizer.step()
+            clip_grads_with_norm_(self.parameters, self.clip_grad, norm)
+        if not self.skips or self.finite[-1]:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def minimize(self, loss: Tensor) -> None:
         """``gradient`` and ``descend``."""
         self.descend(self.gradient(loss))
 
-    def set_learning_rate(self, step: int) -> None:
-        """Set the rate of a step of the training, counted from its start."""
+    def begin(self, step: int) -> None:
+        """Begin a step of the training, counted from its start: set its rate."""
+        self.finite.clear()
         self.schedule.step_update(max(0, self.steps_before + step))
 
     @property
