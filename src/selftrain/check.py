@@ -17,9 +17,10 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.sections import Section, did_you_mean
-from selftrain.project import Project, all_pipelines
+from selftrain.project import Project
 from selftrain.selection.policy import Policy
 from selftrain.tables.corrections import check_corrections, read_corrections
+from selftrain.workspace import check_workspace
 
 SECTIONS: dict[str, type[Section]] = {
     "digits": DigitsConfig,
@@ -60,7 +61,8 @@ def check_project(project: Project, paths: bool = True) -> None:
         _check_start(project, run, teachers[run])
     _check_lists(project)
     if paths:
-        _check_root(project)
+        for known in check_workspace(project):
+            print(known)
         _check_corrections(project)
     from selftrain.training.check import check_run, check_takes_weights
 
@@ -104,20 +106,6 @@ def _check_start(project: Project, run: str, teacher: str) -> None:
     if config.init == "teacher" and config.model != (other := project.train_config(teacher).model):
         where = f"{project.params_path}: rounds.{run}.train.init"
         raise UserError(f"{where}: {teacher} is a {other} and cannot start a {config.model}; use `init: scratch`")
-
-
-def _check_root(project: Project) -> None:
-    root = (project.values.get("ingest") or {}).get("root")
-    pipelines = [project, *(Project.open(project.root, name) for name in all_pipelines(project.root))]
-    made_by_stages = {folder for other in pipelines for folder in _made(other)}
-    if root is None or root in made_by_stages or not project.config.stages.ingest:
-        return
-    if not (project.root / root).is_dir():
-        raise UserError(f"{project.params_path}: ingest.root: there is no folder {root}")
-
-
-def _made(project: Project) -> list[str]:
-    return [*project.config.stages.digits, *project.config.stages.shift]
 
 
 def _check_corrections(project: Project) -> None:

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from selftrain.history.shards import shard_troubles
 from selftrain.plumbing.dvc_lock import RWLOCK, is_broken, mend_dvc_lock
+from selftrain.plumbing.dvc_state import damaged_objects
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import TEMPORARY_PREFIX, written_by_the_living
 from selftrain.plumbing.locks import WORK, has_writer
@@ -47,6 +48,7 @@ def examine(project: Project) -> Iterator[Trouble]:
     yield from _models(project)
     yield from _checkpoints(project)
     yield from _leftovers(project)
+    yield from _cache(project)
     yield from _tracking(project)
     free = shutil.disk_usage(project.root).free
     if free < FREE:
@@ -113,6 +115,13 @@ def _leftovers(project: Project) -> Iterator[Trouble]:
         for path in sorted((project.root / folder).rglob(f"{TEMPORARY_PREFIX}*")):
             if path.is_file() and not written_by_the_living(path):
                 yield Trouble(f"{path}: left by a killed process", "remove it", path.unlink)
+
+
+def _cache(project: Project) -> Iterator[Trouble]:
+    if (project.root / ".dvc").is_dir():
+        for path, out in damaged_objects():
+            what = f"{path}: DVC's copy of {out} is damaged"
+            yield Trouble(what, "remove it; `dvc commit` stores what is in the workspace, `dvc pull` what a remote has")
 
 
 def _tracking(project: Project) -> Iterator[Trouble]:

@@ -149,7 +149,10 @@ def test_broken_images_are_quarantined_and_counted(ingest_config: MakeConfig, ph
     rows = pl.read_parquet(tmp_path / "corpus" / "quarantine.parquet").rows()
     assert {(split, source): reason.split(":")[0] for split, source, reason in rows} == {
         ("labeled", "labeled/stray.png"): "lies beside the class folders, so it has no class",
-        ("unlabeled", "pool/broken.jpg"): "not an image in a known format (JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF)",
+        (
+            "unlabeled",
+            "pool/broken.jpg",
+        ): "not an image in a known format (JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF, HEIF)",
         ("unlabeled", "pool/link.png"): "cannot be read",
     }
     counts = summary["unlabeled"]

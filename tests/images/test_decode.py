@@ -37,6 +37,30 @@ def test_transparency_lies_on_white() -> None:
     assert np.asarray(decode(encoded(palette, "PNG", transparency=3))).tolist() == [[[255, 255, 255]]]
 
 
+def test_a_phones_heic_is_read_upright_with_the_extra_and_named_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pillow_heif
+
+    left_to_right = np.zeros((32, 64, 3), np.uint8)
+    left_to_right[:, 32:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(left_to_right)).save(file, quality=-1, exif=exif.tobytes())
+    image, image_format = decode_with_format(file.getvalue())
+    assert (image.size, image.mode, image_format) == ((32, 64), "RGB", "HEIF")
+    assert np.abs(np.asarray(image).mean((1, 2)) - np.repeat([0.0, 255.0], 32)).max() < 2, "top dark, bottom light"
+    with pytest.raises(BrokenImage, match="too large"):
+        decode(file.getvalue(), max_pixels=100)
+    monkeypatch.setattr("selftrain.images.decode.teach_pillow", lambda: False)
+    with pytest.raises(BrokenImage, match=r"selftrain\[heif\]"):
+        decode(file.getvalue())
+
+
+def test_avif_is_not_taken_for_heic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selftrain.images.decode.teach_pillow", lambda: False)
+    assert decode_with_format(encoded(Image.new("RGB", (8, 8), "red"), "AVIF"))[1] == "AVIF"
+
+
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
     assert np.asarray(decode(encoded(Image.fromarray(values), "PNG")))[0, :, 0].tolist() == [0, 100, 255]

@@ -279,6 +279,7 @@ def doctor(
 ) -> None:
     """Look at the workspace by content: corpus, tables, models, checkpoints, leftovers; say what to do."""
     from selftrain.doctor import examine, versions
+    from selftrain.plumbing.dvc_state import would_run
     from selftrain.project import Project
 
     print(versions())
@@ -290,5 +291,7 @@ def doctor(
         else:
             left += 1
             print(f"{trouble.what}\n    {trouble.remedy}" + ("  (--fix does it)" if trouble.fix is not None else ""))
-    print("nothing is wrong" if not left else f"{left} troubles; `dvc status` says what `dvc repro` would run")
+    print("nothing is wrong" if not left else f"{left} troubles")
+    for stage, reasons in would_run().items():
+        print(f"`dvc repro` would run {stage}: {', '.join(reasons)}")
     raise SystemExit(min(left, 1))

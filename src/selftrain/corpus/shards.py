@@ -4,16 +4,20 @@ Both are written under staged names, then renamed, the tar first. The next proce
 ``recover``: it renames a staged part whose tar was already renamed.
 """
 
+import contextlib
 import io
 import json
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from selftrain.corpus.inspect import ImageFacts
 from selftrain.images.decode import EXTENSIONS
+from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import remove_temporary_files
+from selftrain.plumbing.room import writing
 from selftrain.tables.keys import make_key, shard_name, shard_of_part
 from selftrain.tables.manifest import manifest_schema, part_path
 from selftrain.tables.parquet import write_arrow
@@ -64,20 +68,32 @@ class Shard:
 
     def add(self, row: dict[str, Any], data: bytes) -> None:
         """Add an image: its manifest row, in which ``shard, offset, size`` are filled in here, and its bytes."""
-        offset = self._tar.add(row, data)
+        with self._whole_or_gone():
+            offset = self._tar.add(row, data)
         self.rows.append(row | {"shard": self.tar_path.name, "offset": offset, "size": len(data)})
 
     def commit(self) -> None:
         """Put the shard in its place, over an older one of the same number."""
         import pyarrow as pa
 
-        self._tar.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._whole_or_gone():
+            self._tar.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         write_arrow(pa.Table.from_pylist(self.rows, schema=manifest_schema()), _staged(self.part_path))
         _staged(self.tar_path).replace(self.tar_path)
         _staged(self.part_path).replace(self.part_path)
+
+    @contextlib.contextmanager
+    def _whole_or_gone(self) -> Iterator[None]:
+        """Remove the half shard if the disk takes no more."""
+        try:
+            with writing(self.tar_path):
+                yield
+        except UserError:
+            _staged(self.tar_path).unlink(missing_ok=True)
+            raise
 
 
 class ShardWriter:

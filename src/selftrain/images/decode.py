@@ -11,14 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from selftrain.images.heif import MISSING, is_heif, teach_pillow
 from selftrain.plumbing.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
-EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tiff", "AVIF": "avif"}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
+EXTENSIONS = {
+    "JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tiff", "AVIF": "avif",
+    "HEIF": "heic",
+}  # fmt: skip
 READ_AS = {"MPO": "JPEG"}
 """What Pillow calls a JPEG file of several pictures, as phones make: the first is the image."""
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif"}
+    | {".heic", ".heif", ".hif"}
 )
 """File name endings that make a file in a folder an image; what it really is, its bytes say."""
 
@@ -45,6 +50,8 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Imag
     """``decode``, and the file's real format (one of ``FORMATS``)."""
     if not data:
         raise BrokenImage("empty file")
+    if is_heif(data) and not teach_pillow():
+        raise BrokenImage(MISSING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -6,6 +6,7 @@ remembers what both had last, and the two are merged against that: what one side
 
 import datetime
 import getpass
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,4 +222,7 @@ def _in_app(said: Correction) -> str:
 
 def _author() -> str:
     named = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False).stdout.strip()
-    return named or getpass.getuser()
+    try:
+        return named or getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"user {os.getuid()}"

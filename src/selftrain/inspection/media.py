@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
-from selftrain.images.decode import EXTENSIONS
+from selftrain.images.decode import EXTENSIONS, decode
 from selftrain.images.reader import read_rows
 from selftrain.plumbing.files import atomic_path
 from selftrain.tables.manifest import find_rows
+
+NOT_IN_BROWSERS = ("TIFF", "HEIF")
+"""Formats that are shown as PNG."""
 
 
 def extract(split_folder: Path, keys: set[int], media: Path) -> dict[int, Path]:
@@ -16,13 +19,18 @@ def extract(split_folder: Path, keys: set[int], media: Path) -> dict[int, Path]:
     media = media.resolve()
     media.mkdir(parents=True, exist_ok=True)
     rows = find_rows(split_folder, keys)
+    formats = dict(rows.select("key", "format").iter_rows())
+    shown_as = {name: "PNG" if name in NOT_IN_BROWSERS else name for name in EXTENSIONS}
     files = {
-        key: media / f"{key}-{digest.hex()[:12]}.{EXTENSIONS[image_format]}"
-        for key, image_format, digest in rows.select("key", "format", "sha256").iter_rows()
+        key: media / f"{key}-{digest.hex()[:12]}.{EXTENSIONS[shown_as[formats[key]]]}"
+        for key, digest in rows.select("key", "sha256").iter_rows()
     }
     there = {path.name for path in media.iterdir()}
     missing = [key for key, path in files.items() if path.name not in there]
     for key, data in read_rows(split_folder, rows.filter(rows["key"].is_in(missing))):
         with atomic_path(files[key], durable=False) as temporary:
-            temporary.write_bytes(data)
+            if shown_as[formats[key]] != formats[key]:
+                decode(data).save(temporary, "PNG")
+            else:
+                temporary.write_bytes(data)
     return files

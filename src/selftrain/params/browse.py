@@ -8,8 +8,8 @@ from selftrain.plumbing.sections import Section
 class BrowseConfig(Section):
     """``browse``."""
 
-    dataset: str = "selftrain"
-    """Name of the FiftyOne dataset."""
+    dataset: str = Field(default="selftrain", pattern=r"^[^./\\][^/\\]*$")
+    """Name of the FiftyOne dataset, and of the folder of its images."""
     images_per_view: int = Field(default=500, ge=1)
     """Most images that are extracted from the shards for a view."""
     brain: bool = True

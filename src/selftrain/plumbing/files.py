@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.room import writing
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -18,18 +19,23 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
 
     Without ``durable`` it is not flushed: whole after a kill, but not after a power failure.
+
+    Raises UserError, naming the file, if the disk is full or may not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
-        yield temporary
-        if durable:
-            _sync(temporary)
-        temporary.replace(path)
-        if durable:
-            _sync(path.parent)
+        with writing(path):
+            yield temporary
+            if durable:
+                _sync(temporary)
+            temporary.replace(path)
+            if durable:
+                _sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def written_by_the_living(temporary: Path) -> bool:

@@ -1,6 +1,7 @@
-"""The git commit of the folder that a command runs in."""
+"""What git knows of the folder that a command runs in."""
 
 import subprocess
+from pathlib import Path
 
 
 def git_commit() -> str:
@@ -8,6 +9,13 @@ def git_commit() -> str:
     head = _git("rev-parse", "--verify", "--quiet", "HEAD")
     changed = head and _git("status", "--porcelain", "--untracked-files=no")
     return f"{head}+changes" if changed else head
+
+
+def holds(root: Path, path: str) -> bool:
+    """Whether git has files of a path below a folder, or a ``.dvc`` file beside it."""
+    if (root / f"{path.rstrip('/')}.dvc").is_file():
+        return True
+    return bool(_git("-C", str(root), "ls-files", "--", path))
 
 
 def _git(*arguments: str) -> str:

@@ -27,6 +27,7 @@ from selftrain.plumbing.files import TEMPORARY_PREFIX, read_json
 from selftrain.plumbing.hardware import Hardware, HardwareConfig, resolve
 from selftrain.plumbing.locks import has_writer, sole_writer
 from selftrain.plumbing.progress import progress_bar
+from selftrain.plumbing.room import check_room
 from selftrain.prediction.noised_teacher import BATCH_SIZE, NoisedTeacher
 from selftrain.tables.embeddings import FOLDER, Embeddings, embeddings_folder, write_embeddings
 from selftrain.tables.keys import make_key, part_name, shard_of_part, split_of
@@ -34,6 +35,9 @@ from selftrain.tables.manifest import manifest_parts
 from selftrain.tables.predictions import PredictionPart, made_from, made_from_text, write_part
 from selftrain.tables.records import check_weights
 
+KEY_BYTES = 32
+"""Of a row beside its arrays."""
+LARGEST = float(np.finfo(np.float16).max)
 LOCKED_TOGETHER = 64
 """Parts that a process claims at once: loader workers go on from one of them to the next."""
 
@@ -87,6 +91,7 @@ class Predictor:
         self.hardware: Hardware = resolve(config)
         self.batch_size = config.predict_batch_size if noised is None else BATCH_SIZE
         self.noised = noised
+        self.clamped = 0
         model, config_json = load_model(model_folder) if noised is None else noised.load(model_folder)
         self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
         self.classes: list[str] = config_json["label_names"]
@@ -104,6 +109,10 @@ class Predictor:
         folders = [out] if embeddings is None else [out, embeddings]
         todo = self._outdated(self._wanted(split_folder, folders), folders)
         index = load_index(split_folder) if todo else None
+        if index is not None:
+            images = sum(len(_rows_of_shard(index.keys, shard)) for shard in todo)
+            width = len(self.classes) + (0 if embeddings is None else int(self.model.num_features))  # type: ignore[arg-type]
+            check_room(out, images * (KEY_BYTES + 2 * width), f"predictions of {images:,} images")
         for start in range(0, len(todo), LOCKED_TOGETHER):
             group = dict(list(todo.items())[start : start + LOCKED_TOGETHER])
             with contextlib.ExitStack() as locks:
@@ -113,6 +122,9 @@ class Predictor:
                 group = self._outdated(group, folders)
                 if group and index is not None:
                     self._predict_parts(group, index, out, embeddings)
+        if self.clamped:
+            print(f"{out}: {self.clamped:,} numbers beyond float16 became ±{LARGEST:,.0f}, its largest")
+            self.clamped = 0
 
     def _predict_parts(self, todo: dict[int, str], index: ImageIndex, out: Path, embeddings: Path | None) -> None:
         """Write the parts of some shards; the values of ``todo`` are their stamps."""
@@ -128,7 +140,7 @@ class Predictor:
                 log_probs, vectors = (np.concatenate(arrays) for arrays in zip(*of_shard, strict=True))
                 if embeddings is not None:
                     write_embeddings(embeddings, shard, Embeddings(keys, vectors), made_from_)
-                write_part(out, shard, _as_part(keys, log_probs), self.classes, made_from_)
+                write_part(out, shard, self._as_part(keys, log_probs), self.classes, made_from_)
 
     def _wanted(self, split_folder: Path, folders: list[Path]) -> dict[int, str]:
         """This process's shards, and the stamps of their parts. The first process removes stray parts."""
@@ -177,8 +189,22 @@ class Predictor:
                 vectors = logits[:, :0]
                 if embed:
                     vectors = self.model.forward_head(features, pre_logits=True)  # type: ignore[operator]  # (B, D)
-            yield logits.float().log_softmax(dim=1).cpu().numpy(), _as_float16(vectors)
+            yield logits.float().log_softmax(dim=1).cpu().numpy(), self._as_float16(vectors.float().cpu().numpy())
             advance(len(images))
+
+    def _as_part(self, keys: NDArray[np.int64], log_probs: NDArray[np.float32]) -> PredictionPart:
+        labels = log_probs.argmax(axis=1)
+        return PredictionPart(
+            keys=keys,
+            labels=labels.astype(np.int32),
+            confidences=np.exp(log_probs[np.arange(len(labels)), labels]),
+            log_probs=self._as_float16(log_probs),
+        )
+
+    def _as_float16(self, values: NDArray[np.float32]) -> NDArray[np.float16]:
+        """Clamped, and counted, where float16 does not reach."""
+        self.clamped += int(np.count_nonzero(np.abs(values) > LARGEST))
+        return np.clip(values, -LARGEST, LARGEST).astype(np.float16)
 
 
 def _rows_of_shard(keys: NDArray[np.int64], shard: int) -> NDArray[np.int64]:
@@ -186,18 +212,3 @@ def _rows_of_shard(keys: NDArray[np.int64], shard: int) -> NDArray[np.int64]:
     split = split_of(int(keys[0]))
     first, end = np.searchsorted(keys, [make_key(split, shard, 0), make_key(split, shard + 1, 0)])
     return np.arange(first, end, dtype=np.int64)
-
-
-def _as_float16(vectors: torch.Tensor) -> NDArray[np.float16]:
-    largest = float(np.finfo(np.float16).max)
-    return vectors.float().clamp(-largest, largest).cpu().numpy().astype(np.float16)
-
-
-def _as_part(keys: NDArray[np.int64], log_probs: NDArray[np.float32]) -> PredictionPart:
-    labels = log_probs.argmax(axis=1)
-    return PredictionPart(
-        keys=keys,
-        labels=labels.astype(np.int32),
-        confidences=np.exp(log_probs[np.arange(len(labels)), labels]),
-        log_probs=log_probs.astype(np.float16),
-    )

@@ -1,6 +1,7 @@
 """The training loop. It knows no algorithm by name."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -179,6 +180,12 @@ class Loop:
         """What is validated and exported: the weights' moving average if there is one, or else the student."""
         return self.ema.module if self.ema is not None else self.algorithm.student
 
+    def checkpoint_bytes(self) -> int:
+        """The most that a checkpoint takes: the networks, the best weights, the average, two moments a weight."""
+        student = _bytes_of(self.algorithm.student.state_dict().values())
+        moments = 2 * sum(_bytes_of(descent.parameters) for descent in self.descents.values())
+        return _bytes_of(self.algorithm.state_dict().values()) + (1 + (self.ema is not None)) * student + moments
+
     def state(self) -> dict[str, Any]:
         """Everything that a later process needs to go on; random numbers are computed, so none are in it."""
         score = self.best_score
@@ -259,6 +266,10 @@ class Loop:
     def _save(self, checkpoints: Path) -> None:
         if self.process.rank == 0:
             save_checkpoint(checkpoints, self.step, self.state())
+
+
+def _bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _images_in(batch: Batch) -> int:

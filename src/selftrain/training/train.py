@@ -8,8 +8,10 @@ from selftrain.params.train import TrainConfig, phases
 from selftrain.plumbing.files import read_json
 from selftrain.plumbing.hardware import processes, resolve
 from selftrain.plumbing.locks import WORK
+from selftrain.plumbing.room import check_room
 from selftrain.training.batches import Process
 from selftrain.training.check import check_fit
+from selftrain.training.checkpoint import KEPT_CHECKPOINTS
 from selftrain.training.distributed import in_processes, process_group, rank_and_world, wait_for_all
 from selftrain.training.phase import make_phase
 from selftrain.training.provenance import fingerprint
@@ -46,6 +48,10 @@ def train(training: Training, restart: list[str]) -> None:
                 made = make_phase(training, phase, number, weights, pseudo_labels, classes, process, machine)
                 of_phase = PhaseCurves(curves, name if number else "", sum(before.steps for before in ended))
                 title = f"train {training.name}: {name}" if number else f"train {training.name}"
+                if rank == 0:
+                    needed = (KEPT_CHECKPOINTS + 1) * made.loop.checkpoint_bytes()
+                    check_room(checkpoints, needed, f"{KEPT_CHECKPOINTS} checkpoints of {training.name} and a third")
+                    check_room(training.out.parent, 0, "models")
                 seconds = training.hardware.checkpoint_seconds
                 made.loop.run(made.batches, made.validation, of_phase, checkpoints / name, seconds, title)
                 weights = checkpoints / name / "result"

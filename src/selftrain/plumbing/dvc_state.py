@@ -1,0 +1,67 @@
+"""What DVC knows of the outputs: whether its copies are whole, and what it would run."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from selftrain.plumbing.dvc_lock import LOCK
+
+
+def damaged_objects() -> list[tuple[Path, str]]:
+    """Files of DVC's cache that ``dvc.lock`` counts on, whose bytes are not those of their name, and of what.
+
+    What is not in the cache may be in a remote, and is none of it.
+    """
+    cache = _cache()
+    found = []
+    for digest, out in sorted(_outputs().items()):
+        names = {digest: out}
+        listing = cache / digest[:2] / digest[2:]
+        if digest.endswith(".dir") and listing.is_file():
+            if _md5(listing) != digest.removesuffix(".dir"):
+                found.append((listing, out))
+                continue
+            names = {entry["md5"]: f"{out}/{entry['relpath']}" for entry in json.loads(listing.read_bytes())}
+        for md5, name in names.items():
+            path = cache / md5[:2] / md5[2:]
+            if path.is_file() and _md5(path) != md5:
+                found.append((path, name))
+    return found
+
+
+def would_run() -> dict[str, list[str]]:
+    """The stages that ``dvc repro`` would run, and why; as ``dvc status`` says."""
+    said = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=False
+    )
+    if said.returncode:
+        return {}
+    found: dict[str, list[str]] = {}
+    for stage, changes in json.loads(said.stdout or "{}").items():
+        for change in changes:
+            parts = change.items() if isinstance(change, dict) else [(change, {})]
+            for kind, paths in parts:
+                reasons = [f"{path} is {what}" for path, what in paths.items()] if isinstance(paths, dict) else []
+                found.setdefault(stage, []).extend(reasons or [str(kind)])
+    return found
+
+
+def _outputs() -> dict[str, str]:
+    """The hashes of all outputs in ``dvc.lock``, and their paths."""
+    from ruamel.yaml import YAML
+
+    stages = (YAML(typ="safe").load(LOCK) or {}).get("stages", {}) if LOCK.is_file() else {}
+    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+    return {out["md5"]: out["path"] for out in outs if "md5" in out}
+
+
+def _cache() -> Path:
+    said = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False)
+    return Path(said.stdout.strip() or ".dvc/cache") / "files" / "md5"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
