@@ -1,14 +1,17 @@
 # `make help` lists the targets. All of them make .venv first if it is not there.
 
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
-export PATH := $(VENV)/bin:$(PATH)
-export VIRTUAL_ENV := $(VENV)
+# Relative, since a space in the project's path would divide a target in two.
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 # Nothing here reports to anybody.
 export DVC_NO_ANALYTICS := 1
 export FIFTYONE_DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
+# DVC asks for the user's name, and in a container there may be none.
+export USER ?= $(shell id -u)
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
 .DEFAULT_GOAL := help

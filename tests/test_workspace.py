@@ -1,7 +1,9 @@
 """What `selftrain check` says of the folder: git, DVC and the images that DVC is to watch."""
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from selftrain.plumbing.errors import UserError
 from selftrain.project import Project
 from selftrain.workspace import check_workspace
 from tests.conftest import write_images
-from tests.repository import with_pipeline
+from tests.repository import ROOT, with_pipeline
 
 
 def project(folder: Path, root: str = "photos") -> Project:
@@ -41,6 +43,44 @@ def test_images_that_neither_git_nor_dvc_holds_are_said(folder: Path) -> None:
     (folder / "photos.dvc").unlink()
     subprocess.run(["git", "-C", str(folder), "add", "photos"], check=True)
     assert check_workspace(project(folder)) == []
+
+
+def test_a_user_without_a_name(folder: Path) -> None:
+    """As in a container that was started with `--user 54321`."""
+    program = (
+        "from selftrain.inspection.corrections import _author; print(_author()); from selftrain.project import Project;"
+        "from selftrain.workspace import check_workspace; check_workspace(Project.open())"
+    )
+    project(folder)
+    command = ["unshare", "--user", "--map-user=54321", "--map-group=54321", sys.executable, "-c", program]
+    named = ("LOGNAME", "USER", "LNAME", "USERNAME")
+    environment = {name: value for name, value in os.environ.items() if name not in named} | {"HOME": str(folder)}
+    for user in ({}, {"USER": "me"}):
+        ended = subprocess.run(command, cwd=folder, env=environment | user, capture_output=True, text=True, check=False)
+        if "unshare" in ended.stderr:
+            pytest.skip("no right to be another user")
+        assert ended.stdout.splitlines()[0] == user.get("USER", "user 54321")
+        assert ("`export USER=me` gives one" in ended.stderr) == (not user)
+
+
+def test_a_project_in_a_folder_with_a_space_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "my photos"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    (folder / ".venv" / ".installed").touch()
+    for name in ("dvc", "selftrain"):
+        tool = folder / ".venv" / "bin" / name
+        tool.write_text(f"#!/bin/sh\necho {name} $* $MLFLOW_TRACKING_URI")
+        tool.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    ended = subprocess.run(
+        ["make", "--silent", "repro"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    uri = f"sqlite:///{folder}/mlflow.db"
+    assert ended.stdout.splitlines() == [f"selftrain check {uri}", f"dvc repro {uri}", f"selftrain summary {uri}"], (
+        ended
+    )
 
 
 def test_images_outside_the_project_are_there_for_every_workspace(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The folder that a pipeline runs in: git and DVC, and whether the images are where DVC can watch them."""
 
+import getpass
 import os
 import stat
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ TEMPORARY = Path(".dvc", "tmp", "exps")
 
 def check_workspace(project: Project) -> list[str]:
     """Raises UserError for what makes DVC fail or wait for ever; returns what should be known besides."""
+    _check_user(project.root)
     _check_git(project.root)
     root = (project.values.get("ingest") or {}).get("root")
     if root is None or root in made_by_stages(project) or not project.config.stages.ingest:
@@ -26,6 +28,17 @@ def made_by_stages(project: Project) -> set[str]:
     """Image folders that are outputs, of this or another pipeline."""
     pipelines = [project, *(Project.open(project.root, name) for name in all_pipelines(project.root))]
     return {folder for other in pipelines for folder in (*other.config.stages.digits, *other.config.stages.shift)}
+
+
+def _check_user(root: Path) -> None:
+    if not (root / ".dvc").is_dir():
+        return
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        raise UserError(
+            f"this system has no name for the user {os.getuid()}, and DVC asks for it; `export USER=me` gives one"
+        ) from None
 
 
 def _check_git(root: Path) -> None:
