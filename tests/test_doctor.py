@@ -70,7 +70,7 @@ def test_every_trouble_is_named_once_and_what_is_safe_is_mended(folder: Path) ->
     printed = selftrain(folder, "doctor", "--fix")
     assert printed.returncode == 1
     assert printed.stdout.count("mended: ") == 6
-    assert "2 troubles; `dvc status` says" in printed.stdout
+    assert "2 troubles" in printed.stdout
     left = troubles(folder)
     assert [trouble.fix for trouble in left] == [None, None]
     assert "shard-00000000.tar" in left[0].what

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.repository import BIN, Project
 
@@ -28,6 +29,31 @@ def project(reproduced_once: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.slow
 def test_a_second_repro_does_nothing(project: Project) -> None:
     assert project.repro() == []
+
+
+@pytest.mark.slow
+def test_the_doctor_looks_into_dvcs_cache_and_says_what_would_run(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selftrain.plumbing.dvc_state import damaged_objects, would_run
+
+    folder = tmp_path / "copy"
+    shutil.copytree(project.folder, folder)
+    monkeypatch.chdir(folder)
+    assert damaged_objects() == []
+    assert would_run() == {}
+    listings = sorted(Path(".dvc/cache/files/md5").rglob("*.dir"))
+    selection = next(path for path in listings if b"part-00000000.parquet" in path.read_bytes())
+    part = next(entry for entry in json.loads(selection.read_bytes()) if entry["relpath"].endswith("00.parquet"))
+    stored = Path(".dvc/cache/files/md5", part["md5"][:2], part["md5"][2:])
+    for damaged in (stored, selection):
+        damaged.chmod(0o644)
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+        assert damaged in [path.relative_to(folder) if path.is_absolute() else path for path, _ in damaged_objects()]
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["rounds"]["student2"]["select"] = {"threshold": 0.2}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert would_run()["select@student2"] == ["rounds.student2.select of params.yaml is modified"]
 
 
 @pytest.mark.slow

@@ -141,14 +141,14 @@ def test_a_flat_folder_cannot_be_labeled(tmp_path: Path) -> None:
 
 def test_what_is_no_image_is_counted_by_suffix(tmp_path: Path) -> None:
     write_images(tmp_path / "pool", 2)
-    for name in ("a.heic", "b.heic", "no_suffix", "c.txt"):
+    for name in ("a.psd", "b.psd", "no_suffix", "c.txt"):
         (tmp_path / "pool" / name).write_text("x")
     os.mkfifo(tmp_path / "pool" / "pipe.png")
     write_tar(tmp_path / "t.tar", {"a.png": image_bytes(), "a.mask.png": image_bytes(), "a.cls": b"0", "a.npy": b""})
     ignored: Counter[str] = Counter()
     images = list(find_images(tmp_path, ["pool", "t.tar"], labeled=False, classes=None, ignored=ignored))
     assert len(images) == 3
-    assert ignored == {".heic": 2, "": 1, ".txt": 1, "not a file": 1, ".mask.png": 1, ".npy": 1}
+    assert ignored == {".psd": 2, "": 1, ".txt": 1, "not a file": 1, ".mask.png": 1, ".npy": 1}
 
 
 def test_mistakes_in_patterns_and_names_are_user_errors(tmp_path: Path) -> None:

@@ -79,6 +79,30 @@ def test_a_worker_that_dies_ends_the_training_in_a_line(digits_corpus: Path, tmp
 
 
 @pytest.mark.slow
+def test_a_container_with_little_shared_memory_is_a_line_or_works(digits_corpus: Path, tmp_path: Path) -> None:
+    """Docker gives 64 MB; here it is 64 kB, and a batch is more."""
+    folder = tmp_path / "p"
+    write_project(folder, digits_corpus, steps=20, batch_size=32)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["hardware"] |= {"device": "cpu", "workers": 2, "processes": 1}
+    write_params(folder, params)
+    train = f"mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {sys.executable} -m selftrain {' '.join(TRAIN_STUDENT)}"
+    ended = subprocess.run(
+        ["unshare", "--mount", "--", "sh", "-c", train],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    if "selftrain" not in ended.stderr and "error:" not in ended.stderr and ended.returncode:
+        pytest.skip("no right to mount a disk")
+    assert ended.returncode == 1
+    assert "set `hardware.workers` to fewer or 0, or give a container more by `--shm-size=2g`" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
 def test_workers_end_with_a_training_that_is_killed(digits_corpus: Path, tmp_path: Path) -> None:
     process = start(tmp_path / "p", digits_corpus, workers=2, processes=1)
     assert len(members(process.pid)) >= 3

@@ -13,11 +13,17 @@ from pathlib import Path
 from selftrain.corpus.source_image import SourceImage, as_text, too_large
 from selftrain.images.decode import SUFFIXES
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.secrets import masked
 
 OTHER_MEMBERS = ("cls", "json")
 """What WebDataset samples hold beside their image."""
 COMPRESSIONS = {".tgz": "gzip", ".tbz2": "bz2", ".txz": "xz"}
 """By suffix, those that fsspec does not infer."""
+SCHEMES = (
+    "file", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "hdfs", "sftp", "oss", "memory",
+    "simplecache", "filecache", "blockcache",
+)  # fmt: skip
+"""Of fsspec's, those that read bytes from a store."""
 MOST_SHARDS = 10**6
 """That one pattern of braces may name."""
 RANGE = re.compile(r"\{(-?\d{1,30})\.\.(-?\d{1,30})(?:\.\.-?\d+)?\}")
@@ -36,17 +42,28 @@ def from_shards(
     import fsspec
 
     for url in _expanded(pattern):
-        location = url if "://" in url else str(root / url)
+        _check_scheme(url)
+        location, name = url if "://" in url else str(root / url), masked(url)
         compression = COMPRESSIONS.get(Path(url).suffix, "infer")
         try:
             with fsspec.open(location, "rb", compression=compression) as file:
-                yield from _from_tar(url, file, ignored, labeled=labeled, classes=classes)
+                yield from _from_tar(name, file, ignored, labeled=labeled, classes=classes)
         except FileNotFoundError:
-            raise UserError(f"{location}: no such shard; check the paths under `ingest` in params.yaml") from None
+            raise UserError(
+                f"{masked(location)}: no such shard; check the paths under `ingest` in params.yaml"
+            ) from None
         except ImportError as error:
-            raise UserError(f"{location}: {error}; install it beside selftrain") from None
+            raise UserError(f"{masked(location)}: {error}; install it beside selftrain") from None
         except _damage() as error:
-            raise UserError(f"{location}: damaged shard ({error}); fetch it again") from None
+            raise UserError(f"{masked(location)}: damaged shard ({masked(str(error))}); fetch it again") from None
+
+
+def _check_scheme(url: str) -> None:
+    """Raises UserError for an address that is neither a store of files nor a cache of one."""
+    for part in url.split("::") if "://" in url else ():
+        scheme = part.partition("://")[0]
+        if scheme not in SCHEMES:
+            raise UserError(f"{masked(url)}: '{scheme}' is not read; take one of {', '.join(SCHEMES)}")
 
 
 def _expanded(pattern: str) -> list[str]:
@@ -82,9 +99,8 @@ def _from_tar(
             if member.isdir():
                 continue
             base = member.name.rpartition("/")[2]
-            if base.startswith(
-                "."
-            ):  # macOS writes one beside each file, and it would come between an image and its class
+            # macOS writes one beside each file, and it would come between an image and its class.
+            if base.startswith("."):
                 ignored[HIDDEN] += 1
                 continue
             member_stem, suffix = _split_at_first_dot(member.name)

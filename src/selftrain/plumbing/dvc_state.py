@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from selftrain.plumbing.dvc_lock import LOCK
 
@@ -43,9 +44,16 @@ def would_run() -> dict[str, list[str]]:
         for change in changes:
             parts = change.items() if isinstance(change, dict) else [(change, {})]
             for kind, paths in parts:
-                reasons = [f"{path} is {what}" for path, what in paths.items()] if isinstance(paths, dict) else []
+                reasons = [_reason(path, what) for path, what in paths.items()] if isinstance(paths, dict) else []
                 found.setdefault(stage, []).extend(reasons or [str(kind)])
     return found
+
+
+def _reason(path: str, what: Any) -> str:
+    """Of parameters DVC says what each of them is, of files what they are."""
+    if isinstance(what, dict):
+        return ", ".join(f"{name} of {path} is {state}" for name, state in what.items())
+    return f"{path} is {what}"
 
 
 def _outputs() -> dict[str, str]:

@@ -6,7 +6,6 @@ MLflow takes seconds to import and may be far away, or down; training starts mea
 import importlib.util
 import json
 import os
-import re
 import threading
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import atomic_path, read_json, write_json
+from selftrain.plumbing.secrets import masked
 from selftrain.plumbing.spool import POINTS, Point, Spool
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ def connect(name: str | None = None) -> "tuple[MlflowClient, str]":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    if masked(tracking_uri()) != tracking_uri():
+        # MLflow prints the run's address, and the password with it.
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     import logging
 
     from filelock import FileLock
@@ -219,11 +222,6 @@ def resend(folder: Path) -> None:
 def waiting(folder: Path) -> int:
     """How many points wait in a tracker's folder."""
     return len(Spool(folder).unsent()) if (folder / POINTS).exists() else 0
-
-
-def masked(text: str) -> str:
-    """Text without the passwords of the URIs in it."""
-    return re.sub(r"(://[^/@:\s]*):[^@/\s]*@", r"\1:***@", text)
 
 
 def _continues(client: "MlflowClient", run_id: str) -> bool:
