@@ -15,7 +15,7 @@ export USER ?= $(shell id -u)
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro pipeline mlflow browse seeds choosing study test check docs format torture bench lock clean
+.PHONY: help install repro pipeline mlflow browse seeds choosing study test check docs format torture kills bench audit sbom lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -76,12 +76,22 @@ format: install ## Format the code
 torture: install ## Damage files of every kind, and count what is not noticed; two minutes
 	python benchmarks/torture.py
 
+kills: install ## Kill trainings and dvc repro 200 times, and compare how they end; an hour
+	python benchmarks/kills.py
+
 bench: install ## Measure speed against ceilings and peers
 	python benchmarks/throughput.py
 
-lock: install ## Compile requirements.txt from pyproject.toml
+audit: ## Look for known vulnerabilities of the locked libraries; needs the internet
+	uv tool run pip-audit --require-hashes --disable-pip -r requirements.txt
+
+sbom: install ## Write the bill of materials to .sbom.json (CycloneDX)
+	uv tool run --from cyclonedx-bom cyclonedx-py environment $(VENV) --of JSON -o .sbom.json
+
+lock: install ## Compile requirements.txt from pyproject.toml, and list the licences
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --extra all \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
+	python .ci/licences.py
 
 clean: ## Remove what the pipelines made; not your images, not .venv, not DVC's cache
 	rm -rf data/code data/corpus data/digits data/noisy_student_lite data/domain_shift data/domain_shift_images models \

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,17 @@ def test_commands_that_pages_name_are_there(page: str) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"(?:`|^    )make ([a-z]+)", text, re.MULTILINE))
     assert named <= targets, named - targets
+
+
+def test_the_page_of_licences_has_every_library_that_is_locked_and_installed() -> None:
+    listed = subprocess.run([sys.executable, "-c", LICENCES], cwd=ROOT, capture_output=True, text=True, check=True)
+    # Another machine has other libraries of graphics cards, and none too many.
+    rows = {
+        line.split("|")[1].strip() for line in (ROOT / "docs" / "licences.md").read_text().splitlines() if "|" in line
+    }
+    installed = {line.split("|")[1].strip() for line in listed.stdout.splitlines() if "|" in line}
+    assert len(installed) > 150
+    assert installed - rows == set()
+
+
+LICENCES = "import sys; sys.path.insert(0, '.ci'); import licences; print(licences.table())"

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from selftrain.images.transforms import clean
 from selftrain.networks.export import export_model
 from selftrain.networks.models import create_model, normalization, to_input
+from selftrain.networks.weights import weights_arguments
 from selftrain.plumbing.errors import UserError
 
 
@@ -88,7 +89,7 @@ def test_weights_of_something_else_are_named(three_classes: Path, tmp_path: Path
     save_file(lacking, tmp_path / "lacking.safetensors")
     with pytest.raises(UserError, match="it has no tensor"):
         create_model("test_resnet", 5, 32, weights=str(tmp_path / "lacking.safetensors"))
-    for nothing in ("nowhere", "true", "weights.pth"):
+    for nothing in ("nowhere", "true", "weights.onnx"):
         with pytest.raises(UserError, match=f"'{nothing}' is nothing to start from"):
             create_model("test_resnet", 3, 32, weights=nothing)
     with pytest.raises(UserError, match="no package holds weights of 'test_resnet'; there are: tf_efficientnet_lite0"):
@@ -150,3 +151,13 @@ def test_a_hubs_weights_and_what_is_said_where_there_are_none(hub: str, three_cl
     said = create("test_resnet", "other", "http://127.0.0.1:9")
     assert "train.weights: the weights of 'test_resnet' (hf-hub:me/other) cannot be had" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.bin", "model.pt", "model.ckpt", "model.pkl"])
+def test_what_may_be_a_pickle_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+    for source in (tmp_path / name, tmp_path):
+        with pytest.raises(
+            UserError, match="may be a pickle, which runs code when it is read; give a safetensors file"
+        ):
+            weights_arguments(str(source), "test_resnet", {})

