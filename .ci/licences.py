@@ -8,9 +8,9 @@ ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "licences.md"
 HEAD = """# Licences of the libraries
 
-The package is Apache-2.0. These are the libraries of `requirements.txt`, with the extras and the tools of development, as
-they name their licences themselves. `make lock` writes this table, and `make sbom` a bill of materials (CycloneDX) with
-versions and hashes.
+The package is Apache-2.0. These are the libraries of `requirements.txt`, with the extras and the tools of development,
+as they name their licences themselves. `make lock` writes this table, and `make sbom` a bill of materials (CycloneDX)
+with versions and hashes.
 
 | library | licence |
 | --- | --- |

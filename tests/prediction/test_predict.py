@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from selftrain.corpus.ingest import ingest
+from selftrain.images.loading import ImageLoader, load_index
+from selftrain.images.transforms import clean
 from selftrain.networks.export import export_model
-from selftrain.networks.models import create_model
+from selftrain.networks.models import create_model, load_model, to_input
 from selftrain.params.predict import PredictConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import sha256_of
@@ -221,3 +223,36 @@ def test_weights_with_one_flipped_bit_label_nothing(project: Path) -> None:
     with pytest.raises(UserError, match=r"model.safetensors: not the weights that .*run.json tells of; restore"):
         run(project)
     assert not list((project / "out").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("layer", [0, -2])
+def test_embeddings_can_be_of_any_layer_and_change_no_prediction(project: Path, layer: int) -> None:
+    from selftrain.tables.embeddings import read_embeddings
+
+    found = {}
+    for wanted in (None, layer):
+        config = PredictConfig(embeddings=True, embeddings_layer=wanted)
+        predict(project / "model", project / "corpus", ["unlabeled"], project / "out", config, 0, HARDWARE)
+        parts = [part for _, part in iter_predictions(project / "out" / "unlabeled")]
+        found[wanted] = np.concatenate([part.log_probs for part in parts])
+    keys = np.concatenate([part.keys for part in parts])
+    assert np.array_equal(found[None], found[layer])
+    vectors = read_embeddings(project / "out" / "embeddings" / "unlabeled", set(keys.tolist())).vectors
+    model, config_json = load_model(project / "model")
+    index = load_index(project / "corpus" / "unlabeled")
+    loader, cfg = ImageLoader(index), config_json["pretrained_cfg"]
+    images = torch.from_numpy(np.stack([clean(loader.image(row), 32, 1.0) for row in range(len(index))]))
+    inputs = to_input(images, cfg["mean"], cfg["std"], torch.device("cpu"))
+    maps: dict[str, torch.Tensor] = {}
+    module = model.get_submodule("act1" if layer == 0 else "layer3")
+    module.register_forward_hook(lambda module, args, output: maps.update(seen=output))
+    with torch.inference_mode():
+        model.eval()(inputs)
+    expected = maps["seen"].mean((2, 3)).numpy()
+    np.testing.assert_allclose(vectors, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_a_layer_that_is_not_there_is_named(project: Path) -> None:
+    config = PredictConfig(embeddings=True, embeddings_layer=7)
+    with pytest.raises(UserError, match="predict.embeddings_layer: 7; this network has 5 feature maps, 0 to 4"):
+        predict(project / "model", project / "corpus", ["test"], project / "out", config, 0, HARDWARE)

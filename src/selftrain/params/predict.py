@@ -13,3 +13,6 @@ class PredictConfig(Section):
     embeddings: bool = False
     """Write the images' embeddings too, for FiftyOne's map and likenesses, `select.gate` and `selftrain ask`: 2 D bytes
     an image more."""
+    embeddings_layer: int | None = None
+    """The embeddings are the mean of this feature map of timm's list over its places, -1 the last, -2 the one before;
+    null: what the classifier sees."""

@@ -66,7 +66,9 @@ def predict(
     for split in splits:
         noised = teacher is not None and split == "unlabeled"
         noise = teacher if noised else None
-        predictor = predictors.get(noised) or Predictor(model_folder, machine, noise, rank, world_size)
+        predictor = predictors.get(noised) or Predictor(
+            model_folder, machine, noise, rank, world_size, config.embeddings_layer
+        )
         predictors[noised] = predictor
         if predictor.classes != classes:
             raise UserError(f"{model_folder}: was trained on other classes than {corpus} has; train it again")
@@ -86,7 +88,9 @@ class Predictor:
         noised: NoisedTeacher | None = None,
         rank: int = 0,
         world_size: int = 1,
+        layer: int | None = None,
     ) -> None:
+        self.layer = layer
         self.rank, self.world_size = rank, world_size
         self.hardware: Hardware = resolve(config)
         self.batch_size = config.predict_batch_size if noised is None else BATCH_SIZE
@@ -102,7 +106,19 @@ class Predictor:
         if noised is not None:
             policy = code_digest("predict", [f"images.policies.{noised.config.randaugment_policy}"])
             digest.update(f"{noised.noises} {noised.seed} {noised.config} {policy}".encode())
+        if layer is not None:
+            digest.update(f"embeddings_layer {layer}".encode())
+            self._check_layer(layer)
         self.made_with = digest.hexdigest()[:32]
+
+    def _check_layer(self, layer: int) -> None:
+        """Raises UserError if the network has no such feature map."""
+        if not hasattr(self.model, "forward_intermediates"):
+            name = type(self.model).__name__
+            raise UserError(f"predict.embeddings_layer: a {name} has no list of feature maps; leave it out")
+        maps = len(self.model.feature_info)  # type: ignore[arg-type]
+        if not -maps <= layer < maps:
+            raise UserError(f"predict.embeddings_layer: {layer}; this network has {maps} feature maps, 0 to {maps - 1}")
 
     def predict_split(self, split_folder: Path, out: Path, embeddings: Path | None = None) -> None:
         """Bring a split's prediction table up to date, shard by shard, and its embeddings if they have a folder."""
@@ -184,10 +200,15 @@ class Predictor:
                 self.noised.before_batch(int(index.keys[rows[0]]))
             inputs = to_input(images, self.pretrained["mean"], self.pretrained["std"], self.hardware.device)
             with self.hardware.autocast():
-                features = self.model.forward_features(inputs)  # type: ignore[operator]
+                if embed and self.layer is not None:
+                    features, (layer_map,) = self.model.forward_intermediates(inputs, indices=[self.layer])  # type: ignore[operator]
+                else:
+                    features, layer_map = self.model.forward_features(inputs), None  # type: ignore[operator]
                 logits = self.model.forward_head(features)  # type: ignore[operator]  # (B, C)
                 vectors = logits[:, :0]
-                if embed:
+                if layer_map is not None:  # (B, D, H, W)
+                    vectors = layer_map.mean((2, 3))
+                elif embed:
                     vectors = self.model.forward_head(features, pre_logits=True)  # type: ignore[operator]  # (B, D)
             yield logits.float().log_softmax(dim=1).cpu().numpy(), self._as_float16(vectors.float().cpu().numpy())
             advance(len(images))
