@@ -80,7 +80,8 @@ kills: install ## Kill trainings and dvc repro 200 times, and compare how they e
 	python benchmarks/kills.py
 
 bench: install ## Measure speed against ceilings and peers
-	python benchmarks/throughput.py
+	QUICK=$(QUICK) python benchmarks/throughput.py
+	python benchmarks/selecting.py $(if $(QUICK),--rows 20000 --classes 10 --rows-a-part 5000)
 
 audit: ## Look for known vulnerabilities of the locked libraries; needs the internet
 	uv tool run pip-audit --require-hashes --disable-pip -r requirements.txt

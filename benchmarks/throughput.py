@@ -1,19 +1,20 @@
 """How near each stage comes to what bounds it: ratios, measured in one run on one machine.
 
     make bench
+    make bench QUICK=1      # on a few images, to see that it runs
 
-Each row times a stage and, on the same images, the least that it could do: a bare decode loop, a bare forward pass, a
-bare scan. A ratio of 1 is the bound; machines differ, ratios hardly.
+Each row times a stage and, on the same images, the least that it could do: a bare decode loop, a bare forward pass.
+`selecting.py` has the table's stage. A ratio of 1 is the bound; machines differ, ratios hardly.
 """
 
 import contextlib
 import io
+import os
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import torch
 from PIL import Image
@@ -27,15 +28,10 @@ from selftrain.networks.models import create_model
 from selftrain.params.ingest import IngestConfig
 from selftrain.params.noise import NoiseConfig
 from selftrain.params.predict import PredictConfig
-from selftrain.params.select import SelectConfig
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.prediction.predict import predict
-from selftrain.selection.select import select
-from selftrain.tables.keys import make_key
-from selftrain.tables.predictions import PredictionPart, write_part
 
-IMAGES, SIDE, CLASSES = 4000, 96, ["a", "b"]
-ROWS = 4_000_000
+IMAGES, SIDE, CLASSES = 250 if os.environ.get("QUICK") else 4000, 96, ["a", "b"]
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -107,21 +103,6 @@ def main() -> None:
             )
         )
         row("predict", "a bare forward pass", predicting, forward, IMAGES)
-
-        rng = np.random.default_rng(0)
-        for shard in range(ROWS // 500_000):
-            keys = make_key("unlabeled", shard, 0) + np.arange(500_000)
-            confidence = rng.random(len(keys), np.float32)
-            part = PredictionPart(
-                keys, rng.integers(0, 2, len(keys), np.int32), confidence, np.zeros((len(keys), 2), np.float16)
-            )
-            write_part(folder / "table", shard, part, CLASSES, "bench")
-        query = f"SELECT label, count(*) FROM '{folder}/table/*.parquet' WHERE confidence > 0.3 GROUP BY label"
-        scanning = seconds(lambda: duckdb.sql(query).fetchall())
-        selecting = seconds(
-            lambda: select(SelectConfig(per_class=ROWS // 4), 0, folder / "table", folder / "corpus", folder / "s")
-        )
-        row("select", "one scan that counts", selecting, scanning, ROWS)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Decisions:
 
     def __init__(self, config: SelectConfig, seed: int, decided: "pl.DataFrame", source: Source) -> None:
         """``decided`` (``key, kind, to_label``) are images that are decided on whatever the teacher says."""
-        self.config, self.seed, self.decided, self.source = config, seed, decided, source
+        self.config, self.seed, self.decided, self.source = config, seed, decided.sort("key"), source
         self.aligned = align(config, source) if config.prior is not None else None
         self.policy: Policy = find_policy(config.policy)(config, self.aligned or source)
         self.gate = source.gate(config.gate) if config.gate is not None else None
@@ -79,7 +79,16 @@ class Decisions:
         import polars as pl
 
         sampled = pl.Series(in_sample(rows["key"].to_numpy(), self.config.share, self.seed), dtype=pl.Boolean)
-        return rows.filter(sampled).join(self.decided, on="key", how="anti")
+        return rows.filter(sampled).join(self.decided_among(rows), on="key", how="anti")
+
+    def decided_among(self, rows: "pl.DataFrame") -> "pl.DataFrame":
+        """``decided`` between the rows' first and last key: a part is small, and all that is decided on is not."""
+        if not len(rows):
+            return self.decided.clear()
+        keys = rows["key"].to_numpy()
+        first = np.searchsorted(self.decided["key"].to_numpy(), keys.min(), side="left")
+        end = np.searchsorted(self.decided["key"].to_numpy(), keys.max(), side="right")
+        return self.decided[int(first) : int(end)]
 
     def plan(
         self, connection: "duckdb.DuckDBPyConnection"
@@ -138,7 +147,7 @@ class Decisions:
                 stranger=self.strangers(rows),
                 counted=self.policy.copies(rows) if self.policy.counts_copies else None,
             )
-            .join(self.decided, on="key", how="left", maintain_order="left")
+            .join(self.decided_among(rows), on="key", how="left", maintain_order="left")
             .with_columns(
                 label=pl.coalesce("to_label", "label"),
                 confidence=pl.when(corrected).then(pl.lit(1.0, pl.Float32)).otherwise(confidence),

@@ -141,30 +141,26 @@ def _summary(
     decisions: Decisions,
     quota: int | None,
 ) -> dict[str, Any]:
-    def total(decision: str, column: int, label: int | None = None) -> int:
-        return sum(
-            counts[column]
-            for (of_label, of_decision), counts in totals.items()
-            if of_decision == decision and label in (None, of_label)
-        )
+    def count(label: int, decision: str) -> tuple[int, int]:
+        """(images, copies)"""
+        return totals.get((label, decision), (0, 0))
 
+    labels = range(len(classes))
     images = sum(counts[0] for counts in totals.values())
-    counts = {kind: total(kind, 0) for kind in decisions.kinds}
+    counts = {kind: sum(count(label, kind)[0] for label in labels) for kind in decisions.kinds}
     assert images == sum(counts.values())
-
-    def trained_on(column: int, label: int | None = None) -> int:
-        return sum(total(decision, column, label) for decision in selection.TRAINED_ON)
-
+    copies = [sum(count(label, kind)[1] for kind in selection.TRAINED_ON) for label in labels]
+    unique = sum(counts[kind] for kind in selection.TRAINED_ON)
     return {
         "images": images,
-        "coverage": trained_on(0) / images,
+        "coverage": unique / images,
         "decisions": counts,
         "per_class_quota": quota,
         "threshold": decisions.policy.threshold,
-        "unique_images": trained_on(0),
-        "balanced_images": trained_on(1),
+        "unique_images": unique,
+        "balanced_images": sum(copies),
         "per_class": {
-            name: {kind: total(kind, 0, label) for kind in decisions.kinds} | {"copies": trained_on(1, label)}
+            name: {kind: count(label, kind)[0] for kind in decisions.kinds} | {"copies": copies[label]}
             for label, name in enumerate(classes)
         },
     }
