@@ -13,6 +13,7 @@ from selftrain.inspection.rounds import browsed_runs, history
 from selftrain.inspection.tables import Pool, image_predictions, iter_pool, rows_of, sample_views
 from selftrain.inspection.views import all_views
 from selftrain.params.browse import BrowseConfig
+from selftrain.plumbing.errors import UserError
 from selftrain.project import Project
 from selftrain.tables.keys import SPLITS, split_of
 from selftrain.tables.parquet import write_frame
@@ -309,3 +310,41 @@ def test_a_dataset_of_an_older_version_keeps_its_tags(build: Any) -> None:
     again = build(5)
     assert again.match_tags("reject").values("key") == [keys[0]]
     assert set(again.distinct("split")) == set(SPLITS)
+
+
+def test_what_a_browser_does_not_show_is_shown_as_png(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from selftrain.corpus.ingest import ingest
+    from selftrain.images.decode import decode
+    from selftrain.inspection.media import extract
+    from selftrain.params.ingest import IngestConfig
+    from selftrain.tables.manifest import read_manifest
+
+    for split in ("labeled", "validation", "test"):
+        for seed, name in enumerate(("cat", "dog")):
+            write_images(tmp_path / split / name, 1, seed=10 * len(split) + seed)
+    (tmp_path / "pool").mkdir()
+    deep = np.random.default_rng(0).integers(0, 65536, (8, 8), dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "pool" / "a.tif")
+    write_images(tmp_path / "pool", 1, seed=3)
+    splits = {split: {"images": split} for split in ("labeled", "validation", "test")}
+    values = {"root": str(tmp_path), "unlabeled": {"images": "pool"}, **splits}
+    ingest(IngestConfig.model_validate(values), 0, tmp_path / "corpus")
+    unlabeled = tmp_path / "corpus" / "unlabeled"
+    formats = {row["key"]: row["format"] for row in read_manifest(unlabeled, ["key", "format"]).to_pylist()}
+    files = extract(unlabeled, set(formats), tmp_path / "media")
+    assert sorted(formats.values()) == ["PNG", "TIFF"]
+    assert all(path.suffix == ".png" for path in files.values())
+    (shown,) = [files[key] for key, found in formats.items() if found == "TIFF"]
+    seen = decode((tmp_path / "pool" / "a.tif").read_bytes())
+    assert np.array_equal(np.asarray(Image.open(shown)), np.asarray(seen)), "as the model sees it"
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/b", "..", ".hidden", "a\\b", ""])
+def test_a_datasets_name_is_no_path(name: str) -> None:
+    from selftrain.plumbing.sections import parse_section
+
+    with pytest.raises(UserError, match="browse.dataset"):
+        parse_section({"dataset": name}, BrowseConfig, "browse")
+    assert BrowseConfig(dataset="my photos, 日本 2.0").dataset == "my photos, 日本 2.0"

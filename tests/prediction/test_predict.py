@@ -256,3 +256,18 @@ def test_a_layer_that_is_not_there_is_named(project: Path) -> None:
     config = PredictConfig(embeddings=True, embeddings_layer=7)
     with pytest.raises(UserError, match="predict.embeddings_layer: 7; this network has 5 feature maps, 0 to 4"):
         predict(project / "model", project / "corpus", ["test"], project / "out", config, 0, HARDWARE)
+
+
+def test_numbers_beyond_float16_are_clamped_and_counted(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(project / "model" / "model.safetensors")
+    weights["fc.weight"] *= 1e7
+    save_file(weights, project / "model" / "model.safetensors")
+    config = PredictConfig(embeddings=True)
+    predict(project / "model", project / "corpus", ["unlabeled"], project / "out", config, 0, HARDWARE)
+    rows = np.concatenate([part.log_probs for _, part in iter_predictions(project / "out" / "unlabeled")])
+    assert np.isfinite(rows).all()
+    clamped = int((rows == -65504).sum())
+    assert clamped > 10
+    assert f"out/unlabeled: {clamped:,} numbers beyond float16 became ±65,504, its largest" in capsys.readouterr().out

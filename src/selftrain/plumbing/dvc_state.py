@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.plumbing.dvc_lock import LOCK
+from selftrain.plumbing.errors import UserError
 
 
 def damaged_objects() -> list[tuple[Path, str]]:
@@ -33,12 +34,14 @@ def damaged_objects() -> list[tuple[Path, str]]:
 
 
 def would_run() -> dict[str, list[str]]:
-    """The stages that ``dvc repro`` would run, and why; as ``dvc status`` says."""
+    """The stages that ``dvc repro`` would run, and why, as ``dvc status`` says. Raises UserError if DVC fails."""
+    if not Path(".dvc", "config").is_file():
+        return {}
     said = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=False
     )
     if said.returncode:
-        return {}
+        raise UserError(f"`dvc status` fails: {(said.stderr.strip().splitlines() or ['no reason is given'])[0]}")
     found: dict[str, list[str]] = {}
     for stage, changes in json.loads(said.stdout or "{}").items():
         for change in changes:
