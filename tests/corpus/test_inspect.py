@@ -2,7 +2,7 @@ import hashlib
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from selftrain.corpus.inspect import difference_hash, image_facts
 from tests.conftest import image_bytes
@@ -50,3 +50,10 @@ def test_difference_hash_by_hand() -> None:
     rising = Image.fromarray(np.tile(np.arange(0, 180, 20, dtype=np.uint8), (8, 1)))
     assert difference_hash(rising) == -1, "every bit set, signed"
     assert difference_hash(rising.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) == 0
+
+
+def test_the_mirrored_hash_is_the_mirror_images() -> None:
+    for seed in range(20):
+        data = image_bytes(seed, (123 + seed, 77))
+        mirrored = ImageOps.mirror(Image.open(io.BytesIO(data)))
+        assert image_facts(data, 10**9).dhash_mirrored == difference_hash(mirrored)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image
 
 from selftrain.images.decode import decode_with_format
 from selftrain.images.reader import content_hash
@@ -38,6 +39,7 @@ class ImageFacts:
 def image_facts(data: bytes, max_pixels: int) -> ImageFacts:
     """Decode an image once and take everything the manifest needs. Raises BrokenImage."""
     image, image_format = decode_with_format(data, max_pixels)
+    thumbnail = grey_thumbnail(image)
     return ImageFacts(
         format=image_format,
         width=image.width,
@@ -45,8 +47,8 @@ def image_facts(data: bytes, max_pixels: int) -> ImageFacts:
         xxh3=content_hash(data),
         sha256=hashlib.sha256(data).digest(),
         pixels=pixel_hash(image),
-        dhash=difference_hash(image),
-        dhash_mirrored=difference_hash(ImageOps.mirror(image)),
+        dhash=thumbnail_hash(thumbnail),
+        dhash_mirrored=thumbnail_hash(thumbnail[:, ::-1]),
     )
 
 
@@ -57,11 +59,20 @@ def pixel_hash(image: Image.Image) -> bytes:
     return digest.digest()
 
 
+def grey_thumbnail(image: Image.Image) -> NDArray[np.int16]:
+    """The image as 8 rows of 9 grey pixels, (8, 9)."""
+    return np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR), np.int16)
+
+
 def difference_hash(image: Image.Image) -> int:
-    """dHash: for 8 rows of 9 grey pixels, whether each is darker than its right neighbour, by more than one level.
+    """DHash of an RGB image."""
+    return thumbnail_hash(grey_thumbnail(image))
+
+
+def thumbnail_hash(grey: NDArray[np.int16]) -> int:
+    """DHash of a ``grey_thumbnail``: whether each pixel is darker than its right neighbour, by more than one level.
 
     Without that margin a clear sky's bits are noise, and a strong JPEG changes a quarter of them. Signed 64 bits.
     """
-    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR), np.int16)
     bits = np.packbits(grey[:, :-1] + 1 < grey[:, 1:])
     return int.from_bytes(bits.tobytes(), "big", signed=True)

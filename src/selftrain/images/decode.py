@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from selftrain.images.heif import MISSING, is_heif, teach_pillow
 from selftrain.plumbing.errors import UserError
@@ -73,9 +73,10 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Imag
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF says; as it is where the EXIF is broken."""
+    """The image turned as its EXIF says; as it is where there is nothing to turn, or where the EXIF is broken."""
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     # Pillow's parsers raise nearly anything on broken metadata, and the pixels are whole.
     except Exception:  # noqa: BLE001
         return image
