@@ -1,5 +1,6 @@
 """The training loop. It knows no algorithm by name."""
 
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -132,7 +133,8 @@ class Loop:
                         figures["skipped_steps"] = self.skipped
                     figures |= {f"{name}_learning_rate": d.learning_rate for name, d in self.descents.items()}
                     curves.log(self.step, figures)
-                    advance(window.steps, loss=f"{figures['loss']:.3f}")
+                    # There is no loss where all steps of the window were skipped.
+                    advance(window.steps, loss=f"{figures.get('loss', math.nan):.3f}")
                     window = Window()
                 if due or stopping or self.ended():
                     curves.flush()
