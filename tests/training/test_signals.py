@@ -79,7 +79,7 @@ def test_a_worker_that_dies_ends_the_training_in_a_line(digits_corpus: Path, tmp
 
 
 @pytest.mark.slow
-def test_a_container_with_little_shared_memory_is_a_line_or_works(digits_corpus: Path, tmp_path: Path) -> None:
+def test_a_container_with_little_shared_memory_is_a_line(digits_corpus: Path, tmp_path: Path) -> None:
     """Docker gives 64 MB; here it is 64 kB, and a batch is more."""
     folder = tmp_path / "p"
     write_project(folder, digits_corpus, steps=20, batch_size=32)

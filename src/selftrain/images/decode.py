@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from selftrain.images.heif import MISSING, is_heif, teach_pillow
+from selftrain.images.heif import HEIF, MISSING, is_heif, teach_pillow
 from selftrain.plumbing.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 EXTENSIONS = {
     "JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tiff", "AVIF": "avif",
-    "HEIF": "heic",
+    HEIF: "heic",
 }  # fmt: skip
 READ_AS = {"MPO": "JPEG"}
 """What Pillow calls a JPEG file of several pictures, as phones make: the first is the image."""
@@ -50,12 +50,13 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Imag
     """``decode``, and the file's real format (one of ``FORMATS``)."""
     if not data:
         raise BrokenImage("empty file")
-    if is_heif(data) and not teach_pillow():
+    formats = (HEIF,) if is_heif(data) else FORMATS
+    if formats == (HEIF,) and not teach_pillow():
         raise BrokenImage(MISSING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=formats) as image:
                 image_format = READ_AS.get(str(image.format), str(image.format))
                 width, height = image.size
                 if max_pixels is not None and width * height > max_pixels:
@@ -65,7 +66,7 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Imag
     except BrokenImage:
         raise
     except UnidentifiedImageError:
-        raise BrokenImage(f"not an image in a known format ({', '.join(FORMATS)})") from None
+        raise BrokenImage(f"not an image in a known format ({', '.join((*FORMATS, HEIF))})") from None
     # Pillow's decoders raise nearly anything on damaged files; whatever it is, it is this file's reason.
     except Exception as error:  # noqa: BLE001
         reason = " ".join(str(error).split()) or type(error).__name__

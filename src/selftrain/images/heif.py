@@ -1,5 +1,7 @@
 """HEIC, as phones take pictures: Pillow reads it with the plugin pillow-heif, the extra ``selftrain[heif]``."""
 
+HEIF = "HEIF"
+"""As Pillow calls the format when the plugin is registered; before, it knows no such name."""
 BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """What a HEIF file calls itself; AVIF, which Pillow reads, has brands of its own."""
 MISSING = "a HEIC image; `pip install 'selftrain[heif]'` reads those, or convert it to JPEG"

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.processes import starting_workers, worker
+from selftrain.plumbing.processes import no_shared_memory, starting_workers, worker
 
 Item = TypeVar("Item")
 
@@ -44,9 +45,28 @@ class _ErrorsAsItems(Dataset[Any]):
 
     def __getitem__(self, place: int) -> Any:
         try:
-            return self.dataset[place]
+            item = self.dataset[place]
         except UserError as error:
             return error
+        if get_worker_info() is None:
+            return item
+        try:
+            _share(item)
+        except RuntimeError as error:
+            return UserError(no_shared_memory(str(error)))
+        return item
+
+
+def _share(item: Any) -> None:
+    """Move an item's tensors to shared memory. The queue would do it later, in a thread whose errors nobody hears."""
+    if isinstance(item, Tensor):
+        item.share_memory_()  # type: ignore[no-untyped-call]
+    elif isinstance(item, dict):
+        for part in item.values():
+            _share(part)
+    elif isinstance(item, (list, tuple)):
+        for part in item:
+            _share(part)
 
 
 def _begin(number: int) -> None:

@@ -74,10 +74,15 @@ def death_of_worker(error: RuntimeError) -> str | None:
     reason = " ".join(str(error).split())[:200]
     if "DataLoader worker" not in reason:
         return None
-    return (
-        f"a loader process died ({reason}); memory or shared memory may be short: set `hardware.workers` to fewer or "
-        "0, or give a container more by `--shm-size=2g`"
-    )
+    return f"a loader process died ({reason}); memory or shared memory may be short: {_MORE_MEMORY}"
+
+
+def no_shared_memory(reason: str) -> str:
+    """What to tell a user if a loader process finds no shared memory for a batch."""
+    return f"a loader process has no shared memory for a batch ({' '.join(reason.split())[:200]}): {_MORE_MEMORY}"
+
+
+_MORE_MEMORY = "set `hardware.workers` to fewer or 0, or give a container more by `--shm-size=2g`"
 
 
 class Stop:
