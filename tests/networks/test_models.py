@@ -123,3 +123,13 @@ def test_what_a_model_cannot_be_trained_on_is_told_before(name: str, images: int
         check_takes(name, {}, images, image_size)
     with pytest.raises((ValueError, RuntimeError)):
         network(torch.zeros(images, 3, image_size, image_size))
+
+
+def test_a_model_whose_layers_share_weights_goes_through_a_model_folder(tmp_path: Path) -> None:
+    model = create_model("coat_tiny", 3, 64).eval()
+    whole = model.state_dict(keep_vars=True).values()
+    assert len({id(value) for value in whole}) < len(whole)
+    export_model(model, tmp_path / "m", classes=["a", "b", "c"], image_size=64, crop_fraction=1.0)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(load_model(tmp_path / "m")[0](images), model(images))

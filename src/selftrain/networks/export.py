@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
+from safetensors.torch import save_file
+from timm.models._hub import save_config_for_hf
 from torch import nn
 
 from selftrain.networks.model_noise import classifiers
@@ -40,10 +41,13 @@ def export_model(
     ``timm.create_model("local-dir:<folder>", pretrained=True)`` reads it anywhere.
     """
     mean, std = normalization(model)
-    model.to(memory_format=torch.contiguous_format)
-    timm.models.save_for_hf(
+    folder.mkdir(parents=True, exist_ok=True)
+    # Each in memory of its own: safetensors takes no weights that two layers share.
+    weights = {name: value.clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    save_config_for_hf(
         model,
-        str(folder),
+        str(folder / "config.json"),
         model_config={"label_names": classes},
         model_args=dict(options or {}),
         data_config={
@@ -54,5 +58,4 @@ def export_model(
             "mean": tuple(mean),
             "std": tuple(std),
         },
-        safe_serialization=True,
     )
