@@ -83,7 +83,7 @@ bench: install ## Measure speed against ceilings and peers
 	QUICK=$(QUICK) python benchmarks/throughput.py
 	python benchmarks/selecting.py $(if $(QUICK),--rows 20000 --classes 10 --rows-a-part 5000)
 
-audit: ## Look for known vulnerabilities of the locked libraries; needs the internet
+audit: install ## Look for known vulnerabilities of the locked libraries; needs the internet
 	uv tool run pip-audit --require-hashes --disable-pip -r requirements.txt
 
 sbom: install ## Write the bill of materials to .sbom.json (CycloneDX)

@@ -95,7 +95,7 @@ def test_a_container_with_little_shared_memory_is_a_line(digits_corpus: Path, tm
         timeout=90,
         check=False,
     )
-    if "selftrain" not in ended.stderr and "error:" not in ended.stderr and ended.returncode:
+    if ended.stderr.startswith(("unshare:", "mount:")):
         pytest.skip("no right to mount a disk")
     assert ended.returncode == 1
     assert "set `hardware.workers` to fewer or 0, or give a container more by `--shm-size=2g`" in ended.stderr

@@ -1,5 +1,7 @@
 """A teacher that is run beside its student."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -52,9 +54,15 @@ class FrozenTeacher:
 
 def feature_channels(network: nn.Module, count: int) -> list[int]:
     """Channels of a timm model's last ``count`` feature maps. Raises UserError if it does not give them."""
-    known = getattr(network, "feature_info", None)
-    if not hasattr(network, "forward_intermediates") or known is None:
-        raise UserError(f"feature_distillation: a {type(network).__name__} gives no feature maps; take another model")
+    known = feature_maps(network, "feature_distillation")
     if len(known) < count:
         raise UserError(f"feature_distillation: features: a {type(network).__name__} has only {len(known)} of them")
-    return [info["num_chs"] for info in list(known)[-count:]]
+    return [info["num_chs"] for info in known[-count:]]
+
+
+def feature_maps(network: nn.Module, where: str) -> list[dict[str, Any]]:
+    """What timm knows of each feature map of a model. Raises UserError, for ``where``, if it gives none."""
+    known = getattr(network, "feature_info", None)
+    if not hasattr(network, "forward_intermediates") or known is None:
+        raise UserError(f"{where}: a {type(network).__name__} gives no feature maps; take another model")
+    return list(known)

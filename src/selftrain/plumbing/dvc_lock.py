@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 
@@ -17,12 +18,16 @@ def mend_dvc_lock() -> None:
         print(f"{RWLOCK}: removed; a killed DVC left it half-written")
 
 
-def maker_of(path: Path) -> str | None:
-    """The stage of the project's main ``dvc.lock`` that made a file or a folder; None if none did."""
+def locked_stages() -> dict[str, Any]:
+    """The stages of the project's main ``dvc.lock``, by name; none if there is no such file."""
     from ruamel.yaml import YAML
 
-    stages = (YAML(typ="safe").load(LOCK) or {}).get("stages", {}) if LOCK.is_file() else {}
-    for name, stage in stages.items():
+    return (YAML(typ="safe").load(LOCK) or {}).get("stages", {}) if LOCK.is_file() else {}
+
+
+def maker_of(path: Path) -> str | None:
+    """The stage of the project's main ``dvc.lock`` that made a file or a folder; None if none did."""
+    for name, stage in locked_stages().items():
         for out in stage.get("outs", []):
             if path.resolve().is_relative_to(Path(out["path"]).resolve()):
                 return str(name).partition("@")[0]

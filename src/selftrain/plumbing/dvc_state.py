@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from selftrain.plumbing.dvc_lock import LOCK
+from selftrain.plumbing.dvc_lock import locked_stages
 from selftrain.plumbing.errors import UserError
 
 
@@ -61,10 +61,7 @@ def _reason(path: str, what: Any) -> str:
 
 def _outputs() -> dict[str, str]:
     """The hashes of all outputs in ``dvc.lock``, and their paths."""
-    from ruamel.yaml import YAML
-
-    stages = (YAML(typ="safe").load(LOCK) or {}).get("stages", {}) if LOCK.is_file() else {}
-    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+    outs = [out for stage in locked_stages().values() for out in stage.get("outs", [])]
     return {out["md5"]: out["path"] for out in outs if "md5" in out}
 
 

@@ -22,11 +22,10 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     Raises UserError, naming the file, if the disk is full or may not be written.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             if durable:
                 _sync(temporary)
@@ -34,7 +33,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
             if durable:
                 _sync(path.parent)
     finally:
-        if temporary.exists():
+        if os.path.exists(temporary):
             temporary.unlink()
 
 

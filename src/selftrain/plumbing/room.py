@@ -32,9 +32,13 @@ def writing(path: Path) -> Iterator[None]:
     """While it lasts, a file is written: what the disk refuses is a UserError that names the file."""
     try:
         yield
+    except UserError:
+        raise
     # Rust's and Arrow's writers raise errors of their own, which hold the system's.
-    except Exception as error:  # noqa: BLE001
-        raise (refusal(error, path) or error) from None
+    except Exception as error:
+        if (said := refusal(error, path)) is None:
+            raise
+        raise said from None
 
 
 def refusal(error: Exception, path: Path) -> UserError | None:

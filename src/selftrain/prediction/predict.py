@@ -20,6 +20,7 @@ from selftrain.code import code_digest
 from selftrain.images.clean_images import CleanImages, in_batches
 from selftrain.images.loading import ImageIndex, ImageLoader, load_index
 from selftrain.images.workers import in_order
+from selftrain.networks.frozen_teacher import feature_maps
 from selftrain.networks.models import load_model, to_input
 from selftrain.params.predict import PredictConfig
 from selftrain.plumbing.errors import UserError
@@ -113,10 +114,7 @@ class Predictor:
 
     def _check_layer(self, layer: int) -> None:
         """Raises UserError if the network has no such feature map."""
-        if not hasattr(self.model, "forward_intermediates"):
-            name = type(self.model).__name__
-            raise UserError(f"predict.embeddings_layer: a {name} has no list of feature maps; leave it out")
-        maps = len(self.model.feature_info)  # type: ignore[arg-type]
+        maps = len(feature_maps(self.model, "predict.embeddings_layer"))
         if not -maps <= layer < maps:
             raise UserError(f"predict.embeddings_layer: {layer}; this network has {maps} feature maps, 0 to {maps - 1}")
 
