@@ -1,6 +1,9 @@
+import ast
+from pathlib import Path
+
 import numpy as np
 
-from selftrain.counters import mix, mixed_int
+from selftrain.counters import Stream, mix, mixed_int, word
 
 
 def splitmix64(state: int) -> int:
@@ -32,3 +35,42 @@ def test_bits_are_balanced_and_neighbours_differ() -> None:
 
 def test_mixed_int_fits_what_python_seeds_take() -> None:
     assert all(0 <= mixed_int(seed, 5) < 2**63 for seed in range(1000))
+
+
+SOURCES = sorted((Path(__file__).parents[1] / "src" / "selftrain").rglob("*.py"))
+
+
+def test_every_hash_of_a_seed_names_its_stream() -> None:
+    """``mix(seed, Stream.X, …)``: what is hashed first is a seed, or another hash, whose names are listed here."""
+    hashes = {"noise_seed", "stream"}
+    unnamed = []
+    for source in SOURCES:
+        for call in ast.walk(ast.parse(source.read_text())):
+            if (
+                isinstance(call, ast.Call)
+                and ast.unparse(call.func) in ("mix", "mixed_int")
+                and source.stem != "counters"
+            ):
+                first, second = map(ast.unparse, call.args[:2])
+                named = any(name in second for name in ("Stream.", "self.stream", "ORDER[", "NOISE[", "UNIFORM["))
+                if not named and first not in hashes and source.name != "order.py":
+                    unnamed.append(f"{source}: {ast.unparse(call)}")
+    assert not unnamed
+
+
+def test_no_two_draws_share_a_stream() -> None:
+    uses = {stream.name: [] for stream in Stream}
+    for source in SOURCES:
+        for name in ast.walk(ast.parse(source.read_text())):
+            if isinstance(name, ast.Attribute) and ast.unparse(name.value) == "Stream":
+                uses[name.attr].append(source.name)
+    assert all(uses.values()), "each is used"
+    assert {name: files for name, files in uses.items() if len(set(files)) > 1} == {}
+    twice = {name for name, files in uses.items() if len(files) > 1}
+    assert twice == {"ROBUSTNESS_VIEWS"}, "which seeds its passes and, in each, its images"
+
+
+def test_texts_are_words() -> None:
+    assert word("gaussian_noise") != word("gaussian_blur")
+    assert word("student1") == word("student1")
+    assert 0 <= word("ä") < 2**56

@@ -26,10 +26,13 @@ PIPELINES = sorted(path for path in (ROOT / "pipelines").iterdir() if path.is_di
 
 @pytest.mark.parametrize("folder", PIPELINES, ids=lambda path: path.name)
 def test_every_pipeline_has_a_preset_and_a_readme_and_all_are_valid(folder: Path) -> None:
-    check_project(project_of(folder / "paper.yaml"), paths=False)
+    assert (folder / "paper.yaml").is_file()
+    for path in folder.glob("*.yaml"):
+        if path.name not in ("dvc.yaml", "studies.yaml"):
+            check_project(project_of(path), paths=False)
     assert (folder / "README.md").is_file()
     if folder.name not in PRESETS_OF_THE_MAIN_JOB:
-        check_project(project_of(folder / "params.yaml"), paths=False)
+        assert (folder / "params.yaml").is_file()
         assert (folder / "dvc.yaml").is_file()
 
 
@@ -50,6 +53,20 @@ def test_dvc_takes_every_preset(folder: Path, tmp_path: Path) -> None:
                     assert set(dep.params) == set(dep.read_params()), stage.addressing
 
 
+def test_noisy_students_svhn_is_the_authors_script() -> None:
+    params = load_params(ROOT / "pipelines" / "noisy_student" / "svhn.yaml")
+    for run in ("student1", "student2", "student3"):
+        config, select = train_config(params, run, "p"), select_config(params, run, "p")
+        noise = config.noise
+        assert (config.unlabeled_ratio, noise.randaugment_magnitude, select.per_class) == (5, 5, 53113)
+        assert (noise.randaugment_policy, noise.flip) == ("svhn", 0)
+
+
+def test_robustness_is_measured_at_the_size_of_its_reference() -> None:
+    params = load_params(ROOT / "pipelines" / "robustness" / "paper.yaml")
+    assert (params["robustness"]["reference"], params["robustness"]["image_size"]) == ("alexnet", 224)
+
+
 def test_noisy_students_preset_is_the_papers() -> None:
     path = ROOT / "pipelines" / "noisy_student" / "paper.yaml"
     params = load_params(path)
@@ -65,7 +82,8 @@ def test_noisy_students_preset_is_the_papers() -> None:
         assert (config.batch_size, config.epochs, config.optimizer) == (2048, 350, "rmsproptf")
         assert (config.scaled_learning_rate, config.decay_rate, config.decay_epochs) == (0.128, 0.97, 2.4)
         noise = config.noise
-        assert (noise.randaugment_ops, noise.randaugment_magnitude) == (2, 27)
+        assert (noise.randaugment_ops, noise.randaugment_magnitude, noise.randaugment_probability) == (2, 27, 1)
+        assert config.algorithm.parameters["label_smoothing"] == 0.1
         assert (noise.dropout, noise.stochastic_depth) == (0.5, 0.2)
         assert noise.on_labeled == noise.on_unlabeled == ("augmentation", "stochastic_depth", "dropout")
         fix = phases(config)["resolution_fix"]
@@ -184,5 +202,7 @@ def test_meta_pseudo_labels_tables(data: str, method: str) -> None:
         assert (finetune.learning_rate, finetune.schedule, finetune.batch_size) == (1e-5, "constant", 512)
         assert finetune.steps == (2000 if data == "imagenet" else 1000)
     assert tuple(found) == TABLES[data][method]
-    assert (config.noise.randaugment_policy == "svhn") == (data == "svhn")
+    policies = {"svhn": "svhn", "imagenet": "meta_pseudo_labels", "cifar10": "full"}
+    assert config.noise.randaugment_policy == policies[data]
+    assert config.noise.randaugment_probability == 0.5, "the mean of the 0.2 to 0.8 that the code draws from"
     assert config.unlabeled_ratio == (0 if method == "supervised" else 1)

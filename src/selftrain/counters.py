@@ -1,9 +1,56 @@
 """Random numbers that are computed, not drawn: the same inputs give the same number anywhere."""
 
+import hashlib
+from enum import IntEnum, unique
+
 import numpy as np
 from numpy.typing import NDArray
 
 UInt64Array = NDArray[np.uint64]
+
+
+@unique
+class Stream(IntEnum):
+    """What random numbers are for. Each draw has a stream of its own, so that none says anything of another.
+
+    Every hash of a seed names one as its second word.
+    """
+
+    RUN = 1
+    """A run's own seed, by its name."""
+    LATER_PHASE = 2
+    WEIGHTS = 3
+    """A network before its first step."""
+    MODEL_NOISE = 4
+    """Dropout and stochastic depth."""
+    LABELED_ORDER = 5
+    UNLABELED_ORDER = 6
+    LABELED_NOISE = 7
+    UNLABELED_NOISE = 8
+    LABELED_UNIFORM = 9
+    UNLABELED_UNIFORM = 10
+    """Numbers that algorithms draw labels with."""
+    RESPLIT = 11
+    FOLDS = 12
+    """Of cross-validation on the labeled images."""
+    HELD_OUT_CUT = 13
+    """Which labeled images become validation and test."""
+    SELECTION = 14
+    """Which images of a class get an extra copy."""
+    SELECTION_SHARE = 15
+    NEIGHBOURS = 16
+    """Which images stand for a large pool in nearest-neighbour searches."""
+    TEACHER_AUGMENTATION = 17
+    TEACHER_MODEL_NOISE = 18
+    ROBUSTNESS_SUBSET = 19
+    ROBUSTNESS_VIEWS = 20
+    CORRUPTIONS = 21
+    SHIFT = 22
+    EXAMPLES = 23
+    """Which images the report shows."""
+    APP_SAMPLE = 24
+    APP_POOL = 25
+    APP_MAP = 26
 
 
 def mix(*words: int | NDArray[np.int64] | UInt64Array) -> UInt64Array:
@@ -22,6 +69,11 @@ def mix(*words: int | NDArray[np.int64] | UInt64Array) -> UInt64Array:
             state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state = state ^ (state >> np.uint64(31))
     return state
+
+
+def word(text: str) -> int:
+    """A text as a word for ``mix``."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def _bits(word: int | NDArray[np.int64] | UInt64Array) -> UInt64Array:

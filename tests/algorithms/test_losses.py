@@ -34,7 +34,7 @@ def test_temperature() -> None:
     assert torch.allclose(losses.with_temperature(log_probs, 0.5), squared / squared.sum())
 
 
-def test_noisy_student_averages_as_section_3_1_or_as_algorithm_1() -> None:
+def test_noisy_student_averages_as_section_3_1_as_algorithm_1_or_as_the_code() -> None:
     logits = torch.randn(2 + 6, 3)
     labels, pseudo_labels = torch.tensor([2, 0]), torch.rand(6, 3).softmax(dim=1)
     targets = [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], *pseudo_labels.tolist()]
@@ -47,11 +47,21 @@ def test_noisy_student_averages_as_section_3_1_or_as_algorithm_1() -> None:
     assert unlabeled.item() == pytest.approx(sum(each[2:]) / 6, rel=1e-5)
     loss, _, _ = noisy_student_loss(*given, ones, "each_source")
     assert loss.item() == pytest.approx(sum(each[:2]) / 2 + sum(each[2:]) / 6, rel=1e-5)
+    loss, _, _ = noisy_student_loss(*given, ones, "labeled_size")
+    assert loss.item() == pytest.approx(sum(each) / 2, rel=1e-5)
     weights = [0.5, 1.0, 0.0, 0.25, 1.0, 0.75]
     loss, _, unlabeled = noisy_student_loss(*given, torch.tensor(weights), "all_images")
     weighed = [weight * one for weight, one in zip(weights, each[2:], strict=True)]
     assert unlabeled.item() == pytest.approx(sum(weighed) / 6, rel=1e-5)
     assert loss.item() == pytest.approx((sum(each[:2]) + sum(weighed)) / 8, rel=1e-5)
+
+
+def test_noisy_student_smooths_both_targets() -> None:
+    logits, labels, pseudo_labels = torch.randn(5, 4), torch.tensor([2, 0]), torch.rand(3, 4).softmax(dim=1)
+    given = (logits[:2], labels, logits[2:], pseudo_labels, torch.ones(3), "all_images", 0.1)
+    _, labeled, unlabeled = noisy_student_loss(*given)
+    assert torch.allclose(labeled, functional.cross_entropy(logits[:2], labels, label_smoothing=0.1))
+    assert torch.allclose(unlabeled, functional.cross_entropy(logits[2:], pseudo_labels, label_smoothing=0.1))
 
 
 @pytest.mark.parametrize(("labels", "temperature"), [("soft", 1.0), ("soft", 0.5), ("hard", 1.0)])

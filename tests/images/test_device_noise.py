@@ -6,17 +6,21 @@ import torch
 from PIL import Image
 
 from selftrain.images.device_noise import AFFINE, TONES, as_row, noised
-from selftrain.images.randaugment import OPERATIONS
+from selftrain.images.randaugment import OPERATIONS, Drawn
 from selftrain.images.views import Plan, planned, view
 from selftrain.params.noise import NoiseConfig
 
-LEVELS = [0.0, 0.3, -0.5, 0.9, -0.9, 1.0, 2.7, -2.7]
+LEVELS = [0.0, 0.1, 0.3, -0.5, 0.9, -0.9, 1.0, 1.7, 2.7, -2.7]
 
 
 def photo(seed: int, size: int = 32) -> Image.Image:
     """A smooth random image: how affine operations sample noise says nothing."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def no_other(uniform: float) -> Image.Image:
+    raise AssertionError(uniform)
 
 
 def on_device(images: list[Image.Image], plans: list[Plan], operations: int) -> np.ndarray:
@@ -33,10 +37,11 @@ def on_device(images: list[Image.Image], plans: list[Plan], operations: int) -> 
 def test_tones_are_pillows_to_one_step(name: str) -> None:
     images = [photo(seed) for seed in range(len(LEVELS))]
     flat = Image.new("RGB", (32, 32), (7, 7, 7))
+    levels = [abs(level) for level in LEVELS]
     for images_ in (images, [flat] * len(LEVELS)):
-        found = on_device(images_, [Plan(operations=((name, level),)) for level in LEVELS], 1)
-        for image, level, own in zip(images_, LEVELS, found, strict=True):
-            expected = np.asarray(OPERATIONS[name](image, level)).astype(float)
+        found = on_device(images_, [Plan(operations=(Drawn(name, level),)) for level in levels], 1)
+        for image, level, own in zip(images_, levels, found, strict=True):
+            expected = np.asarray(OPERATIONS[name](image, Drawn(name, level))).astype(float)
             assert np.abs(own - expected).max() <= 1, level
             if name in ("invert", "posterize", "solarize", "solarize_add", "equalize"):
                 assert np.array_equal(own, expected)
@@ -45,13 +50,25 @@ def test_tones_are_pillows_to_one_step(name: str) -> None:
 @pytest.mark.parametrize("name", AFFINE)
 def test_affine_operations_are_pillows_but_for_the_outermost_pixels(name: str) -> None:
     images = [photo(seed) for seed in range(len(LEVELS))]
-    found = on_device(images, [Plan(operations=((name, level),)) for level in LEVELS], 1)
+    found = on_device(images, [Plan(operations=(Drawn(name, level),)) for level in LEVELS], 1)
     for image, level, own in zip(images, LEVELS, found, strict=True):
-        expected = np.asarray(OPERATIONS[name](image, level)).astype(float)
+        expected = np.asarray(OPERATIONS[name](image, Drawn(name, level))).astype(float)
         differ = np.abs(own - expected).max(axis=2) > 3
         assert differ.mean() < 0.06, level
         if level == 0:
             assert not differ.any()
+
+
+def test_cutout_is_pillows() -> None:
+    images = [photo(seed) for seed in range(40)]
+    places = np.random.default_rng(0).random((40, 2)).tolist()
+    drawn = [Drawn("cutout", 0.2 * number, *place) for number, place in enumerate(places)]
+    found = on_device(images, [Plan(operations=(operation,)) for operation in drawn], 1)
+    for image, operation, own in zip(images, drawn, found, strict=True):
+        assert np.array_equal(own, np.asarray(OPERATIONS["cutout"](image, operation)))
+    assert np.array_equal(
+        on_device(images[:1], [Plan(operations=(Drawn("identity", 1),))], 1)[0], np.asarray(images[0])
+    )
 
 
 def test_shift_and_flip_are_the_loaders() -> None:
@@ -61,15 +78,18 @@ def test_shift_and_flip_are_the_loaders() -> None:
     assert len({plan.shift for plan in plans}) > 20
     found = on_device(images, plans, 0)
     for seed, (image, own) in enumerate(zip(images, found, strict=True)):
-        assert np.array_equal(own, view(image, "image_weak", 32, 1.0, noise, seed))
+        assert np.array_equal(own, view(image, "image_weak", 32, 1.0, noise, seed, no_other))
 
 
 def test_whole_views_are_the_loaders_but_for_sampling() -> None:
-    noise = NoiseConfig(random_crop=(0.5, 1.0), shift=0.1, flip=0.5, randaugment_ops=2, randaugment_magnitude=9)
+    noise = NoiseConfig(
+        random_crop=(0.5, 1.0), shift=0.1, flip=0.5, randaugment_ops=2, randaugment_magnitude=9, cutout=0.3
+    )
     images = [photo(seed, 48) for seed in range(60)]
     made = [planned(image, "image", 32, 1.0, noise, seed) for seed, image in enumerate(images)]
-    found = on_device([square for square, _ in made], [plan for _, plan in made], 2)
-    expected = np.stack([view(image, "image", 32, 1.0, noise, seed) for seed, image in enumerate(images)]).astype(float)
+    found = on_device([square for square, _ in made], [plan for _, plan in made], 3)
+    views = [view(image, "image", 32, 1.0, noise, seed, no_other) for seed, image in enumerate(images)]
+    expected = np.stack(views).astype(float)
     assert (np.abs(found - expected).max(axis=3) > 8).mean() < 0.05
     assert np.abs(np.stack([np.asarray(square) for square, _ in made]) - expected).mean() > 10
 

@@ -1,90 +1,156 @@
+"""RandAugment against the definitions of the papers' authors."""
+
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
-from selftrain.images.randaugment import OPERATIONS, drawn, policy_operations, randaugment
+from selftrain.images.randaugment import OPERATIONS, Drawn, cutout_box, drawn, policy_operations, randaugment
+from selftrain.params.noise import NoiseConfig
+from selftrain.plumbing.errors import UserError
 
 
 def image(seed: int = 0, size: int = 16) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8))
 
 
+def nobody(operation: Drawn) -> Image.Image:
+    raise AssertionError(operation)
+
+
+def applied(name: str, level: float, to: Image.Image) -> np.ndarray:
+    return np.asarray(OPERATIONS[name](to, Drawn(name, level)))
+
+
 @pytest.mark.parametrize("name", list(OPERATIONS))
-@pytest.mark.parametrize("level", [0.0, 0.9, -0.9, 2.7, -2.7, 3.0])
+@pytest.mark.parametrize("level", [0.0, 0.1, 0.9, -0.9, 2.7, -2.7, 3.0])
 def test_every_operation_works_at_every_strength(name: str, level: float) -> None:
-    result = OPERATIONS[name](image(), level)
+    result = OPERATIONS[name](image(), Drawn(name, level))
     assert (result.mode, result.size) == ("RGB", (16, 16))
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "shear_x",
-        "shear_y",
-        "translate_x",
-        "translate_y",
-        "rotate",
-        "color",
-        "contrast",
-        "brightness",
-        "sharpness",
-        "solarize",
-        "solarize_add",
-    ],
+    "name", ["shear_x", "shear_y", "translate_x", "translate_y", "rotate", "solarize_add", "cutout", "identity"]
 )
 def test_strength_zero_changes_nothing(name: str) -> None:
-    assert np.array_equal(np.asarray(OPERATIONS[name](image(), 0.0)), np.asarray(image()))
+    assert np.array_equal(applied(name, 0.0, image()), np.asarray(image()))
 
 
 def test_values_by_hand() -> None:
-    pixels = np.array([[[0, 100, 200]]], dtype=np.uint8)
-    one = Image.fromarray(pixels)
+    one = Image.fromarray(np.array([[[0, 100, 200]]], dtype=np.uint8))
 
-    def apply(name: str, level: float) -> list[int]:
-        return np.asarray(OPERATIONS[name](one, level))[0, 0].tolist()
+    def values(name: str, level: float) -> list[int]:
+        return applied(name, level, one)[0, 0].tolist()
 
-    assert apply("invert", 1) == [255, 155, 55]
-    assert apply("solarize", 0.5) == [0, 100, 55]  # threshold 128
-    assert apply("solarize_add", 0.1) == [11, 111, 200]
-    assert apply("posterize", 0.9) == [0, 100 & 0b10000000, 200 & 0b10000000]  # 4 − 3 bits
-    assert apply("brightness", -1.0) == [0, 10, 20]
+    assert values("invert", 1) == [255, 155, 55]
+    assert values("solarize", 0.5) == [0, 100, 55], "threshold 128"
+    assert values("solarize", 1.0) == [0, 100, 200], "threshold 256: the authors' ranges get weaker"
+    assert values("solarize_add", 0.1) == [11, 111, 200]
+    assert values("solarize_add", 2.7) == [110, 210, 200], "stops at magnitude 10"
+    assert values("posterize", 0.5) == [0, 100 & 0b11000000, 200 & 0b11000000], "2 bits"
+    assert values("posterize", 0.1) == [0, 0, 200 & 0b10000000], "never none"
+    assert values("posterize", 2.7) == [0, 100, 200], "never more than 8"
+    assert values("brightness", 0.0) == [0, 10, 20], "a factor of 0.1"
+    assert values("brightness", 0.5) == [0, 100, 200], "a factor of 1"
 
 
-def test_translation_is_by_a_share_of_the_side() -> None:
-    marked = Image.new("RGB", (20, 20))
-    marked.putpixel((10, 10), (255, 255, 255))
-    moved = np.asarray(OPERATIONS["translate_x"](marked, 1.0))  # 0.45 · 20 = 9 pixels
-    assert moved[10, 1].tolist() == [255, 255, 255]
-    assert moved[10, 11].tolist() == [128, 128, 128], "what comes in is grey"
+@pytest.mark.parametrize("name", ["color", "contrast", "sharpness"])
+def test_enhancers_have_the_authors_factor(name: str) -> None:
+    for magnitude in (0, 5, 9, 27):
+        factor = 1.8 * magnitude / 10 + 0.1
+        expected = getattr(ImageEnhance, name.title())(image()).enhance(factor)
+        assert np.array_equal(applied(name, magnitude / 10, image()), np.asarray(expected))
+
+
+def test_translation_is_100_of_600_pixels_at_magnitude_10() -> None:
+    marked = Image.new("RGB", (60, 60))
+    marked.putpixel((30, 30), (255, 255, 255))
+    assert applied("translate_x", 1.0, marked)[30, 20].tolist() == [255, 255, 255]
+    assert applied("translate_y", -1.0, marked)[40, 30].tolist() == [255, 255, 255]
+    assert applied("translate_x", 1.0, marked)[30, 55].tolist() == [128, 128, 128], "what comes in is grey"
+    assert applied("translate_x", 2.7, marked)[30, 3].tolist() == [255, 255, 255], "45% of the side at 27"
+
+
+def test_cutout_is_a_grey_square_around_its_place() -> None:
+    white = Image.new("RGB", (60, 60), (255, 255, 255))
+    grey = np.asarray(OPERATIONS["cutout"](white, Drawn("cutout", 1.0, 0.5, 0.25)))[:, :, 0] == 128
+    expected = np.zeros((60, 60), bool)
+    expected[15 - 4 : 15 + 4, 30 - 4 : 30 + 4] = True  # 40 of 600 pixels to each side
+    assert np.array_equal(grey, expected)
+    assert cutout_box(Drawn("cutout", 1.0, 0.0, 1.0), 60, 60) == (0, 56, 4, 60), "cut at the edges"
+
+
+def test_sample_pairing_mixes_in_the_other_image() -> None:
+    dark, light = Image.new("RGB", (4, 4), (0, 0, 0)), Image.new("RGB", (4, 4), (200, 200, 200))
+    found = randaugment(dark, (Drawn("sample_pairing", 0.5),), lambda operation: light)
+    assert np.asarray(found)[0, 0].tolist() == [40, 40, 40], "0.4 · 0.5 of it"
 
 
 def test_the_noise_is_a_function_of_the_generator_alone() -> None:
-    first, again, other = (
-        np.asarray(randaugment(image(), drawn(2, 9, "full", random.Random(seed)))) for seed in (1, 1, 2)
-    )
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-    assert np.array_equal(np.asarray(randaugment(image(), drawn(0, 9, "full", random.Random(1)))), np.asarray(image()))
+    def made(seed: int, operations: int = 2) -> np.ndarray:
+        operations_ = drawn(operations, (9, 9), 1.0, "full", random.Random(seed))
+        return np.asarray(randaugment(image(), operations_, nobody))
+
+    assert np.array_equal(made(1), made(1))
+    assert not np.array_equal(made(1), made(2))
+    assert np.array_equal(made(1, operations=0), np.asarray(image()))
 
 
-def test_half_of_the_drawn_operations_are_applied_and_all_are_drawn() -> None:
-    class Counting(random.Random):
-        drawn: list[int] = []
+def test_operations_are_drawn_evenly_and_applied_as_often_as_asked() -> None:
+    rng = random.Random(0)
+    views = [drawn(2, (1, 10), 0.5, "full", rng) for _ in range(8000)]
+    counts = dict.fromkeys(policy_operations("full"), 0)
+    for operation in (operation for view in views for operation in view):
+        counts[operation.name] += 1
+        assert 0.1 <= abs(operation.level) <= 1
+    assert sum(counts.values()) == pytest.approx(8000, rel=0.03)
+    assert min(counts.values()) > 400
+    assert max(counts.values()) < 600
+    levels = [operation.level for view in views for operation in view if operation.name == "rotate"]
+    assert np.mean(np.array(levels) < 0) == pytest.approx(0.5, abs=0.08)
+    assert all(operation.level > 0 for view in views for operation in view if operation.name == "color")
+    assert all(len(drawn(2, (9, 9), 1.0, "svhn", rng)) == 2 for _ in range(100)), "the default applies all"
 
-        def randrange(self, *args: int) -> int:  # type: ignore[override]
-            self.drawn.append(super().randrange(*args))
-            return self.drawn[-1]
 
-    rng = Counting(0)
-    unchanged = sum(
-        np.array_equal(np.asarray(randaugment(image(), drawn(1, 9, "full", rng))), np.asarray(image()))
-        for _ in range(1000)
-    )
-    assert 440 < unchanged < 620, "half, and the few that happen to change nothing"
-    assert set(rng.drawn) == set(range(len(OPERATIONS)))
+def test_policies_are_those_of_the_papers() -> None:
+    digits, photographs = set(policy_operations("svhn")), set(policy_operations("meta_pseudo_labels"))
+    assert (len(digits), len(photographs), len(policy_operations("full"))) == (12, 15, 16)
+    assert photographs - digits == {"rotate", "translate_x", "sample_pairing"}, "Table 5"
+    assert set(policy_operations("full")) - photographs == {"cutout", "solarize_add"}
+    assert len(policy_operations("fixmatch")) == 14
+    with pytest.raises(UserError, match="svhn"):
+        policy_operations("shvn")
 
 
-def test_the_digits_policy_turns_nothing_into_something_else() -> None:
-    assert set(policy_operations("full")) - set(policy_operations("svhn")) == {"rotate", "translate_x"}
+@pytest.mark.parametrize("magnitude", [5, 9, 17, 27])
+@pytest.mark.parametrize("policy", ["full", "meta_pseudo_labels", "svhn", "fixmatch"])
+def test_strong_noise_leaves_photographs_to_see(magnitude: float, policy: str) -> None:
+    """Fewer than 0.5% of views show nothing; over crops of two photographs."""
+    photographs = crops()
+    rng, count = random.Random(0), 3000
+    blank = 0
+    for turn in range(count):
+        operations = drawn(2, (magnitude, magnitude), 1.0, policy, rng)
+        square = photographs[turn % len(photographs)]
+        view = randaugment(square, operations, lambda operation: photographs[int(operation.x * len(photographs))])
+        blank += np.asarray(view).std() < 8
+    assert blank / count < 0.005
+
+
+def crops() -> list[Image.Image]:
+    folder = Path(__import__("sklearn").__file__).parent / "datasets" / "images"
+    found = []
+    for name in ("china.jpg", "flower.jpg"):
+        photograph = Image.open(folder / name).convert("RGB")
+        for left in range(0, 400, 50):
+            found.append(photograph.crop((left, 40, left + 220, 260)).resize((48, 48)))
+    return found
+
+
+def test_a_range_of_magnitudes_has_its_order() -> None:
+    assert NoiseConfig(randaugment_magnitude=9).magnitudes == (9, 9)
+    assert NoiseConfig(randaugment_magnitude=(1, 10)).magnitudes == (1, 10)
+    with pytest.raises(ValueError, match="smallest, largest"):
+        NoiseConfig(randaugment_magnitude=(10, 1))

@@ -9,6 +9,10 @@ from selftrain.images.views import planned, view
 from selftrain.params.noise import NoiseConfig
 
 
+def no_other(uniform: float) -> Image.Image:
+    raise AssertionError(uniform)
+
+
 def gradient(width: int, height: int) -> Image.Image:
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8))
@@ -43,7 +47,7 @@ def test_views_are_functions_of_the_noise_seed() -> None:
     noise = NoiseConfig(random_crop=(0.3, 1.0))
 
     def made(name: str, seed: int) -> bytes:
-        return view(gradient(50, 40), name, 32, 1.0, noise, seed).tobytes()
+        return view(gradient(50, 40), name, 32, 1.0, noise, seed, no_other).tobytes()
 
     assert made("image", 1) == made("image", 1)
     assert len({made("image", seed) for seed in range(20)}) > 15
@@ -54,7 +58,8 @@ def test_views_are_functions_of_the_noise_seed() -> None:
 def test_without_noise_every_view_is_the_clean_image() -> None:
     noise = NoiseConfig(flip=0, randaugment_ops=0)
     views = [
-        view(gradient(50, 40), name, 32, 0.9, noise, 3).tobytes() for name in ("image", "image_weak", "image_clean")
+        view(gradient(50, 40), name, 32, 0.9, noise, 3, no_other).tobytes()
+        for name in ("image", "image_weak", "image_clean")
     ]
     assert len(set(views)) == 1
 
@@ -75,9 +80,10 @@ def test_shifts_reach_every_place_and_no_further() -> None:
 
 
 def test_flips_come_as_often_as_asked() -> None:
-    clean = view(gradient(32, 32), "image_clean", 32, 1.0, NoiseConfig(), 0)
+    clean = view(gradient(32, 32), "image_clean", 32, 1.0, NoiseConfig(), 0, no_other)
     noise = NoiseConfig(flip=0.25, randaugment_ops=0)
     flipped = [
-        not np.array_equal(view(gradient(32, 32), "image_weak", 32, 1.0, noise, seed), clean) for seed in range(1000)
+        not np.array_equal(view(gradient(32, 32), "image_weak", 32, 1.0, noise, seed, no_other), clean)
+        for seed in range(1000)
     ]
     assert 200 < sum(flipped) < 300

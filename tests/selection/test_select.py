@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selftrain.counters import mix
+from selftrain.counters import Stream, mix
 from selftrain.params.select import SelectConfig, select_config
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, write_json
@@ -97,7 +97,7 @@ def brute_force(
     corrected = {key: CLASSES.index(label) for key, label in said.items() if label}
 
     def sampled(key: int) -> bool:
-        return config.share == 1 or int(mix(seed, 1, key)) < config.share * 2**64
+        return config.share == 1 or int(mix(seed, Stream.SELECTION_SHARE, key)) < config.share * 2**64
 
     def usable(key: int) -> bool:
         return key not in repeats and key not in said and sampled(key)
@@ -121,7 +121,7 @@ def brute_force(
         if not kept:
             continue
         total = max(len(kept), min(quota, len(kept) * config.max_copies))
-        uniforms = sorted(kept, key=lambda key: int(mix(seed, key)))
+        uniforms = sorted(kept, key=lambda key: int(mix(seed, Stream.SELECTION, key)))
         copies.update({key: total // len(kept) + (place < total % len(kept)) for place, key in enumerate(uniforms)})
     result = {}
     for key, (_, confidence) in zip(keys, rows, strict=True):
@@ -194,7 +194,7 @@ def test_against_brute_force(
         assert not any(
             (k not in repeats or repeated == "keep")
             and k not in said
-            and (share == 1 or int(mix(seed, 1, k)) < share * 2**64)
+            and (share == 1 or int(mix(seed, Stream.SELECTION_SHARE, k)) < share * 2**64)
             and float(np.float32(c)) > float(np.float32(threshold))
             for k, (_, c) in zip(keys, rows, strict=True)
         )

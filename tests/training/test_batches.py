@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from selftrain.algorithms.algorithm import Batch
+from selftrain.images import transforms
 from selftrain.images.device_noise import noised
-from selftrain.images.loading import load_index
+from selftrain.images.loading import ImageLoader, load_index
+from selftrain.images.randaugment import Drawn
 from selftrain.images.workers import in_order
 from selftrain.training.batches import Process, TrainingBatches
 from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
@@ -135,6 +137,19 @@ def test_labeled_images_as_a_pool_are_their_own_prediction(photo_corpus: Path) -
     assert np.array_equal(np.exp(pool.log_probs.astype(float)).sum(axis=1), np.ones(12))
     assert set(pool.known) == {-1}
     assert pool.epoch.tolist() == list(range(12))
+
+
+def test_sample_pairing_mixes_in_images_of_the_source(
+    photo_corpus: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = Drawn("sample_pairing", 1.0, x=0.4)
+    monkeypatch.setattr("selftrain.images.views.drawn", lambda *given: (operation,))
+    made = batches(photo_corpus, tiny(unlabeled_ratio=2, noise={"flip": 0}))[1]
+    clean = batches(photo_corpus, tiny(unlabeled_ratio=2, noise={"flip": 0, "randaugment_ops": 0, "on_labeled": []}))[1]
+    labeled = ImageLoader(load_index(photo_corpus / "labeled"))
+    partner = np.asarray(transforms.clean(labeled.image(int(0.4 * len(labeled.index))), 32)).astype(float)
+    expected = 0.6 * clean["labeled"]["image"].numpy() + 0.4 * partner
+    assert np.abs(made["labeled"]["image"].numpy() - expected).max() <= 1
 
 
 def test_noise_on_the_device_is_the_loaders(photo_corpus: Path, tiny: Any) -> None:

@@ -31,6 +31,10 @@ def config(algorithm: str, **changes: Any) -> TrainConfig:
             config("distillation", resplit={"splits": ["labeled", "validation"], "validation": 0.2}),
             "train.resplit: the teacher's table of labeled images has none of other splits'",
         ),
+        (
+            config("supervised", noise={"on_device": True, "randaugment_policy": "meta_pseudo_labels"}),
+            r"train.noise.on_device: the policy 'meta_pseudo_labels' mixes in a second image \(sample_pairing\)",
+        ),
         (config("mean_teacher"), "train.ema_decay: mean_teacher learns from the average"),
     ],
 )

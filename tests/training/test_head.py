@@ -29,7 +29,7 @@ MACHINE = HardwareConfig(device="cpu", threads=1, processes=1, workers=0)
 
 
 def trained(corpus: Path, out: Path, **changes: Any) -> tuple[nn.Module, RunRecord]:
-    config = TrainConfig.model_validate(TINY | {"noise": {}} | changes)
+    config = TrainConfig.model_validate(TINY | {"noise": {}, "shared_seed": True} | changes)
     train(Training(out.name, "test", config, MACHINE, 0, corpus, out, track=False), restart=[])
     return load_model(out)[0], RunRecord.read(out / "run.json")
 

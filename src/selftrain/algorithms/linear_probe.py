@@ -17,7 +17,7 @@ from pydantic import Field
 from selftrain.algorithms.algorithm import Algorithm
 from selftrain.algorithms.closed_form import FittedHead, FittedTo
 from selftrain.calibration import FIRMNESS, fit_temperature
-from selftrain.counters import mix
+from selftrain.counters import Stream, mix
 from selftrain.plumbing.sections import Section
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-2, 9))
@@ -92,7 +92,7 @@ def _folds(labels: NDArray[np.integer], folds: int, seed: int) -> NDArray[np.int
     if not len(several):
         return found
     count = min(folds, int(several.min()))
-    uniforms = mix(seed, np.arange(len(labels), dtype=np.int64))
+    uniforms = mix(seed, Stream.FOLDS, np.arange(len(labels), dtype=np.int64))
     for label in np.flatnonzero(counts > 1):
         members = np.flatnonzero(labels == label)
         found[members[np.argsort(uniforms[members], kind="stable")]] = np.arange(len(members)) % count

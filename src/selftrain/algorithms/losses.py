@@ -38,6 +38,11 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return functional.one_hot(labels.long(), num_classes).float()
 
 
+def smoothed(target_probs: Tensor, label_smoothing: float) -> Tensor:
+    """Distributions (B, C) with the share ``label_smoothing`` (0–1) of each spread over all classes."""
+    return target_probs * (1 - label_smoothing) + label_smoothing / target_probs.shape[1]
+
+
 def with_temperature(log_probs: Tensor, temperature: float) -> Tensor:
     """The distribution of log-probabilities (B, C) at another temperature, as probabilities (B, C)."""
     return torch.softmax(full_precision(log_probs) / temperature, dim=1)

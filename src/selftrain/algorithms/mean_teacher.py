@@ -7,7 +7,8 @@ other noise:
 
 over labeled and unlabeled images in the paper, over the unlabeled ones here. λ rises as exp(−5 (1 − t)²) over
 ``ramp_steps``. The average is the one that ``train.ema_decay`` keeps and the run exports: the paper's result is its
-teacher, too. Its pass is in eval mode, with averaged BatchNorm statistics; the paper's code uses the batch's.
+teacher, too. The paper's decay is 0.99 while λ rises (``train.ema_first``), then 0.999, and its code has ``ema_warmup:
+mean_teacher``. Its pass is in eval mode, with averaged BatchNorm statistics; the paper's code uses the batch's.
 """
 
 import math

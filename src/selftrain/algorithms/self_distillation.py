@@ -2,8 +2,8 @@
 
 ``generation``: Born-Again Networks (Furlanello et al., ICML 2018, arXiv 1805.04770): a student of the teacher's
 architecture learns labels and the teacher's predictions, becomes the teacher of the next generation, and so on; a
-generation is a round. The paper adds both losses at temperature 1 and size 1: ``alpha: 0.5``, ``temperature: 1``, the
-defaults here. Its ensemble of generations is one more model, made by the stage ``adopt``.
+generation is a round. The paper adds both losses at temperature 1: ``alpha: 1``, ``label_weight: 1``,
+``temperature: 1``, the defaults here. Its ensemble of generations is one more model, made by the stage ``adopt``.
 
 ``average``: no teacher from before: the moving average of the student's own weights is asked about the weakly noised
 view of each image, as in Mean Teacher, and the student has to say so of the noised one. The average knows nothing at
@@ -25,7 +25,8 @@ class SelfDistillationConfig(SoftTargetsConfig):
 
     teacher: Literal["generation", "average"] = "generation"
     temperature: float = Field(default=1.0, gt=0)
-    alpha: float = Field(default=0.5, ge=0, le=1)
+    alpha: float = Field(default=1.0, ge=0, le=1)
+    label_weight: float | None = Field(default=1.0, ge=0)
 
 
 class SelfDistillation(DistillingAlgorithm):

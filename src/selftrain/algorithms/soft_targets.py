@@ -6,7 +6,8 @@ the teacher's and the student's distributions at temperature T,
     α · T² · 1/N · Σ KL(p_T(x) ‖ q_T(x)) + (1 − α) · 1/B · Σ CE(y, q_1(x))
 
 The first mean is over all N images that are distilled on, labeled or not, the second over the B labeled ones. T² stays
-whatever α is. An image that a person corrected has its label as the teacher's prediction.
+whatever α is. ``label_weight`` replaces 1 − α. An image that a person corrected has its label as the teacher's
+prediction.
 """
 
 from typing import Literal
@@ -36,7 +37,9 @@ class SoftTargetsConfig(Section):
     temperature: float = Field(default=4.0, gt=0)
     """T of both distributions."""
     alpha: float = Field(default=0.9, ge=0, le=1)
-    """Weight of the teacher's predictions; that of the labels is 1 − α."""
+    """Weight of the teacher's predictions."""
+    label_weight: float | None = Field(default=None, ge=0)
+    """Weight of the labels; null: 1 − α."""
     alpha_end: float | None = Field(default=None, ge=0, le=1)
     """α after ``alpha_steps``, to which it goes in a straight line: a lower one listens early. Null: α."""
     alpha_steps: int = Field(default=0, ge=0)
@@ -106,10 +109,11 @@ class DistillingAlgorithm(Algorithm):
         student = torch.cat([logits[source] for source in sources(self.config.distill_on)])  # (N, C)
         teacher = self.targets(batch, runtime)  # (N, C)
         alpha = self.config.alpha_at(step)
+        label_weight = 1 - alpha if self.config.label_weight is None else self.config.label_weight
         labeled_loss = functional.cross_entropy(full_precision(logits["labeled"]), labels)
         distilled = distillation_loss(student, teacher, self.config.temperature)
         return {
-            "loss": alpha * distilled + (1 - alpha) * labeled_loss,
+            "loss": alpha * distilled + label_weight * labeled_loss,
             "labeled_loss": labeled_loss,
             "distillation_loss": distilled,
             "alpha": torch.tensor(alpha),

@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 
 from selftrain.corpus.source_image import SourceImage
-from selftrain.counters import mix
+from selftrain.counters import Stream, mix
 from selftrain.plumbing.errors import UserError
 
 
@@ -28,7 +28,7 @@ def cut(images: Iterable[SourceImage], shares: dict[str, float], seed: int) -> d
     for class_name, members in by_class.items():
         paths = np.array([xxhash.xxh3_64_intdigest(source.encode()) for source in members], dtype=np.uint64)
         sources = list(members)
-        dealt = [sources[place] for place in np.argsort(mix(seed, paths), kind="stable")]
+        dealt = [sources[place] for place in np.argsort(mix(seed, Stream.HELD_OUT_CUT, paths), kind="stable")]
         for name, share in shares.items():
             count = max(1, round(share * len(members)))
             split_of.update(dict.fromkeys(dealt[:count], name))

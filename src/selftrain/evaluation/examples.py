@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrain.counters import mix
+from selftrain.counters import Stream, mix
 from selftrain.tables.parquet import reading, scan
 from selftrain.tables.selection import CORRECTED, KEPT, LOW_CONFIDENCE, scan_selection
 from selftrain.tables.truth import NO_CLASS
@@ -73,7 +73,9 @@ def _sample(rows: "pl.LazyFrame", count: int) -> "pl.DataFrame":
     """The same random rows every time."""
     import polars as pl
 
-    uniforms = pl.col("key").map_batches(lambda keys: pl.Series(mix(0, keys.to_numpy())), return_dtype=pl.UInt64)
+    uniforms = pl.col("key").map_batches(
+        lambda keys: pl.Series(mix(0, Stream.EXAMPLES, keys.to_numpy())), return_dtype=pl.UInt64
+    )
     return _first(rows.with_columns(uniform=uniforms), count, "uniform").drop("uniform")
 
 

@@ -5,6 +5,7 @@ differ from Pillow's by rounding and in how bilinear sampling treats the outermo
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,23 +13,38 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.images.randaugment import GREY, OPERATIONS
+from selftrain.images.randaugment import (
+    GREY,
+    OPERATIONS,
+    ROTATION,
+    SHEAR,
+    TRANSLATION,
+    Drawn,
+    cutout_box,
+    enhancement,
+    posterize_bits,
+    solarize_added,
+    solarize_threshold,
+)
 from selftrain.images.views import Plan
+
+Tone = Callable[[Tensor, Tensor], Tensor]
+Strength = Callable[[float], float]
 
 NAMES = tuple(OPERATIONS)
 NONE = -1
 AFFINE = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
-PLACED = 3
-"""Columns before the operations: left, top, flip."""
+PLACED, EACH = 3, 4
+"""Columns before the operations (left, top, flip), and of each operation (its place in ``NAMES``, level, x, y)."""
 
 
-def as_row(plan: Plan, operations: int) -> NDArray[np.float32]:
-    """A plan as numbers: left, top, flip, and (operation, level) for each of RandAugment's ``operations``."""
-    row = np.zeros(PLACED + 2 * operations, np.float32)
-    row[PLACED::2] = NONE
+def as_row(plan: Plan, operations: int) -> NDArray[np.float64]:
+    """A plan as numbers, for at most so many ``operations``: (``PLACED`` + ``EACH`` · operations,)."""
+    row = np.zeros(PLACED + EACH * operations)
+    row[PLACED::EACH] = NONE
     row[:PLACED] = *plan.shift, plan.flip
-    for place, (name, level) in enumerate(plan.operations):
-        row[PLACED + 2 * place : PLACED + 2 * place + 2] = NAMES.index(name), level
+    for place, (name, *numbers) in enumerate(plan.operations):
+        row[PLACED + EACH * place : PLACED + EACH * (place + 1)] = NAMES.index(name), *numbers
     return row
 
 
@@ -40,28 +56,36 @@ def noised(images: Tensor, plans: Tensor) -> Tensor:
     pixels = _shifted(pixels, plans[:, 0], plans[:, 1])
     flipped = (plans[:, 2] > 0).nonzero()[:, 0].to(images.device)
     pixels[flipped] = pixels[flipped].flip(3)
-    for column in range(PLACED, plans.shape[1], 2):
-        pixels = _operated(pixels, plans[:, column], plans[:, column + 1])
+    for column in range(PLACED, plans.shape[1], EACH):
+        operations = [
+            None if name == NONE else Drawn(NAMES[int(name)], *numbers)
+            for name, *numbers in plans[:, column : column + EACH].tolist()
+        ]
+        pixels = _operated(pixels, operations)
     return pixels.permute(0, 2, 3, 1)
 
 
-def _operated(pixels: Tensor, operations: Tensor, levels: Tensor) -> Tensor:
-    """One operation of each image: the affine ones in one sampling, the others by groups. The groups are found on the
-    CPU.
-    """
-    bent = torch.isin(operations, torch.tensor([NAMES.index(name) for name in AFFINE], dtype=operations.dtype))
-    rows = bent.nonzero()[:, 0]
-    if len(rows):
-        matrices = torch.stack(
-            [_matrix(NAMES[int(operations[row])], float(levels[row]), pixels.shape[3], pixels.shape[2]) for row in rows]
-        )
-        here = rows.to(pixels.device)
-        pixels[here] = _sampled(pixels[here], matrices.to(pixels.device))
-    for name, operation in TONES.items():
-        rows = (operations == NAMES.index(name)).nonzero()[:, 0]
-        if len(rows):
-            here = rows.to(pixels.device)
-            pixels[here] = operation(pixels[here], levels[rows].to(pixels.device).view(-1, 1, 1, 1))
+def _operated(pixels: Tensor, operations: list[Drawn | None]) -> Tensor:
+    """One operation of each image: the affine ones in one sampling, the others by groups."""
+    height, width = pixels.shape[2:]
+    groups: dict[str, list[int]] = {}
+    for row, operation in enumerate(operations):
+        if operation is not None:
+            groups.setdefault("affine" if operation.name in AFFINE else operation.name, []).append(row)
+    for name, rows in groups.items():
+        here = torch.tensor(rows, device=pixels.device)
+        of_group = [operation for row in rows if (operation := operations[row]) is not None]
+        if name == "affine":
+            matrices = torch.stack([_matrix(operation, width, height) for operation in of_group])
+            pixels[here] = _sampled(pixels[here], matrices.to(pixels.device))
+        elif name == "cutout":
+            for row, operation in zip(rows, of_group, strict=True):
+                left, top, right, bottom = cutout_box(operation, width, height)
+                pixels[row, :, top : max(top, bottom), left : max(left, right)].fill_(GREY[0])
+        elif name != "identity":
+            tone, strength = TONES[name]
+            strengths = torch.tensor([strength(operation.level) for operation in of_group], dtype=torch.float32)
+            pixels[here] = tone(pixels[here], strengths.to(pixels.device).view(-1, 1, 1, 1))
     return pixels
 
 
@@ -80,17 +104,18 @@ def _mirrored(places: Tensor, size: int) -> Tensor:
     return (size - 1 - (size - 1 - places.abs()).abs()).clamp(0, size - 1)
 
 
-def _matrix(name: str, level: float, width: int, height: int) -> Tensor:
+def _matrix(operation: Drawn, width: int, height: int) -> Tensor:
     """Where each pixel of the result comes from, (2, 3), in pixels from the top left corner."""
+    level = operation.level
     matrices = {
-        "shear_x": [[1, 0.3 * level, 0], [0, 1, 0]],
-        "shear_y": [[1, 0, 0], [0.3 * level, 1, 0]],
-        "translate_x": [[1, 0, 0.45 * level * width], [0, 1, 0]],
-        "translate_y": [[1, 0, 0], [0, 1, 0.45 * level * height]],
+        "shear_x": [[1, SHEAR * level, 0], [0, 1, 0]],
+        "shear_y": [[1, 0, 0], [SHEAR * level, 1, 0]],
+        "translate_x": [[1, 0, TRANSLATION * level * width], [0, 1, 0]],
+        "translate_y": [[1, 0, 0], [0, 1, TRANSLATION * level * height]],
     }
-    if name != "rotate":
-        return torch.tensor(matrices[name], dtype=torch.float32)
-    angle = np.deg2rad(30 * level)
+    if operation.name != "rotate":
+        return torch.tensor(matrices[operation.name], dtype=torch.float32)
+    angle = np.deg2rad(ROTATION * level)
     cos, sin, x, y = np.cos(angle), np.sin(angle), width / 2, height / 2
     return torch.tensor([[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y]], dtype=torch.float32)
 
@@ -110,13 +135,14 @@ def _sampled(pixels: Tensor, matrices: Tensor) -> Tensor:
     return torch.where(outside, torch.full_like(moved, grey), moved).add_(0.5).floor_()
 
 
-def _auto_contrast(pixels: Tensor, level: Tensor) -> Tensor:
+def _auto_contrast(pixels: Tensor, _: Tensor) -> Tensor:
     low, high = pixels.amin(dim=(2, 3), keepdim=True), pixels.amax(dim=(2, 3), keepdim=True)
     stretched = ((pixels - low) * (255 / (high - low).clamp(min=1))).add_(1e-3).floor_()
     return torch.where(high > low, stretched, pixels)
 
 
-def _equalize(pixels: Tensor, level: Tensor) -> Tensor:
+def _equalize(pixels: Tensor, unused: Tensor) -> Tensor:
+    del unused
     batch, _, height, width = pixels.shape
     values = pixels.reshape(batch * 3, -1).long()
     counts = torch.zeros(batch * 3, 256, dtype=torch.long, device=pixels.device)
@@ -128,28 +154,25 @@ def _equalize(pixels: Tensor, level: Tensor) -> Tensor:
     return table.gather(1, values).view_as(pixels).float()
 
 
-def _posterize(pixels: Tensor, level: Tensor) -> Tensor:
-    bits = (4 - (4 * level.abs()).floor()).clamp(min=1)
+def _posterize(pixels: Tensor, bits: Tensor) -> Tensor:
     unit = 2 ** (8 - bits)
     return (pixels / unit).floor() * unit
 
 
-def _solarize(pixels: Tensor, level: Tensor) -> Tensor:
-    threshold = (256 - (256 * level.abs()).floor()).clamp(min=0)
+def _solarize(pixels: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(pixels < threshold, pixels, 255 - pixels)
 
 
-def _solarize_add(pixels: Tensor, level: Tensor) -> Tensor:
-    added = (110 * level.abs()).floor().clamp(max=128)
+def _solarize_add(pixels: Tensor, added: Tensor) -> Tensor:
     return torch.where(pixels < 128, (pixels + added).clamp(max=255), pixels)
 
 
-def _blended(degenerate: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def _blended(degenerate: Callable[[Tensor], Tensor]) -> Tone:
     """Pillow's enhancers: from a degenerate image through the image and beyond."""
 
-    def apply(pixels: Tensor, level: Tensor) -> Tensor:
+    def apply(pixels: Tensor, factor: Tensor) -> Tensor:
         start = degenerate(pixels)
-        return (start + (1 + 0.9 * level).clamp(min=0) * (pixels - start)).add(1e-3).floor().clamp(0, 255)
+        return (start + factor * (pixels - start)).add(1e-3).floor().clamp(0, 255)
 
     return apply
 
@@ -169,16 +192,27 @@ def _smooth(pixels: Tensor) -> Tensor:
     return result
 
 
-TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "auto_contrast": _auto_contrast,
-    "equalize": _equalize,
-    "invert": lambda pixels, level: 255 - pixels,
-    "posterize": _posterize,
-    "solarize": _solarize,
-    "solarize_add": _solarize_add,
-    "color": _blended(_luminance),
-    "contrast": _blended(lambda pixels: _luminance(pixels).mean(dim=(2, 3), keepdim=True).add(0.5).floor()),
-    "brightness": _blended(torch.zeros_like),
-    "sharpness": _blended(_smooth),
+def _enhanced(name: str, degenerate: Callable[[Tensor], Tensor]) -> tuple[Tone, Strength]:
+    return _blended(degenerate), partial(enhancement, name)
+
+
+def _none(level: float) -> float:
+    return 0.0
+
+
+TONES: dict[str, tuple[Tone, Strength]] = {
+    "auto_contrast": (_auto_contrast, _none),
+    "equalize": (_equalize, _none),
+    "invert": (lambda pixels, _: 255 - pixels, _none),
+    "posterize": (_posterize, posterize_bits),
+    "solarize": (_solarize, solarize_threshold),
+    "solarize_add": (_solarize_add, solarize_added),
+    "color": _enhanced("color", _luminance),
+    "contrast": _enhanced(
+        "contrast", lambda pixels: _luminance(pixels).mean(dim=(2, 3), keepdim=True).add(0.5).floor()
+    ),
+    "brightness": _enhanced("brightness", torch.zeros_like),
+    "sharpness": _enhanced("sharpness", _smooth),
 }
-assert set(TONES) | set(AFFINE) == set(NAMES)
+"""What each does to pixels (B, 3, H, W), and its strength at a level."""
+assert {*TONES, *AFFINE, "identity", "cutout"} == set(NAMES)

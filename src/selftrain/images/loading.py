@@ -105,6 +105,10 @@ class ImageLoader:
         self._reading = Reading(folder.parent if folder.name in SPLITS else folder)
         self._reader = ShardReader(index.split_folder)
 
+    def another(self, uniform: float) -> Image.Image:
+        """Some image of the index for a number from 0 to 1, all equally likely."""
+        return self.image(min(int(uniform * len(self.index)), len(self.index) - 1))
+
     def image(self, row: int) -> Image.Image:
         """The decoded RGB image at a place in the index. Raises UserError naming shard and key if it is damaged."""
         index = self.index

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from selftrain.counters import mixed_int
+from selftrain.counters import Stream, mixed_int
 from selftrain.images.clean_images import CleanImages
 from selftrain.images.loading import ImageLoader
 from selftrain.images.views import view
@@ -11,7 +11,7 @@ from selftrain.params.noise import NoiseConfig
 
 
 class NoisedImages(CleanImages):
-    """Batches of places in an index, as (B, size, size, 3) uint8 with all input noise, a function of (stream, key)."""
+    """Batches of places in an index, as (B, size, size, 3) uint8, with all input noise: a function of (seed, key)."""
 
     def __init__(
         self,
@@ -20,12 +20,14 @@ class NoisedImages(CleanImages):
         size: int,
         crop_fraction: float,
         noise: NoiseConfig,
-        stream: tuple[int, ...],
+        seed: int,
+        stream: Stream,
     ) -> None:
         super().__init__(loader, batches, size, crop_fraction)
-        self.noise, self.stream = noise, stream
+        self.noise, self.seed, self.stream = noise, seed, stream
 
     def square(self, row: int) -> NDArray[np.uint8]:
         """The noised view of an image, (size, size, 3)."""
-        noise_seed = mixed_int(*self.stream, int(self.loader.index.keys[row]))
-        return view(self.loader.image(row), "image", self.size, self.crop_fraction, self.noise, noise_seed)
+        noise_seed = mixed_int(self.seed, self.stream, int(self.loader.index.keys[row]))
+        how = ("image", self.size, self.crop_fraction, self.noise, noise_seed, self.loader.another)
+        return view(self.loader.image(row), *how)

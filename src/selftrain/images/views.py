@@ -1,6 +1,7 @@
 """Views: the versions of an image that algorithms ask for, as functions of (seed, epoch, position)."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from selftrain.counters import mixed_int
 from selftrain.images import transforms
-from selftrain.images.randaugment import drawn, randaugment
+from selftrain.images.randaugment import CUTOUT, Drawn, drawn, randaugment
 from selftrain.params.noise import NoiseConfig
 
 IMAGE_VIEWS = ("image", "image_clean", "image_weak")
@@ -23,19 +24,32 @@ class Plan:
     shift: tuple[int, int] = (0, 0)
     """Pixels from the left and from the top."""
     flip: bool = False
-    operations: tuple[tuple[str, float], ...] = ()
-    """RandAugment's, with their levels."""
+    operations: tuple[Drawn, ...] = ()
+    """RandAugment's, and Cutout."""
 
 
 def view(
-    image: Image.Image, name: str, size: int, crop_fraction: float, noise: NoiseConfig, noise_seed: int
+    image: Image.Image,
+    name: str,
+    size: int,
+    crop_fraction: float,
+    noise: NoiseConfig,
+    noise_seed: int,
+    another: Callable[[float], Image.Image],
 ) -> NDArray[np.uint8]:
-    """One view of a decoded RGB image, (size, size, 3) uint8; all its noise comes from ``noise_seed``."""
+    """One view of a decoded RGB image, (size, size, 3) uint8; all its noise comes from ``noise_seed``.
+
+    ``another`` gives some decoded image of the same source for a number from 0 to 1; Sample Pairing mixes it in.
+    """
     square, plan = planned(image, name, size, crop_fraction, noise, noise_seed)
     square = transforms.shift(square, *plan.shift)
     if plan.flip:
         square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(randaugment(square, plan.operations))
+
+    def partner(operation: Drawn) -> Image.Image:
+        return transforms.clean(another(operation.x), size, crop_fraction)
+
+    return np.asarray(randaugment(square, plan.operations, partner))
 
 
 def planned(
@@ -55,5 +69,9 @@ def planned(
     flip = rng.random() < noise.flip
     if name == "image_weak":
         return square, Plan(shift, flip)
-    operations = drawn(noise.randaugment_ops, noise.randaugment_magnitude, noise.randaugment_policy, rng)
+    operations = drawn(
+        noise.randaugment_ops, noise.magnitudes, noise.randaugment_probability, noise.randaugment_policy, rng
+    )
+    if noise.cutout:
+        operations += (Drawn("cutout", noise.cutout / CUTOUT, rng.random(), rng.random()),)
     return square, Plan(shift, flip, operations)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from selftrain.counters import mix
+from selftrain.counters import Stream, mix
 from selftrain.inspection.brain import TSNE_UP_TO, project
 from selftrain.inspection.rounds import BrowsedRun
 from selftrain.inspection.tables import Pool, rows_of
@@ -22,7 +22,7 @@ def pool_map_svg(pool: Pool, run: BrowsedRun, classes: list[str], images: int = 
     if run.selection is None or not folder.is_dir():
         raise UserError(f"{run.name}: a map needs a round and its embeddings; set `predict.embeddings: true`")
     keys = scan_manifest(pool.corpus / "unlabeled").select("key").collect()["key"].to_numpy()
-    sample = set(keys[np.argsort(mix(1, keys), kind="stable")[:images]].tolist())
+    sample = set(keys[np.argsort(mix(0, Stream.APP_MAP, keys), kind="stable")[:images]].tolist())
     rows = rows_of(pool, sample)
     places = project(read_embeddings(folder, sample).vectors.astype(np.float32))
     figure, (by_label, by_decision) = panels_figure(2, height=4.6, width=10)

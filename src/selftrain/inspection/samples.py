@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from selftrain.counters import mix
+from selftrain.counters import Stream, mix
 from selftrain.inspection.corrections import FIELD, forget
 from selftrain.inspection.media import extract
 from selftrain.plumbing.errors import UserError
@@ -33,7 +33,7 @@ def of_other_splits(corpus: Path, count: int) -> set[int]:
     for split in SPLITS:
         if split != "unlabeled":
             of_split = scan_manifest(corpus / split).select("key").collect()["key"].to_numpy()
-            keys.update(of_split[np.argsort(mix(0, of_split), kind="stable")[:count]].tolist())
+            keys.update(of_split[np.argsort(mix(0, Stream.APP_SAMPLE, of_split), kind="stable")[:count]].tolist())
     return keys
 
 

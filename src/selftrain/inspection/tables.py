@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selftrain.counters import mix
+from selftrain.counters import Stream, mix
 from selftrain.inspection.rounds import BrowsedRun
 from selftrain.inspection.views import SavedView
 from selftrain.plumbing.progress import progress_bar
@@ -90,7 +90,9 @@ def sample_views(pool: Pool, views: list[SavedView], images_per_view: int) -> di
     parts = len(prediction_parts(pool.runs[0].predictions))
     with progress_bar("fiftyone views", total=parts) as advance:
         for table in iter_pool(pool):
-            uniforms = table.with_columns(uniform=pl.Series(mix(0, table["key"].to_numpy())).cast(pl.Float64))
+            uniforms = table.with_columns(
+                uniform=pl.Series(mix(0, Stream.APP_POOL, table["key"].to_numpy())).cast(pl.Float64)
+            )
             for view in views:
                 before, count = chosen[view.name]
                 rows = uniforms.filter(view.rows())

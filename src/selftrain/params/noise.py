@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from selftrain.plumbing.sections import MODULE_NAME, Section
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Magnitude = Annotated[float, Field(ge=0, le=30)]
 
 
 Noise = Literal["augmentation", "weak_augmentation", "stochastic_depth", "dropout"]
@@ -33,11 +34,18 @@ class NoiseConfig(Section):
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
     randaugment_ops: int = Field(default=2, ge=0)
-    randaugment_magnitude: float = Field(default=9, ge=0, le=30)
-    """10 is the full strength of AutoAugment's ranges; the paper's 27 goes beyond them, as its code does."""
+    randaugment_magnitude: Magnitude | tuple[Magnitude, Magnitude] = 9
+    """10 is the full strength of AutoAugment's ranges; the paper's 27 goes beyond them, as its code does. A range, such
+    as FixMatch's ``[1, 10]``: each operation draws its own."""
+    randaugment_probability: float = Field(default=1.0, gt=0, le=1)
+    """Of each operation to be applied. RandAugment and Noisy Student's code always apply it, FixMatch's in half of the
+    cases. Meta Pseudo Labels' code draws the probability itself, for each operation, from 0.2 to 0.8: that is 0.5."""
     randaugment_policy: str = Field(default="full", pattern=MODULE_NAME)
     """A file of ``images/policies``. ``svhn`` leaves out what turns one digit into another: rotation and horizontal
     translation."""
+    cutout: float = Field(default=0.0, ge=0, lt=1)
+    """Side of a grey square that is laid on the image after RandAugment, as a share of the image's; FixMatch's is 0.5.
+    Its centre is anywhere, so that a part of it may lie outside."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On the last layer."""
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
@@ -54,6 +62,23 @@ class NoiseConfig(Section):
         for names in (self.on_labeled, self.on_unlabeled):
             if {"augmentation", "weak_augmentation"} <= set(names):
                 raise ValueError("`augmentation` and `weak_augmentation` exclude each other")
+        return self
+
+    @property
+    def most_operations(self) -> int:
+        """Operations that a view has at most."""
+        return self.randaugment_ops + (self.cutout > 0)
+
+    @property
+    def magnitudes(self) -> tuple[float, float]:
+        """``randaugment_magnitude`` as a range."""
+        magnitude = self.randaugment_magnitude
+        return magnitude if isinstance(magnitude, tuple) else (magnitude, magnitude)
+
+    @model_validator(mode="after")
+    def _magnitudes_in_order(self) -> "NoiseConfig":
+        if self.magnitudes[0] > self.magnitudes[1]:
+            raise ValueError("`randaugment_magnitude` is a number, or [smallest, largest]")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from selftrain.params.noise import Fraction, NoiseConfig
+from selftrain.params.noise import Fraction, Magnitude, NoiseConfig
 from selftrain.plumbing.sections import MODULE_NAME, Section
 
 SuiteName = Annotated[str, Field(pattern=MODULE_NAME)]
@@ -37,7 +37,8 @@ class RobustnessConfig(Section):
     passes: int = Field(default=5, ge=1)
     """Seeded passes of RandAugment over validation and test."""
     randaugment_ops: int = Field(default=2, ge=0)
-    randaugment_magnitude: float = Field(default=9, ge=0, le=30)
+    randaugment_magnitude: Magnitude = 9
+    randaugment_probability: float = Field(default=1.0, gt=0, le=1)
     randaugment_policy: str = Field(default="full", pattern=MODULE_NAME)
     random_crop: tuple[Fraction, Fraction] | None = None
     """Of the passes' crop-and-flip views; null: no crop."""
@@ -68,5 +69,6 @@ class RobustnessConfig(Section):
             flip=self.flip,
             randaugment_ops=operations,
             randaugment_magnitude=self.randaugment_magnitude,
+            randaugment_probability=self.randaugment_probability,
             randaugment_policy=self.randaugment_policy,
         )

@@ -42,6 +42,13 @@ class Resplit(Section):
         return self
 
 
+class FirstDecay(Section):
+    """``train.ema_first``."""
+
+    decay: float = Field(gt=0, lt=1)
+    steps: int = Field(ge=1)
+
+
 NETWORK_PARAMETERS = (
     "model", "model_options", "weights", "init", "optimizer", "optimizer_options", "learning_rate",
     "learning_rate_batch", "weight_decay", "layer_decay", "schedule", "decay_rate", "decay_epochs", "warmup",
@@ -110,11 +117,19 @@ class TrainConfig(Section):
     training ends. Above 0 every step waits for the device."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the weights' moving average, which is then what is evaluated and exported."""
+    ema_warmup: Literal["tensorflow", "mean_teacher", "none"] = "tensorflow"
+    """What bounds the decay in the first steps s: (1 + s) / (10 + s), 1 − 1 / (s + 1), or nothing. 0.99 is reached
+    after 890 steps, or 99; 0.999 after 8,990, or 999."""
+    ema_first: FirstDecay | None = None
+    """Another decay for the first steps: Mean Teacher has 0.99 while its loss rises, then 0.999."""
     layer_decay: float | None = Field(default=None, gt=0, le=1)
     """The learning rate of a layer is that of the layer above times this; null: all layers have the same."""
     frozen: float = Field(default=0.0, ge=0, le=1)
     """Share of the layers, counted from the input, that are not trained; 1 leaves the classifier alone."""
     noise: NoiseConfig = NoiseConfig()
+    shared_seed: bool = False
+    """Whether random numbers come from ``seed`` alone. By default the run's name goes into them, so that no two runs
+    start from the same weights or see the same order; true pairs runs that a study compares."""
     validate_every: int = Field(default=50, ge=1)
     """Steps between validations."""
     calibration: Literal["none", "validation"] = "none"

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from selftrain.counters import mixed_int
+from selftrain.counters import Stream, mixed_int
 from selftrain.images.clean_images import CleanImages
 from selftrain.images.loading import ImageLoader
 from selftrain.images.noised_images import NoisedImages
@@ -21,8 +21,6 @@ from selftrain.params.noise import Noise, NoiseConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.records import RunRecord
 
-AUGMENTATION, MODEL = 1, 2
-"""Separate streams of random numbers."""
 BATCH_SIZE = 64
 """Dropout is drawn a batch at a time, so that its size is part of the result."""
 
@@ -56,8 +54,8 @@ class NoisedTeacher:
         """The batches, augmented if that is among the noises."""
         if "augmentation" not in self.noises:
             return CleanImages(loader, batches, size, crop_fraction)
-        return NoisedImages(loader, batches, size, crop_fraction, self.config, (self.seed, AUGMENTATION))
+        return NoisedImages(loader, batches, size, crop_fraction, self.config, self.seed, Stream.TEACHER_AUGMENTATION)
 
     def before_batch(self, first_key: int) -> None:
         """Make the model's noise on the next batch a function of the seed and its first image."""
-        torch.manual_seed(mixed_int(self.seed, MODEL, first_key))
+        torch.manual_seed(mixed_int(self.seed, Stream.TEACHER_MODEL_NOISE, first_key))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selftrain.counters import mix
+from selftrain.counters import Stream, UInt64Array, mix
 from selftrain.params.select import SelectConfig
 from selftrain.selection.balance import ClassPlan, plan_classes, tail_shares
 from selftrain.selection.policy import Policy, find_policy
@@ -21,9 +21,6 @@ from selftrain.tables import selection
 if TYPE_CHECKING:
     import duckdb
     import polars as pl
-
-SAMPLE = 1
-"""Names the stream of random numbers that draws the share of the pool; the extra copies' has no name."""
 
 LAST_KEPT = """
 SELECT label, confidence, key FROM (
@@ -141,7 +138,7 @@ class Decisions:
         return (
             rows.select("key", "label", "confidence")
             .with_columns(
-                uniform=pl.Series(mix(self.seed, keys), dtype=pl.UInt64),
+                uniform=pl.Series(_uniform(keys, self.seed), dtype=pl.UInt64),
                 sampled=pl.Series(in_sample(keys, self.config.share, self.seed), dtype=pl.Boolean),
                 reason=self.policy.decide(rows),
                 stranger=self.strangers(rows),
@@ -164,7 +161,7 @@ class Decisions:
         import pyarrow as pa
 
         def draw_uniform(keys: pa.Array) -> pa.Array:
-            return pa.array(mix(self.seed, keys.to_numpy()))
+            return pa.array(_uniform(keys.to_numpy(), self.seed))
 
         plan = pl.DataFrame(plans, schema_overrides={"label": pl.Int32})
         connection.register("plan", plan.to_arrow())
@@ -179,11 +176,16 @@ class Decisions:
         ).join(last_extra.rename({"uniform": "last_uniform"}), on="label", how="left")
 
 
+def _uniform(keys: NDArray[np.int64], seed: int) -> UInt64Array:
+    """What says which images of a class get an extra copy: the smallest."""
+    return mix(seed, Stream.SELECTION, keys)
+
+
 def in_sample(keys: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
     """Which images a random share of the pool holds, (N,); a larger share holds those of a smaller one."""
     if share == 1:
         return np.ones(len(keys), dtype=bool)
-    sampled: NDArray[np.bool_] = mix(seed, SAMPLE, keys) < np.uint64(share * 2**64)
+    sampled: NDArray[np.bool_] = mix(seed, Stream.SELECTION_SHARE, keys) < np.uint64(share * 2**64)
     return sampled
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from selftrain.algorithms.algorithm import Batch
-from selftrain.counters import mix, mixed_int
+from selftrain.counters import Stream, mix, mixed_int
 from selftrain.images.device_noise import as_row
 from selftrain.images.loading import ImageIndex, ImageLoader
 from selftrain.images.order import stream
@@ -17,8 +17,9 @@ from selftrain.images.views import IMAGE_VIEWS, planned, view
 from selftrain.params.train import TrainConfig
 from selftrain.training.pseudo_labels import PseudoLabels
 
-# Separate streams of random numbers, so that what one source draws says nothing of the other.
-LABELED, UNLABELED, UNIFORMS = 1, 2, 5
+ORDER = {"labeled": Stream.LABELED_ORDER, "unlabeled": Stream.UNLABELED_ORDER}
+NOISE = {"labeled": Stream.LABELED_NOISE, "unlabeled": Stream.UNLABELED_NOISE}
+UNIFORM = {"labeled": Stream.LABELED_UNIFORM, "unlabeled": Stream.UNLABELED_UNIFORM}
 
 PLAN = "/plan"
 """After a view's name: the noise that the device has yet to apply to it, as ``device_noise.as_row`` writes it."""
@@ -96,20 +97,20 @@ class TrainingBatches(Dataset[Batch]):
 
     def _labeled_rows(self, step: int, process: Process) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(places in the source's endless stream, rows of its index) of a process in a step."""
-        return self._stream(step, self.config.batch_size, len(self.labeled.index), LABELED, process)
+        return self._stream(step, self.config.batch_size, len(self.labeled.index), "labeled", process)
 
     def _unlabeled_rows(self, step: int, process: Process) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         assert self.pseudo_labels is not None
         per_step = self.config.batch_size * self.config.unlabeled_ratio
-        places, slots = self._stream(step, per_step, len(self.pseudo_labels.epoch), UNLABELED, process)
+        places, slots = self._stream(step, per_step, len(self.pseudo_labels.epoch), "unlabeled", process)
         return places, self.pseudo_labels.epoch[slots].astype(np.int64)
 
     def _stream(
-        self, step: int, per_step: int, size: int, source: int, process: Process
+        self, step: int, per_step: int, size: int, source: str, process: Process
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         start, count = process.part_of(per_step)
         first = step * per_step + start
-        _, items = stream(first, count, size, mixed_int(self.seed, source))
+        _, items = stream(first, count, size, mixed_int(self.seed, ORDER[source]))
         return np.arange(first, first + count, dtype=np.int64), items
 
     def _view_batch(
@@ -124,24 +125,23 @@ class TrainingBatches(Dataset[Batch]):
         names = [name for name in self.views[source] if name in IMAGE_VIEWS]
         seen = {name: self._as_noised(name, source) for name in names}
         images = {name: np.empty((len(rows), size, size, 3), np.uint8) for name in names}
-        plans: dict[str, list[NDArray[np.float32]]] = {f"{name}{PLAN}": [] for name in names if config.noise.on_device}
-        stream_seed = mixed_int(self.seed, LABELED if source == "labeled" else UNLABELED)
-        uniforms = mix(stream_seed, UNIFORMS, places) / 2.0**64
+        plans: dict[str, list[NDArray[np.float64]]] = {f"{name}{PLAN}": [] for name in names if config.noise.on_device}
+        uniforms = mix(self.seed, UNIFORM[source], places) / 2.0**64
         # Rounded to float32 the last few would be 1, which no distribution reaches.
         below_one = np.nextafter(np.float32(1), np.float32(0))
         targets = targets | {"uniform": np.minimum(uniforms.astype(np.float32), below_one)}
         for place, row in enumerate(rows):
             decoded = loader.image(int(row))
             # The place in the endless stream is (epoch, position) in one number.
-            noise_seed = mixed_int(stream_seed, int(places[place]))
+            noise_seed = mixed_int(self.seed, NOISE[source], int(places[place]))
             for name in names:
                 how = (decoded, seen[name], size, config.crop_fraction, config.noise, noise_seed)
                 if config.noise.on_device:
                     square, plan = planned(*how)
                     images[name][place] = np.asarray(square)
-                    plans[f"{name}{PLAN}"].append(as_row(plan, config.noise.randaugment_ops))
+                    plans[f"{name}{PLAN}"].append(as_row(plan, config.noise.most_operations))
                 else:
-                    images[name][place] = view(*how)
+                    images[name][place] = view(*how, loader.another)
         arrays = {**images, **{name: targets[name] for name in self.views[source] if name in targets}}
         arrays |= {name: np.stack(plan) for name, plan in plans.items()}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}

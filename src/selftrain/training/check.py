@@ -3,7 +3,7 @@
 from torch import nn
 
 from selftrain.algorithms.algorithm import Needs, find_algorithm
-from selftrain.images.randaugment import policy_operations
+from selftrain.images.randaugment import SAMPLE_PAIRING, policy_operations
 from selftrain.networks.models import check_model_name, check_takes
 from selftrain.params.train import MAIN_PHASE, TrainConfig, phases
 from selftrain.plumbing.errors import UserError
@@ -77,6 +77,12 @@ def check_fit(phase: TrainConfig, needs: Needs, where: str) -> None:
         raise UserError(
             f"{where}: train.resplit: the teacher's table of labeled images has none of other splits'; "
             "distill on unlabeled ones only (`distill_on: unlabeled`), or with `teacher: live`"
+        )
+    noise = phase.noise
+    if noise.on_device and noise.randaugment_ops and SAMPLE_PAIRING in policy_operations(noise.randaugment_policy):
+        raise UserError(
+            f"{where}: train.noise.on_device: the policy '{noise.randaugment_policy}' mixes in a second image "
+            f"({SAMPLE_PAIRING}), which only the loader can; set it to false"
         )
     if needs.average and phase.ema_decay is None:
         raise UserError(f"{where}: train.ema_decay: {name} learns from the average of its weights; set it, say 0.999")

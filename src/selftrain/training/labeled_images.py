@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from selftrain.counters import mix
+from selftrain.counters import Stream, mix
 from selftrain.images.loading import ImageIndex, load_index, load_splits
 from selftrain.params.train import Resplit
 from selftrain.plumbing.errors import UserError
@@ -25,7 +25,7 @@ def cut(images: ImageIndex, validation: float, seed: int) -> tuple[ImageIndex, I
     A class keeps at least one image on each side, if it has two.
     """
     held_out = np.zeros(len(images), dtype=bool)
-    uniforms = mix(seed, images.keys)
+    uniforms = mix(seed, Stream.RESPLIT, images.keys)
     for label in np.unique(images.labels):
         members = np.flatnonzero(images.labels == label)
         count = min(max(1, round(validation * len(members))), len(members) - 1)

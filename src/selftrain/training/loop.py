@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.algorithms.runtime import Runtime
-from selftrain.counters import mixed_int
+from selftrain.counters import Stream, mixed_int
 from selftrain.images.device_noise import noised
 from selftrain.images.workers import in_order
 from selftrain.networks.freezing import freeze_shallow, train_mode
@@ -29,12 +28,11 @@ from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
 from selftrain.training.distributed import anywhere, share_buffers
 from selftrain.training.optimization import Descent
 from selftrain.training.validation import Score, Validation
+from selftrain.training.weights_average import WeightsAverage
 from selftrain.training.window import Window
 
 LOG_EVERY, AGREE_EVERY = 10, 5
 """Steps between points of the curves; steps between the moments at which several processes may stop."""
-MODEL_NOISE = 3
-"""Names the stream of random numbers that dropout and stochastic depth use; the loader's are 1 and 2."""
 
 
 class Curves(Protocol):
@@ -74,7 +72,7 @@ class Loop:
             name: Descent(network, config.of_network(name), total_steps, steps_per_epoch, algorithm.first_step(name))
             for name, network in algorithm.trained_networks().items()
         }
-        self.ema = ModelEmaV3(algorithm.student, config.ema_decay, use_warmup=True) if config.ema_decay else None
+        self.ema = WeightsAverage(algorithm.student, config) if config.ema_decay else None
         if hardware.compile:
             for network in classifiers.values():
                 network.compile()
@@ -217,7 +215,7 @@ class Loop:
 
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Take the next step on a batch as the loader makes it; returns the losses."""
-        torch.manual_seed(mixed_int(self.seed, MODEL_NOISE, self.step, self.process.rank))
+        torch.manual_seed(mixed_int(self.seed, Stream.MODEL_NOISE, self.step, self.process.rank))
         for descent in self.descents.values():
             descent.begin(self.step)
         # What a step that is skipped did to BatchNorm's statistics is undone.

@@ -9,7 +9,7 @@ from torch import nn
 from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.algorithms.closed_form import FittedHead
 from selftrain.algorithms.linear_probe import LinearProbe, LinearProbeConfig
-from selftrain.counters import mixed_int
+from selftrain.counters import Stream, mixed_int
 from selftrain.networks.export import divide_logits
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
@@ -22,9 +22,6 @@ from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
 from selftrain.training.run import Training
 from selftrain.training.run_networks import RunNetworks
 from selftrain.training.validation import Validation
-
-LATER_PHASE = 4
-"""Names the stream of random numbers that later phases take their seeds from."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +64,14 @@ def make_phase(
 
     Raises UserError for what the algorithm cannot do.
     """
-    seed = mixed_int(training.seed, LATER_PHASE, number) if number else training.seed
+    seed = mixed_int(training.run_seed, Stream.LATER_PHASE, number) if number else training.run_seed
     algorithm_class, parameters = find_algorithm(config.algorithm.name, config.algorithm.parameters)
     needs = algorithm_class.needs(parameters)
     labeled, held_out = labeled_and_validation(training.corpus, config.resplit, training.seed)
     pool = pseudo_labels
     if config.pool == "labeled" and "unlabeled" in needs.views:
         pool = labeled_as_pool(labeled, len(classes))
-    torch.manual_seed(seed)
+    torch.manual_seed(mixed_int(seed, Stream.WEIGHTS))
 
     networks = RunNetworks(training.teacher, classes, config, machine.device)
     student = networks.student(weights)

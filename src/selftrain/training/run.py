@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftrain.algorithms.algorithm import Needs
+from selftrain.counters import Stream, mixed_int, word
 from selftrain.networks.weights import weights_files
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
@@ -36,6 +37,13 @@ class Training:
     """The teacher's model folder."""
     track: bool = True
     """Whether it is logged to MLflow."""
+
+    @property
+    def run_seed(self) -> int:
+        """What the run's random numbers come from: the seed and, unless ``shared_seed``, the run's name."""
+        if self.config.shared_seed:
+            return self.seed
+        return mixed_int(self.seed, Stream.RUN, word(self.name))
 
     def data_digests(self, labeled_predictions: bool) -> dict[str, str]:
         """Short hashes of everything that it reads; whether predictions of labeled images are part of it."""

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 from skimage.color import hsv2rgb, rgb2hsv
 
 from selftrain.evaluation.robustness import corruptions, textures
@@ -115,3 +116,36 @@ def test_pixelate_makes_blocks_and_jpeg_is_pillows() -> None:
     assert np.array_equal(half[:, ::2], half[:, 1::2])
     assert half[0, 0, 0, 0] == pytest.approx(images[0, :2, :2, 0].mean(), abs=1 / 255)
     assert np.abs(corruptions.jpeg_compression(images, 95, []) - images).mean() < 0.03
+
+
+def authors_clipped_zoom(image: np.ndarray, factor: float) -> np.ndarray:
+    """ImageNet-C's, by scipy: crop, stretch, trim."""
+    size = image.shape[0]
+    cropped = int(np.ceil(size / factor))
+    top = (size - cropped) // 2
+    stretched = ndimage.zoom(image[top : top + cropped, top : top + cropped], (factor, factor, 1), order=1)
+    trim = (stretched.shape[0] - size) // 2
+    return stretched[trim : trim + size, trim : trim + size]
+
+
+@pytest.mark.parametrize("size", [32, 224])
+def test_magnification_is_the_authors(size: int) -> None:
+    image = np.random.default_rng(0).random((size, size, 3), np.float32)
+    for factor in (1.01, 1.05, 1.1, 1.25, 1.75, 2.25, 3.0):
+        expected = authors_clipped_zoom(image, factor)
+        np.testing.assert_allclose(textures.magnified(image[None], factor)[0], expected, atol=2e-5)
+    np.testing.assert_array_equal(textures.magnified(image[None], 1.0)[0], image)
+
+
+@pytest.mark.parametrize("size", [32, 224])
+@pytest.mark.parametrize("severity", [1, 3, 5])
+def test_zoom_blur_changes_photographs_as_the_authors_does(size: int, severity: int) -> None:
+    small = ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01))
+    large = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
+    image = photos(size, 1)[0]
+    factors = np.arange(1, *(small if size == 32 else large)[severity - 1])
+    scaled = image.astype(np.float32) / 255
+    total = scaled + sum(authors_clipped_zoom(scaled, factor) for factor in factors)
+    expected = 255 * np.clip(total / (len(factors) + 1), 0, 1)
+    found = corrupt(image[None], np.array([3]), "zoom_blur", severity, 0)[0]
+    assert np.abs(found - expected).max() <= 0.51, "rounding alone"

@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from selftrain.counters import mixed_int
+from selftrain.counters import Stream, mixed_int, word
 from selftrain.evaluation.robustness.textures import (
     Floats,
     Generators,
     disk_kernel,
     filtered,
     frost_layer,
+    magnified,
     motion_kernel,
     normal,
     plasma,
     uniform,
     warped,
-    zoomed,
 )
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -49,7 +49,7 @@ def corrupt(
 
 def generators(name: str, severity: int, keys: NDArray[np.int64], seed: int) -> Generators:
     """A random generator for each image."""
-    stream = mixed_int(seed, int.from_bytes(name.encode()[:7], "big"), severity)
+    stream = mixed_int(seed, Stream.CORRUPTIONS, word(name), severity)
     return [np.random.Generator(np.random.Philox(mixed_int(stream, int(key)))) for key in keys]
 
 
@@ -103,7 +103,7 @@ def zoom_blur(images: Floats, strength: tuple[float, float], rngs: Generators) -
     factors = np.arange(1, *strength)
     total = images.copy()
     for factor in factors:
-        total += zoomed(images, float(factor))
+        total += magnified(images, float(factor))
     return total / (len(factors) + 1)
 
 
@@ -111,7 +111,7 @@ def snow(images: Floats, strength: tuple[float, ...], rngs: Generators) -> Float
     """Falling flakes: (mean, deviation, magnification, threshold, motion's radius and sigma, the image's part)."""
     mean, deviation, zoom, threshold, radius, sigma, part = strength
     size = images.shape[1]
-    flakes = zoomed(mean + deviation * normal(rngs, size, size), zoom)
+    flakes = magnified(mean + deviation * normal(rngs, size, size), zoom)
     flakes = np.where(flakes < threshold, np.float32(0), np.clip(flakes, 0, 1))
     angles = [float(rng.uniform(-135, -45)) for rng in rngs]
     flakes = filtered(flakes, [motion_kernel(int(radius), sigma, angle) for angle in angles])

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from selftrain.corpus.sources import find_images
-from selftrain.counters import mix
+from selftrain.counters import Stream, mix
 from selftrain.images import transforms
 from selftrain.images.clean_images import CleanImages
 from selftrain.images.decode import BrokenImage, decode
@@ -44,7 +44,7 @@ def sampled(index: ImageIndex, count: int | None, seed: int) -> ImageIndex:
     """At most ``count`` images of an index, drawn by the seed, in key order."""
     if count is None or count >= len(index):
         return index
-    return index.take(np.sort(np.argsort(mix(seed, index.keys), kind="stable")[:count]))
+    return index.take(np.sort(np.argsort(mix(seed, Stream.ROBUSTNESS_SUBSET, index.keys), kind="stable")[:count]))
 
 
 def corruption_folder(root: str, name: str, severity: int) -> str:

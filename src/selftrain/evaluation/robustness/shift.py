@@ -1,6 +1,5 @@
 """The command ``shift``: image folders again, some of them corrupted, to see what a change of domain does."""
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -9,7 +8,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from selftrain.counters import mixed_int
+from selftrain.counters import Stream, mixed_int, word
 from selftrain.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from selftrain.images.decode import SUFFIXES, BrokenImage, decode
 from selftrain.plumbing.errors import UserError
@@ -81,7 +80,7 @@ def _corrupt_file(path: Path, name: str, config: ShiftConfig, seed: int) -> None
     image = decode(path.read_bytes())
     side = config.size or min(image.size)
     square = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
-    uniform = mixed_int(seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
+    uniform = mixed_int(seed, Stream.SHIFT, word(name))
     corruption = config.corruptions[uniform % len(config.corruptions)]
     severity = config.severities[uniform // len(config.corruptions) % len(config.severities)]
     changed = corrupt(square[None], np.array([uniform % 2**62]), corruption, severity, seed)[0]

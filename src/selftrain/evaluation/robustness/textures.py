@@ -93,6 +93,26 @@ def zoomed(images: Floats, factor: float, border: int = cv2.BORDER_REFLECT_101) 
     return warped(images, similarity(images.shape[1], factor, 0, (0, 0)), border)
 
 
+def magnified(images: Floats, factor: float) -> Floats:
+    """Images (B, S, S[, 3]) magnified as ImageNet-C and CIFAR-10-C are: a crop of ⌈S / factor⌉ pixels is stretched, end
+    to end, to ``factor`` times its pixels, rounded, and cut to S. With few pixels it is not about the centre.
+    """
+    size = images.shape[1]
+    cropped = int(np.ceil(size / factor))
+    stretched = max(size, round(cropped * factor))
+    first, cut = (size - cropped) // 2, (stretched - size) // 2
+    # Each pixel of the result lies between two of the crop, whose first and last keep their places.
+    places = np.arange(cut, cut + size) * ((cropped - 1) / max(1, stretched - 1))
+    below = np.minimum(places.astype(np.int64), max(0, cropped - 2))
+    above, share = np.minimum(below + 1, cropped - 1), (places - below).astype(np.float32)
+    crop = images[:, first : first + cropped, first : first + cropped]
+    rest = (1,) * (images.ndim - 3)
+    down = share.reshape(1, size, 1, *rest)
+    rows = crop[:, below] * (1 - down) + crop[:, above] * down
+    across = share.reshape(1, 1, size, *rest)
+    return np.asarray(rows[:, :, below] * (1 - across) + rows[:, :, above] * across, np.float32)
+
+
 def similarity(size: int, scale: float, angle: float, shift: tuple[float, float]) -> Floats:
     """The 2×3 matrix that scales and turns (degrees, clockwise) about the centre and then shifts (x, y pixels)."""
     centre = (size - 1) / 2

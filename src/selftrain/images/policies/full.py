@@ -1,19 +1,20 @@
-"""All of AutoAugment's operations."""
+"""All operations that Noisy Student's code draws from."""
 
 OPERATIONS = (
     "auto_contrast",
     "equalize",
     "invert",
+    "rotate",
     "posterize",
     "solarize",
-    "solarize_add",
     "color",
     "contrast",
     "brightness",
     "sharpness",
     "shear_x",
     "shear_y",
-    "translate_y",
     "translate_x",
-    "rotate",
+    "translate_y",
+    "cutout",
+    "solarize_add",
 )

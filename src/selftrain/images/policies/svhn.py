@@ -1,16 +1,15 @@
-"""For digits (Meta Pseudo Labels, Appendix): rotation makes a 6 of a 9, sideways motion makes a 3 of an 8."""
+"""For digits (Meta Pseudo Labels, Table 5): rotation makes a 6 of a 9, sideways motion makes a 3 of an 8."""
 
 OPERATIONS = (
     "auto_contrast",
-    "equalize",
-    "invert",
-    "posterize",
-    "solarize",
-    "solarize_add",
+    "brightness",
     "color",
     "contrast",
-    "brightness",
+    "equalize",
+    "invert",
     "sharpness",
+    "posterize",
+    "solarize",
     "shear_x",
     "shear_y",
     "translate_y",

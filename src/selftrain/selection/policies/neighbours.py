@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from selftrain.counters import mix
+from selftrain.counters import Stream, mix
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.selection.policies.threshold import Threshold
@@ -38,7 +38,7 @@ class Neighbours(Threshold):
             keys.append(part["key"].to_numpy())
             labels.append(part["label"].to_numpy())
         all_keys, all_labels = np.concatenate(keys), np.concatenate(labels)
-        drawn = np.sort(np.argsort(mix(all_keys), kind="stable")[:REFERENCE_IMAGES])
+        drawn = np.sort(np.argsort(mix(0, Stream.NEIGHBOURS, all_keys), kind="stable")[:REFERENCE_IMAGES])
         self.keys, self.labels = all_keys[drawn], all_labels[drawn]
         self.vectors = self._unit_vectors(self.keys)
 

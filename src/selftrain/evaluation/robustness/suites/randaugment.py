@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from selftrain.counters import mixed_int
+from selftrain.counters import Stream, mixed_int
 from selftrain.evaluation.robustness.testbed import Columns, Condition, Testbed, columns_of, stacked
 from selftrain.images.clean_images import in_batches
 from selftrain.images.loading import ImageLoader
@@ -29,7 +29,9 @@ def _passes(testbed: Testbed, noise: NoiseConfig) -> Columns:
         for index in (testbed.validation, testbed.test):
             batches = in_batches(np.arange(len(index)), testbed.batch_size)
             clean = (ImageLoader(index), batches, subject.size, subject.crop_fraction)
-            views = NoisedImages(*clean, noise, (mixed_int(testbed.seed, turn),))
+            views = NoisedImages(
+                *clean, noise, mixed_int(testbed.seed, Stream.ROBUSTNESS_VIEWS, turn), Stream.ROBUSTNESS_VIEWS
+            )
             in_turn = in_order(views, range(len(batches)), testbed.workers(batches))
             for rows, images in zip(batches, in_turn, strict=True):
                 found.append(columns_of(index, rows, turn, subject.log_probs(images)))
