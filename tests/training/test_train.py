@@ -92,7 +92,7 @@ def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorit
         folder = tmp_path / str(processes)
         write_project(folder, digits_corpus, **changes, **of_algorithm(algorithm))
         params = yaml.safe_load((folder / "params.yaml").read_text())
-        params["hardware"] |= {"processes": processes, "device": "cpu"}
+        params["hardware"] |= {"processes": processes, "device": "cpu", "precision": "fp32"}
         write_params(folder, params)
         result = selftrain(folder, *TRAIN_STUDENT)
         assert result.returncode == 0, result.stderr

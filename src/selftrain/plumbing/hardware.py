@@ -21,7 +21,8 @@ class HardwareConfig(Section):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto``: bf16 autocast on CUDA, fp32 on CPU."""
+    """``auto``: bf16 autocast on CUDA and on CPUs that calculate in it (AVX512-BF16, AMX), fp32 on others. ``predict``
+    goes back to fp32 where bf16 changes labels of validation images."""
     compile: bool = False
     """Compile the networks (``torch.compile``): minutes before the first step, and then a faster one. Not for Meta
     Pseudo Labels with ``feedback: exact``, whose derivatives of derivatives PyTorch does not compile."""
@@ -74,8 +75,18 @@ def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 
     torch.set_num_threads(int(threads))
     # The fastest convolutions of cuDNN differ from run to run.
     torch.backends.cudnn.deterministic = True
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and _calculates_in_bf16(device))
     return Hardware(device, bf16, int(workers), int(threads), config.compile)
+
+
+def _calculates_in_bf16(device: "torch.device") -> bool:
+    import torch
+
+    if device.type == "cuda":
+        return True
+    # PyTorch has no public question for it; a version without these has float32.
+    asked = (getattr(torch.cpu, f"_is_{feature}_supported", None) for feature in ("avx512_bf16", "amx_tile"))
+    return device.type == "cpu" and any(ask is not None and ask() for ask in asked)
 
 
 def peak_memory(device: "torch.device") -> int:

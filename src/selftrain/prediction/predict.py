@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from selftrain.plumbing.locks import has_writer, sole_writer
 from selftrain.plumbing.progress import progress_bar
 from selftrain.plumbing.room import check_room
 from selftrain.prediction.noised_teacher import BATCH_SIZE, NoisedTeacher
+from selftrain.prediction.precision import SAMPLE, Verdict, compare
 from selftrain.tables.embeddings import FOLDER, Embeddings, embeddings_folder, write_embeddings
 from selftrain.tables.keys import make_key, part_name, shard_of_part, split_of
 from selftrain.tables.manifest import manifest_parts
@@ -97,6 +99,7 @@ class Predictor:
         self.batch_size = config.predict_batch_size if noised is None else BATCH_SIZE
         self.noised = noised
         self.clamped = 0
+        self.precision: Verdict | None = None
         model, config_json = load_model(model_folder) if noised is None else noised.load(model_folder)
         self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
         self.classes: list[str] = config_json["label_names"]
@@ -127,6 +130,7 @@ class Predictor:
             images = sum(len(_rows_of_shard(index.keys, shard)) for shard in todo)
             width = len(self.classes) + (0 if embeddings is None else int(self.model.num_features))  # type: ignore[arg-type]
             check_room(out, images * (KEY_BYTES + 2 * width), f"predictions of {images:,} images")
+            self._settle_precision(split_folder.parent / "validation", out)
         for start in range(0, len(todo), LOCKED_TOGETHER):
             group = dict(list(todo.items())[start : start + LOCKED_TOGETHER])
             with contextlib.ExitStack() as locks:
@@ -139,6 +143,55 @@ class Predictor:
         if self.clamped:
             print(f"{out}: {self.clamped:,} numbers beyond float16 became ±{LARGEST:,.0f}, its largest")
             self.clamped = 0
+
+    def _settle_precision(self, validation: Path, out: Path) -> None:
+        """Go back to float32 if bf16 changes the labels of validation images."""
+        if self.precision is not None or not self.hardware.bf16:
+            return
+        self.precision = Verdict(0)
+        if self.noised is not None or not manifest_parts(validation):
+            return
+        index = load_index(validation)
+        rows = np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(np.int64)
+        batches = in_batches(rows, self.batch_size)
+        images = CleanImages(ImageLoader(index), batches, self.size, self.crop_fraction)
+        self.precision = compare(
+            in_order(images, range(len(batches)), workers=0),
+            self.hardware,
+            lambda batch, hardware: self._forward(batch, hardware, embed=False)[0],
+        )
+        print(f"predict {out.parent.name}: {self.precision}")
+        if not self.precision.agrees:
+            self.hardware = replace(self.hardware, bf16=False)
+
+    @torch.inference_mode()
+    def _forward(self, images: torch.Tensor, hardware: Hardware, embed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, C) and embeddings (B, D), where D may be 0, of images (B, H, W, 3).
+
+        The classifier works in float32: logits in bf16 are so coarse that many confidences are the same.
+        """
+        inputs = to_input(images, self.pretrained["mean"], self.pretrained["std"], hardware.device)
+        layer_map = None
+        with hardware.autocast():
+            if embed and self.layer is not None:
+                features, (layer_map,) = self.model.forward_intermediates(inputs, indices=[self.layer])  # type: ignore[operator]
+            else:
+                features = self.model.forward_features(inputs)  # type: ignore[operator]
+        features = _in_float32(features)
+        logits: torch.Tensor = self.model.forward_head(features)  # type: ignore[operator]
+        if layer_map is not None:  # (B, D, H, W)
+            return logits, layer_map.float().mean((2, 3))
+        return logits, self.model.forward_head(features, pre_logits=True) if embed else logits[:, :0]  # type: ignore[operator]
+
+    @property
+    def size(self) -> int:
+        """Pixels a side."""
+        return int(self.pretrained["input_size"][1])
+
+    @property
+    def crop_fraction(self) -> float:
+        """Share of the shorter side that is seen."""
+        return float(self.pretrained["crop_pct"])
 
     def _predict_parts(self, todo: dict[int, str], index: ImageIndex, out: Path, embeddings: Path | None) -> None:
         """Write the parts of some shards; the values of ``todo`` are their stamps."""
@@ -154,7 +207,7 @@ class Predictor:
                 log_probs, vectors = (np.concatenate(arrays) for arrays in zip(*of_shard, strict=True))
                 if embeddings is not None:
                     write_embeddings(embeddings, shard, Embeddings(keys, vectors), made_from_)
-                write_part(out, shard, self._as_part(keys, log_probs), self.classes, made_from_)
+                write_part(out, shard, self._as_part(keys, log_probs), self.classes, made_from_, self.hardware.bf16)
 
     def _wanted(self, split_folder: Path, folders: list[Path]) -> dict[int, str]:
         """This process's shards, and the stamps of their parts. The first process removes stray parts."""
@@ -182,33 +235,20 @@ class Predictor:
             if any(made_from(folder, shard) != stamp for folder in folders)
         }
 
-    @torch.inference_mode()
     def _outputs(
         self, index: ImageIndex, batches: list[NDArray[np.int64]], embed: bool, advance: Callable[..., None]
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float16]]]:
         """The model's log-probabilities (B, C) float32, batch by batch, and embeddings (B, D), where D may be 0."""
-        size, crop_fraction = self.pretrained["input_size"][1], self.pretrained["crop_pct"]
         make = CleanImages if self.noised is None else self.noised.images
-        views = make(ImageLoader(index), batches, size, crop_fraction)
+        views = make(ImageLoader(index), batches, self.size, self.crop_fraction)
         # Starting workers costs more than a few batches do.
         workers = self.hardware.workers if len(batches) > 8 else 0
         on_cuda = self.hardware.device.type == "cuda"
         for rows, images in zip(batches, in_order(views, range(len(batches)), workers, on_cuda), strict=True):
             if self.noised is not None:
                 self.noised.before_batch(int(index.keys[rows[0]]))
-            inputs = to_input(images, self.pretrained["mean"], self.pretrained["std"], self.hardware.device)
-            with self.hardware.autocast():
-                if embed and self.layer is not None:
-                    features, (layer_map,) = self.model.forward_intermediates(inputs, indices=[self.layer])  # type: ignore[operator]
-                else:
-                    features, layer_map = self.model.forward_features(inputs), None  # type: ignore[operator]
-                logits = self.model.forward_head(features)  # type: ignore[operator]  # (B, C)
-                vectors = logits[:, :0]
-                if layer_map is not None:  # (B, D, H, W)
-                    vectors = layer_map.mean((2, 3))
-                elif embed:
-                    vectors = self.model.forward_head(features, pre_logits=True)  # type: ignore[operator]  # (B, D)
-            yield logits.float().log_softmax(dim=1).cpu().numpy(), self._as_float16(vectors.float().cpu().numpy())
+            logits, vectors = self._forward(images, self.hardware, embed)
+            yield logits.log_softmax(dim=1).cpu().numpy(), self._as_float16(vectors.cpu().numpy())
             advance(len(images))
 
     def _as_part(self, keys: NDArray[np.int64], log_probs: NDArray[np.float32]) -> PredictionPart:
@@ -224,6 +264,11 @@ class Predictor:
         """Clamped, and counted, where float16 does not reach."""
         self.clamped += int(np.count_nonzero(np.abs(values) > LARGEST))
         return np.clip(values, -LARGEST, LARGEST).astype(np.float16)
+
+
+def _in_float32(features: Any) -> Any:
+    """A network's features; an ensemble has a list of its members'."""
+    return [*map(_in_float32, features)] if isinstance(features, (list, tuple)) else features.float()
 
 
 def _rows_of_shard(keys: NDArray[np.int64], shard: int) -> NDArray[np.int64]:

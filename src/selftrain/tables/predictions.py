@@ -22,6 +22,7 @@ from selftrain.tables.parquet import read_arrow, stamp, write_arrow
 
 MADE_FROM = b"selftrain.made_from"
 EMBEDDED_CLASSES = b"selftrain.classes"
+PRECISION = b"selftrain.precision"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,12 @@ class PredictionPart:
     log_probs: NDArray[np.float16]  # (N, C)
 
 
-def write_part(folder: Path, shard: int, part: PredictionPart, classes: list[str], made_from: str) -> None:
-    """Write one part, whole or not at all. ``made_from`` names the model and the images it was made from."""
+def write_part(
+    folder: Path, shard: int, part: PredictionPart, classes: list[str], made_from: str, bf16: bool = False
+) -> None:
+    """Write one part, whole or not at all. ``made_from`` names the model and the images it was made from; ``bf16`` says
+    in which precision.
+    """
     num_classes = part.log_probs.shape[1]
     assert len(classes) == num_classes and part.log_probs.dtype == np.float16
     table = pa.table(
@@ -45,8 +50,13 @@ def write_part(folder: Path, shard: int, part: PredictionPart, classes: list[str
             "confidence": pa.array(part.confidences, pa.float32()),
             "log_probs": pack_rows(part.log_probs),
         }
-    ).replace_schema_metadata({MADE_FROM: made_from.encode(), EMBEDDED_CLASSES: json.dumps(classes).encode()})
-    write_arrow(table, folder / part_name(shard))
+    )
+    stamps = {
+        MADE_FROM: made_from.encode(),
+        EMBEDDED_CLASSES: json.dumps(classes).encode(),
+        PRECISION: b"bf16" if bf16 else b"fp32",
+    }
+    write_arrow(table.replace_schema_metadata(stamps), folder / part_name(shard))
 
 
 def made_from_text(weights: str, made_with: str, images: str) -> str:

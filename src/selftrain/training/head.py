@@ -65,10 +65,11 @@ def features_of(network: nn.Module, images: ImageIndex, config: TrainConfig, har
     batches = in_batches(np.arange(len(images), dtype=np.int64), BATCH_SIZE)
     squares = CleanImages(ImageLoader(images), batches, config.image_size, config.crop_fraction)
     mean, std = normalization(network)
-    network.eval().to(hardware.device)
+    network.eval().to(hardware.device).to(memory_format=torch.channels_last)
     found = []
     for batch in in_order(squares, range(len(batches)), hardware.workers if len(batches) > 8 else 0):
-        inputs = to_input(batch, mean, std, hardware.device)
-        found.append(network.forward_head(network.forward_features(inputs), pre_logits=True).float().cpu())  # type: ignore[operator]
+        with hardware.autocast():
+            maps = network.forward_features(to_input(batch, mean, std, hardware.device))  # type: ignore[operator]
+            found.append(network.forward_head(maps, pre_logits=True).float().cpu())  # type: ignore[operator]
     network.train()
     return torch.cat(found).numpy()
