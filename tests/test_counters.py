@@ -35,6 +35,8 @@ def test_bits_are_balanced_and_neighbours_differ() -> None:
 
 def test_mixed_int_fits_what_python_seeds_take() -> None:
     assert all(0 <= mixed_int(seed, 5) < 2**63 for seed in range(1000))
+    for words in ((0,), (3, Stream.RUN, 2**62), (-5, 7), (2**63 - 1, -1)):
+        assert mixed_int(*words) == int(mix(*words)) >> 1
 
 
 SOURCES = sorted((Path(__file__).parents[1] / "src" / "selftrain").rglob("*.py"))

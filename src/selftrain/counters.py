@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 UInt64Array = NDArray[np.uint64]
 
 
+MASK = 2**64 - 1
+
+
 @unique
 class Stream(IntEnum):
     """What random numbers are for. Each draw has a stream of its own, so that none says anything of another.
@@ -82,5 +85,11 @@ def _bits(word: int | NDArray[np.int64] | UInt64Array) -> UInt64Array:
 
 
 def mixed_int(*words: int) -> int:
-    """``mix`` of plain integers as a plain non-negative integer below 2**63."""
-    return int(mix(*words)) >> 1
+    """``mix`` of plain integers as a plain non-negative integer below 2**63; it is asked for each image."""
+    state = 0
+    for word_ in words:
+        state = ((state ^ word_) + 0x9E3779B97F4A7C15) & MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
+        state ^= state >> 31
+    return state >> 1

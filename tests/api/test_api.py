@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from polars.testing import assert_frame_equal
 
 import selftrain as st
 from tests.conftest import write_images
@@ -116,7 +117,7 @@ def test_training_without_dvc(photos: Path, tmp_path: Path, monkeypatch: pytest.
     again = st.load("student").predict([path])
     with pytest.raises(st.UserError, match="put the one image into a list"):
         student.predict(path)
-    assert again.equals(found.head(1))
+    assert_frame_equal(again, found.head(1))
     assert student.predict([]).columns == found.columns
     assert not (tmp_path / "mlflow.db").exists(), "it is not tracked unless that is asked for"
     with pytest.raises(st.UserError, match=r"nothing.png: no such file"):

@@ -20,8 +20,8 @@ def gradient(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 40), (40, 100), (7, 3), (1, 1), (5000, 2)])
 def test_any_image_becomes_a_square(size: tuple[int, int]) -> None:
-    assert transforms.clean(gradient(*size), 32).size == (32, 32)
-    assert transforms.random_resized_crop(gradient(*size), 32, (0.2, 1), random.Random(0)).size == (32, 32)
+    assert transforms.clean(gradient(*size), 32).shape == (32, 32, 3)
+    assert transforms.random_resized_crop(gradient(*size), 32, (0.2, 1), random.Random(0)).shape == (32, 32, 3)
 
 
 def test_clean_is_the_centre() -> None:
@@ -67,7 +67,7 @@ def test_without_noise_every_view_is_the_clean_image() -> None:
 def test_shifts_mirror_the_edge() -> None:
     pixels = np.asarray(gradient(32, 32))
     for left, top in ((0, 0), (4, 0), (0, -4), (-3, 2)):
-        moved = np.asarray(transforms.shift(gradient(32, 32), left, top))
+        moved = np.asarray(transforms.shift(np.asarray(gradient(32, 32)), left, top))
         for y, x in ((16, 16), (0, 0), (31, 31), (0, 31)):
             row, column = (31 - abs(31 - abs(place)) for place in (y + top, x + left))
             assert np.array_equal(moved[y, x], pixels[row, column])

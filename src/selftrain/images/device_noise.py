@@ -1,7 +1,7 @@
 """Shift, flip and RandAugment by the device, a batch at a time, each image with its own operations.
 
-What is drawn is what ``views`` draws for the loader's workers; the operations are those of ``randaugment.py``, and
-differ from Pillow's by rounding and in how bilinear sampling treats the outermost pixels.
+What is drawn is what ``views`` draws for the loader's workers; the operations are those of ``randaugment.py``, but for
+rounding.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,10 @@ from torch.nn import functional
 from selftrain.images.randaugment import (
     GREY,
     OPERATIONS,
-    ROTATION,
-    SHEAR,
-    TRANSLATION,
     Drawn,
     cutout_box,
     enhancement,
+    matrix,
     posterize_bits,
     solarize_added,
     solarize_threshold,
@@ -76,7 +74,7 @@ def _operated(pixels: Tensor, operations: list[Drawn | None]) -> Tensor:
         here = torch.tensor(rows, device=pixels.device)
         of_group = [operation for row in rows if (operation := operations[row]) is not None]
         if name == "affine":
-            matrices = torch.stack([_matrix(operation, width, height) for operation in of_group])
+            matrices = torch.tensor([matrix(operation, width, height) for operation in of_group])
             pixels[here] = _sampled(pixels[here], matrices.to(pixels.device))
         elif name == "cutout":
             for row, operation in zip(rows, of_group, strict=True):
@@ -104,22 +102,6 @@ def _mirrored(places: Tensor, size: int) -> Tensor:
     return (size - 1 - (size - 1 - places.abs()).abs()).clamp(0, size - 1)
 
 
-def _matrix(operation: Drawn, width: int, height: int) -> Tensor:
-    """Where each pixel of the result comes from, (2, 3), in pixels from the top left corner."""
-    level = operation.level
-    matrices = {
-        "shear_x": [[1, SHEAR * level, 0], [0, 1, 0]],
-        "shear_y": [[1, 0, 0], [SHEAR * level, 1, 0]],
-        "translate_x": [[1, 0, TRANSLATION * level * width], [0, 1, 0]],
-        "translate_y": [[1, 0, 0], [0, 1, TRANSLATION * level * height]],
-    }
-    if operation.name != "rotate":
-        return torch.tensor(matrices[operation.name], dtype=torch.float32)
-    angle = np.deg2rad(ROTATION * level)
-    cos, sin, x, y = np.cos(angle), np.sin(angle), width / 2, height / 2
-    return torch.tensor([[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y]], dtype=torch.float32)
-
-
 def _sampled(pixels: Tensor, matrices: Tensor) -> Tensor:
     """Bilinear sampling of (B, 3, H, W) by matrices (B, 2, 3); grey where there was nothing."""
     height, width = pixels.shape[2:]
@@ -130,9 +112,7 @@ def _sampled(pixels: Tensor, matrices: Tensor) -> Tensor:
     sources = torch.einsum("bij,hwj->bhwi", matrices, places)
     grid = 2 * sources / torch.tensor([width, height], device=pixels.device) - 1
     grey = float(GREY[0])
-    moved = functional.grid_sample(pixels - grey, grid, "bilinear", "border", align_corners=False) + grey
-    outside = (grid.abs() > 1).any(dim=-1)[:, None]
-    return torch.where(outside, torch.full_like(moved, grey), moved).add_(0.5).floor_()
+    return functional.grid_sample(pixels - grey, grid, "bilinear", "zeros", align_corners=False).add_(grey).round_()
 
 
 def _auto_contrast(pixels: Tensor, _: Tensor) -> Tensor:
@@ -168,19 +148,19 @@ def _solarize_add(pixels: Tensor, added: Tensor) -> Tensor:
 
 
 def _blended(degenerate: Callable[[Tensor], Tensor]) -> Tone:
-    """Pillow's enhancers: from a degenerate image through the image and beyond."""
+    """From a degenerate image through the image and beyond."""
 
     def apply(pixels: Tensor, factor: Tensor) -> Tensor:
         start = degenerate(pixels)
-        return (start + factor * (pixels - start)).add(1e-3).floor().clamp(0, 255)
+        return (start + factor * (pixels - start)).round().clamp(0, 255)
 
     return apply
 
 
 def _luminance(pixels: Tensor) -> Tensor:
-    # Pillow's fixed-point weights, so that no grey is one off.
-    weights = torch.tensor([19595, 38470, 7471], device=pixels.device).view(1, 3, 1, 1) / 65536
-    return (pixels * weights).sum(dim=1, keepdim=True).add(0.5).floor()
+    # OpenCV's fixed-point weights; float32 holds these sums exactly.
+    weights = torch.tensor([9798.0, 19235.0, 3735.0], device=pixels.device).view(1, 3, 1, 1)
+    return (pixels * weights).sum(dim=1, keepdim=True).add(2**14).div(2**15).floor()
 
 
 def _smooth(pixels: Tensor) -> Tensor:

@@ -1,20 +1,26 @@
-"""RandAugment (Cubuk et al. 2019, arXiv 1909.13719) on PIL images, from numbers that the caller gives.
+"""RandAugment (Cubuk et al. 2019, arXiv 1909.13719) on images (H, W, 3) uint8, from numbers that the caller gives.
 
 The strengths are those of the papers' authors (the code of Noisy Student and of Meta Pseudo Labels), lengths as shares
 of the image's side: magnitude 10 is the full strength of AutoAugment's ranges, and 27 goes beyond it. Our own because
 noise must be a function of (seed, epoch, position), and the libraries draw from global state.
 """
 
+import math
 import random
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from selftrain.plumbing.by_name import find_module
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import did_you_mean
+
+# Loader processes are as many as cores; OpenCV's own threads would be in their way.
+cv2.setNumThreads(1)
 
 GREY = (128, 128, 128)
 SHEAR, ROTATION = 0.3, 30.0
@@ -40,7 +46,8 @@ class Drawn(NamedTuple):
     y: float = 0.5
 
 
-Partner = Callable[[Drawn], Image.Image]
+Pixels = NDArray[np.uint8]
+Partner = Callable[[Drawn], Pixels]
 """The image that Sample Pairing mixes in, as large as the view."""
 
 
@@ -74,11 +81,12 @@ def policy_operations(policy: str) -> tuple[str, ...]:
     return names
 
 
-def randaugment(image: Image.Image, operations: tuple[Drawn, ...], partner: Partner) -> Image.Image:
-    """Apply drawn operations to an RGB image, which keeps its size."""
+def randaugment(image: Pixels, operations: tuple[Drawn, ...], partner: Partner) -> Pixels:
+    """Apply drawn operations to an RGB image, which keeps its size and is not changed itself."""
     for operation in operations:
         if operation.name == SAMPLE_PAIRING:
-            image = Image.blend(image, partner(operation), min(0.5, PAIRING * operation.level))
+            share = min(0.5, PAIRING * operation.level)
+            image = _blended(image, partner(operation), 1 - share)
         else:
             image = OPERATIONS[operation.name](image, operation)
     return image
@@ -113,68 +121,125 @@ def cutout_box(operation: Drawn, width: int, height: int) -> tuple[int, int, int
     return max(0, left), max(0, top), min(width, right), min(height, bottom)
 
 
-def _affine(image: Image.Image, *matrix: float) -> Image.Image:
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=GREY)
+def matrix(operation: Drawn, width: int, height: int) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Where each pixel of an affine operation's result comes from; x and y in pixels from the top left corner, so that
+    the first pixel's centre is at a half.
+    """
+    level = operation.level
+    if operation.name == "rotate":
+        angle = math.radians(ROTATION * level)
+        cos, sin, x, y = math.cos(angle), math.sin(angle), width / 2, height / 2
+        return (cos, -sin, x - cos * x + sin * y), (sin, cos, y - sin * x - cos * y)
+    across = SHEAR * level if operation.name == "shear_x" else 0.0
+    down = SHEAR * level if operation.name == "shear_y" else 0.0
+    left = TRANSLATION * level * width if operation.name == "translate_x" else 0.0
+    top = TRANSLATION * level * height if operation.name == "translate_y" else 0.0
+    return (1.0, across, left), (down, 1.0, top)
 
 
-def _shear_x(image: Image.Image, operation: Drawn) -> Image.Image:
-    return _affine(image, 1, SHEAR * operation.level, 0, 0, 1, 0)
+def _affine(image: Pixels, operation: Drawn) -> Pixels:
+    height, width = image.shape[:2]
+    rows = matrix(operation, width, height)
+    # OpenCV counts from the first pixel's centre.
+    centred = np.array([[a, b, c + (a + b - 1) / 2] for a, b, c in rows])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, centred, (width, height), flags=flags, borderValue=GREY)  # type: ignore[return-value]
 
 
-def _shear_y(image: Image.Image, operation: Drawn) -> Image.Image:
-    return _affine(image, 1, 0, 0, SHEAR * operation.level, 1, 0)
+def _looked_up(image: Pixels, table: NDArray[np.floating] | NDArray[np.integer]) -> Pixels:
+    """Every value replaced by that of a table (256, 1), or (256, 3), one a channel; rounded, from 0 to 255."""
+    rounded = np.clip(np.rint(table), 0, 255).astype(np.uint8)
+    return cv2.LUT(image, rounded.reshape(1, 256, -1))  # type: ignore[return-value]
 
 
-def _translate_x(image: Image.Image, operation: Drawn) -> Image.Image:
-    return _affine(image, 1, 0, TRANSLATION * operation.level * image.width, 0, 1, 0)
+def _histograms(image: Pixels) -> NDArray[np.int64]:
+    """How many pixels have each value, (256, 3)."""
+    each = [cv2.calcHist([image], [channel], None, [256], [0, 256]) for channel in range(3)]
+    return np.concatenate(each, axis=1).astype(np.int64)
 
 
-def _translate_y(image: Image.Image, operation: Drawn) -> Image.Image:
-    return _affine(image, 1, 0, 0, 0, 1, TRANSLATION * operation.level * image.height)
+def _auto_contrast(image: Pixels, operation: Drawn) -> Pixels:
+    there = _histograms(image) > 0
+    low, high = there.argmax(axis=0), 255 - there[::-1].argmax(axis=0)  # (3,)
+    stretched = np.floor((VALUES - low) * 255.0 / np.maximum(high - low, 1))
+    return _looked_up(image, np.where(high > low, stretched, VALUES))
 
 
-def _rotate(image: Image.Image, operation: Drawn) -> Image.Image:
-    return image.rotate(ROTATION * operation.level, Image.Resampling.BILINEAR, fillcolor=GREY)
+def _equalize(image: Pixels, operation: Drawn) -> Pixels:
+    """Pillow's: as evenly as a step of whole pixels allows."""
+    counts = _histograms(image)
+    there = counts > 0
+    brightest = np.take_along_axis(counts, 255 - there[::-1].argmax(axis=0)[None], axis=0)[0]  # (3,)
+    step = (image.shape[0] * image.shape[1] - brightest) // 255
+    table = (step // 2 + counts.cumsum(axis=0) - counts) // np.maximum(step, 1)
+    return _looked_up(image, np.where((step > 0) & (there.sum(axis=0) > 1), table, VALUES))
 
 
-def _solarize_add(image: Image.Image, operation: Drawn) -> Image.Image:
-    added = solarize_added(operation.level)
-    return image.point([min(255, value + added) if value < 128 else value for value in range(256)] * 3)
+def _solarize(image: Pixels, operation: Drawn) -> Pixels:
+    return _looked_up(
+        image, np.where(solarize_threshold(operation.level) > VALUES[:, 0], VALUES[:, 0], 255 - VALUES[:, 0])
+    )
 
 
-def _cutout(image: Image.Image, operation: Drawn) -> Image.Image:
-    left, top, right, bottom = cutout_box(operation, *image.size)
-    if right <= left or bottom <= top:
-        return image
+def _solarize_add(image: Pixels, operation: Drawn) -> Pixels:
+    return _looked_up(image, np.where(VALUES < 128, VALUES + solarize_added(operation.level), VALUES))
+
+
+def _posterize(image: Pixels, operation: Drawn) -> Pixels:
+    return np.bitwise_and(image, np.uint8(256 - 2 ** (8 - posterize_bits(operation.level))))
+
+
+def _blended(image: Pixels, start: Pixels, factor: float) -> Pixels:
+    """From another image (0) through the image (1) and beyond."""
+    return cv2.addWeighted(image, factor, start, 1 - factor, 0)  # type: ignore[return-value]
+
+
+def _color(image: Pixels, operation: Drawn) -> Pixels:
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return _blended(image, grey, enhancement("color", operation.level))  # type: ignore[arg-type]
+
+
+def _contrast(image: Pixels, operation: Drawn) -> Pixels:
+    mean = int(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5)
+    return _looked_up(image, mean + enhancement("contrast", operation.level) * (VALUES - mean))
+
+
+def _brightness(image: Pixels, operation: Drawn) -> Pixels:
+    return _looked_up(image, enhancement("brightness", operation.level) * VALUES)
+
+
+def _sharpness(image: Pixels, operation: Drawn) -> Pixels:
+    smooth = image.copy()  # the outermost pixels stay
+    smooth[1:-1, 1:-1] = cv2.filter2D(image, -1, SMOOTHING)[1:-1, 1:-1]
+    return _blended(image, smooth, enhancement("sharpness", operation.level))
+
+
+def _cutout(image: Pixels, operation: Drawn) -> Pixels:
+    left, top, right, bottom = cutout_box(operation, image.shape[1], image.shape[0])
     image = image.copy()
-    ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=GREY)
+    image[top : max(top, bottom), left : max(left, right)] = GREY
     return image
 
 
-def _enhanced(enhancer: type) -> Callable[[Image.Image, Drawn], Image.Image]:
-    def apply(image: Image.Image, operation: Drawn) -> Image.Image:
-        return enhancer(image).enhance(enhancement(operation.name, operation.level))  # type: ignore[no-any-return]
-
-    return apply
-
-
-OPERATIONS: dict[str, Callable[[Image.Image, Drawn], Image.Image]] = {
+VALUES = np.arange(256)[:, None]
+SMOOTHING = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
+OPERATIONS: dict[str, Callable[[Pixels, Drawn], Pixels]] = {
     "identity": lambda image, operation: image,
-    "auto_contrast": lambda image, operation: ImageOps.autocontrast(image),
-    "equalize": lambda image, operation: ImageOps.equalize(image),
-    "invert": lambda image, operation: ImageOps.invert(image),
-    "posterize": lambda image, operation: ImageOps.posterize(image, posterize_bits(operation.level)),
-    "solarize": lambda image, operation: ImageOps.solarize(image, solarize_threshold(operation.level)),
+    "auto_contrast": _auto_contrast,
+    "equalize": _equalize,
+    "invert": lambda image, operation: np.subtract(255, image),
+    "posterize": _posterize,
+    "solarize": _solarize,
     "solarize_add": _solarize_add,
-    "color": _enhanced(ImageEnhance.Color),
-    "contrast": _enhanced(ImageEnhance.Contrast),
-    "brightness": _enhanced(ImageEnhance.Brightness),
-    "sharpness": _enhanced(ImageEnhance.Sharpness),
-    "shear_x": _shear_x,
-    "shear_y": _shear_y,
-    "translate_y": _translate_y,
-    "translate_x": _translate_x,
-    "rotate": _rotate,
+    "color": _color,
+    "contrast": _contrast,
+    "brightness": _brightness,
+    "sharpness": _sharpness,
+    "shear_x": _affine,
+    "shear_y": _affine,
+    "translate_y": _affine,
+    "translate_x": _affine,
+    "rotate": _affine,
     "cutout": _cutout,
 }
 SAMPLE_PAIRING = "sample_pairing"

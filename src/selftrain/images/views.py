@@ -42,20 +42,22 @@ def view(
     ``another`` gives some decoded image of the same source for a number from 0 to 1; Sample Pairing mixes it in.
     """
     square, plan = planned(image, name, size, crop_fraction, noise, noise_seed)
-    square = transforms.shift(square, *plan.shift)
+    pixels = transforms.shift(square, *plan.shift)
     if plan.flip:
-        square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = np.fliplr(pixels)
 
-    def partner(operation: Drawn) -> Image.Image:
+    def partner(operation: Drawn) -> NDArray[np.uint8]:
         return transforms.clean(another(operation.x), size, crop_fraction)
 
-    return np.asarray(randaugment(square, plan.operations, partner))
+    return randaugment(np.ascontiguousarray(pixels), plan.operations, partner)
 
 
 def planned(
     image: Image.Image, name: str, size: int, crop_fraction: float, noise: NoiseConfig, noise_seed: int
-) -> tuple[Image.Image, Plan]:
-    """A view's square, cropped already, and the rest of its noise, to be applied in order: shift, flip, operations."""
+) -> tuple[NDArray[np.uint8], Plan]:
+    """A view's square (size, size, 3), cropped already, and the rest of its noise, to be applied in order: shift, flip,
+    operations.
+    """
     assert name in IMAGE_VIEWS
     if name == "image_clean":
         return transforms.clean(image, size, crop_fraction), Plan()
