@@ -259,6 +259,9 @@ def footprint(pipeline: Pipeline = None) -> None:
 def check(
     pipeline: Pipeline = None,
     params: Annotated[Path | None, typer.Option(help="A parameters file, instead of a pipeline's.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run every stage with tiny networks on made-up images, in a minute.")
+    ] = False,
 ) -> None:
     """Check every section of the parameters and the corrections, and mend DVC's lock file if a killed DVC broke it."""
     from selftrain.check import check_project
@@ -269,6 +272,11 @@ def check(
     project = Project.open(pipeline=pipeline) if params is None else Project(Path(), params, load_params(params))
     check_project(project)
     mend_dvc_lock()
+    if dry_run:
+        from selftrain.rehearsal.rehearse import rehearse_project
+
+        commands = rehearse_project(project, lambda words: app(words, standalone_mode=False))
+        print(f"{project.params_path}: {len(commands)} stages ran with tiny networks on made-up images")
     print(f"{project.params_path}: fine")
 
 

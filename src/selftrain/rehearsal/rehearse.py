@@ -1,0 +1,145 @@
+"""``selftrain check --dry-run``: a project's stages, one after the other, in a folder that is thrown away."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from selftrain.params.robustness import RobustnessConfig
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json, write_json
+from selftrain.project import PARAMS, PIPELINES, Project, all_pipelines
+from selftrain.rehearsal.made_up import write_corpus, write_corrupted_folder, write_labeled_folder, write_model
+from selftrain.rehearsal.tiny import LARGEST, tiny
+from selftrain.tables.corrections import no_corrections, write_corrections
+from selftrain.tables.selection import KEPT
+
+Run = Callable[[list[str]], None]
+"""Runs a command of the command line by its words."""
+MADE_HERE = ("code", "installed_code", "digits", "shift", "ingest")
+"""Stages whose results are made up."""
+
+
+def rehearse_project(project: Project, run: Run) -> list[str]:
+    """``rehearse`` a pipeline, among the others of its project."""
+    main, *others = all_pipelines(project.root)
+    pipelines = {name: Project.open(project.root, name).values for name in (main, *others)} | {
+        project.name: project.values
+    }
+    return rehearse(pipelines, main, project.name, (project.root / "dvc.yaml").read_text(encoding="utf-8"), run)
+
+
+def rehearse(pipelines: Mapping[str, Mapping[str, Any]], main: str, wanted: str, stages: str, run: Run) -> list[str]:
+    """Run every stage of the pipeline ``wanted``, and those of other pipelines that it needs; return the commands.
+
+    ``pipelines`` are the parameters of all by name, ``main`` is the root's; ``stages`` is the text of a dvc.yaml.
+    Raises UserError naming the command that would fail.
+    """
+    with _empty_project():
+        for name, values in pipelines.items():
+            _write_pipeline(name, tiny(values), stages, is_main=name == main)
+        with contextlib.redirect_stdout(io.StringIO()):
+            commands = _commands(Path() if wanted == main else PIPELINES / wanted)
+            used = {words[words.index("--pipeline") + 1] for words in map(shlex.split, commands)}
+            projects = [Project.open(pipeline=name) for name in pipelines if name in used]
+            _make_up(projects, commands)
+        for command in commands:
+            print(command)
+            try:
+                # What tiny networks have to say is of no interest.
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                    run(shlex.split(command)[1:])
+                    _keep_some(command, projects, run)
+            except UserError as error:
+                raise UserError(f"`{command}` would fail: {error}") from error
+    return commands
+
+
+def _write_pipeline(name: str, values: Mapping[str, Any], stages: str, is_main: bool) -> None:
+    folder = Path() if is_main else PIPELINES / name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / PARAMS, values)
+    (folder / "dvc.yaml").write_text(
+        re.sub(
+            r"^vars: .*$",
+            f"vars: [{{root: {'.' if is_main else '../..'}, params: {folder / PARAMS}}}]",
+            stages,
+            flags=re.MULTILINE,
+        ),
+        encoding="utf-8",
+    )
+
+
+@contextlib.contextmanager
+def _empty_project() -> Iterator[None]:
+    """A folder in which the working directory and MLflow are while it lasts."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as name:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{name}/mlflow.db"
+        try:
+            with contextlib.chdir(name):
+                yield
+        finally:
+            os.environ.pop("MLFLOW_TRACKING_URI")
+            if before is not None:
+                os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def _commands(wanted: Path) -> list[str]:
+    """The commands of a folder's stages and of all that they depend on, in DVC's order."""
+    import networkx
+    from dvc.repo import Repo
+
+    Repo.init(no_scm=True)
+    with Repo() as repo:
+        graph = repo.index.graph  # from a stage to what it depends on
+        own = [stage for stage in graph if Path(stage.path).parent == wanted.resolve()]
+        needed = set(own).union(*(networkx.descendants(graph, stage) for stage in own))
+        ordered = [stage for stage in reversed(list(networkx.topological_sort(graph))) if stage in needed]
+        return [stage.cmd for stage in ordered if stage.name.partition("@")[0] not in MADE_HERE]
+
+
+def _make_up(projects: list[Project], commands: list[str]) -> None:
+    """Corpora, people's corrections, and what the pipelines name that none of their stages makes."""
+    for number, corpus in enumerate({project.corpus for project in projects}):
+        write_corpus(corpus, Path(f"images{number}").resolve())
+    made = {
+        Path("models") / words[words.index("--pipeline") + 1] / ("best" if words[1] == "best" else words[2])
+        for words in map(shlex.split, commands)
+    }
+    for project in projects:
+        if not project.corrections.exists():
+            write_corrections(project.corrections, no_corrections())
+        models = [Path("models") / model for model in project.config.tested.values()]
+        for section in ("teachers", "ensembles"):
+            models += [Path(model) for entry in project.values.get(section, {}).values() for model in entry["models"]]
+        for model in models:
+            if model not in made and not model.exists():
+                write_model(model, LARGEST)
+        robustness = project.section("robustness", RobustnessConfig)
+        for folder in robustness.folders.values():
+            write_labeled_folder(Path(folder))
+        if robustness.corruptions_folder is not None:
+            write_corrupted_folder(Path(robustness.corruptions_folder))
+
+
+def _keep_some(command: str, projects: list[Project], run: Run) -> None:
+    """After a selection that kept nothing, as may happen with networks that know nothing: take whatever there is."""
+    words = shlex.split(command)
+    if words[1] != "select":
+        return
+    project = next(project for project in projects if project.name == words[words.index("--pipeline") + 1])
+    if read_json(project.selections / words[2] / "summary.json", "dvc repro")["decisions"].get(KEPT):
+        return
+    values = read_json(project.params_path, "selftrain check")
+    values["rounds"][words[2]]["select"] = {"threshold": 0.0, "per_class": "all", "policy": "threshold"}
+    values["select"] = {"threshold": 0.0, "per_class": "all"}
+    write_json(project.params_path, values)
+    shutil.rmtree(project.selections / words[2])
+    run(words[1:])

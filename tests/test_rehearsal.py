@@ -1,0 +1,87 @@
+"""Every preset's whole graph, with tiny networks on made-up images; and what is found by it."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain.cli import results, stages  # noqa: F401, they add their commands to the app
+from selftrain.cli.app import app
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.sections import load_params
+from selftrain.rehearsal.rehearse import rehearse
+from selftrain.rehearsal.tiny import tiny
+from tests.repository import ROOT, copy_of_repository
+
+MAIN = "noisy_student"
+FOLDERS = ROOT / "pipelines"
+PRESETS = {path.parent.name: load_params(path) for path in FOLDERS.glob("*/paper.yaml")}
+OF_THE_MAIN_JOB = ("noisy_student/svhn.yaml", "cifar10_4k/paper.yaml", "cifar10_4k/short.yaml")
+
+
+def rehearsed(pipelines: dict[str, Any], wanted: str, main: str = MAIN) -> list[str]:
+    text = (ROOT / "dvc.yaml").read_text()
+    return rehearse(pipelines, main, wanted, text, lambda words: app(words, standalone_mode=False))
+
+
+def all_presets() -> dict[str, Any]:
+    return {values["pipeline"]: copy.deepcopy(values) for name, values in PRESETS.items() if name != "cifar10_4k"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", sorted(all_presets()))
+def test_every_stage_of_a_preset_runs(pipeline: str) -> None:
+    commands = rehearsed(all_presets(), pipeline)
+    own = [command for command in commands if f"--pipeline {pipeline}" in command]
+    assert len(own) >= 4 + len(PRESETS[pipeline]["runs"])
+    for run in PRESETS[pipeline]["runs"]:
+        assert f"selftrain evaluate {run} --pipeline {pipeline}" in own
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", OF_THE_MAIN_JOB)
+def test_every_stage_of_the_main_jobs_other_presets_runs(preset: str) -> None:
+    values = load_params(FOLDERS / preset)
+    assert len(rehearsed({values["pipeline"]: values}, values["pipeline"], values["pipeline"])) > 10
+
+
+@pytest.mark.slow
+def test_runs_of_different_sizes_are_found_before_hours_are_spent() -> None:
+    presets = all_presets()
+    del presets["robustness"]["robustness"]["image_size"]
+    with pytest.raises(UserError, match=r"`selftrain robustness-figures .*` would fail: .*size"):
+        rehearsed(presets, "robustness")
+
+
+def test_tiny_parameters_keep_what_matters() -> None:
+    preset = load_params(FOLDERS / "noisy_student" / "paper.yaml")
+    made = tiny(preset)
+    student = made["rounds"]["student1"]["train"]
+    assert student["algorithm"] == preset["rounds"]["student1"]["train"]["algorithm"]
+    assert made["train"]["noise"] == preset["train"]["noise"]
+    sizes = (made["train"]["image_size"], student["image_size"], student["then"]["resolution_fix"]["image_size"])
+    assert sizes == (24, 19, 32), "600, 475 and 800 in proportion"
+    assert made["train"]["steps"] == student["then"]["resolution_fix"]["steps"] == 2
+    assert "epochs" not in made["train"]
+    assert student["unlabeled_ratio"] == 2
+    assert tiny({"ensembles": {"two": {"models": ["a", "b"], "weights": [2, 1]}}})["ensembles"]["two"]["weights"] == [
+        2,
+        1,
+    ]
+
+
+@pytest.mark.slow
+def test_the_command_leaves_nothing_behind(tmp_path: Path) -> None:
+    project = copy_of_repository(tmp_path / "project")
+    project.run("git", "init", "-q")
+    project.run("dvc", "init", "-q")
+    before = {path for path in project.folder.rglob("*") if ".git" not in path.parts}
+    said = project.run(sys.executable, "-m", "selftrain", "check", "--dry-run")
+    assert "selftrain train student3 --pipeline noisy_student" in said
+    assert "stages ran with tiny networks on made-up images" in said
+    left = {path for path in project.folder.rglob("*") if ".git" not in path.parts} - before
+    assert not [path for path in left if "__pycache__" not in path.parts and ".dvc" not in path.parts]
+    assert subprocess.run(["git", "status", "--short"], cwd=project.folder, capture_output=True, check=True).stdout
