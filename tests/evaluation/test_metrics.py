@@ -84,3 +84,10 @@ def test_confusion_and_recall() -> None:
 def test_nan_is_never_right() -> None:
     assert metrics.top_k_accuracy(np.full((3, 4), np.nan), np.array([0, 1, 2], np.int32), 1) == 0.0
     assert metrics.top_k_accuracy(np.full((3, 4), np.nan), np.array([0, 1, 2], np.int32), 5) == 0.0
+
+
+def test_a_share_lies_in_its_interval() -> None:
+    for trials in range(1, 80):
+        for successes in range(trials + 1):
+            low, high = metrics.proportion_interval(successes, trials)
+            assert 0 <= low <= successes / trials <= high <= 1

@@ -21,7 +21,8 @@ def proportion_interval(successes: int, trials: int, level: float = 0.95) -> tup
     share = successes / trials
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * (share * (1 - share) / trials + z**2 / (4 * trials**2)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding must not leave the share itself outside, as it would at 0 and 1.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def mcnemar(correct: NDArray[np.bool_], other_correct: NDArray[np.bool_]) -> tuple[int, int, float]:
