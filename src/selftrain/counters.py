@@ -54,6 +54,7 @@ class Stream(IntEnum):
     APP_SAMPLE = 24
     APP_POOL = 25
     APP_MAP = 26
+    LAYER_FREEZING = 27
 
 
 def mix(*words: int | NDArray[np.int64] | UInt64Array) -> UInt64Array:

@@ -210,6 +210,30 @@ def test_whose_turn_it_is(updates: str, every: int, expected: str) -> None:
     assert turns == expected
 
 
+def test_a_competing_teacher_moves_away_from_the_student_as_far_as_labels_let_it() -> None:
+    algorithm = method("dynamic_teacher", challenge=0.5, temperature=1, distill_on="unlabeled")
+    assert isinstance(algorithm, DynamicTeacher)
+    with torch.no_grad():
+        algorithm.teacher.scale.fill_(1.5)
+    found = algorithm._teacher_losses(needed(algorithm, batch()), Runtime())
+    apart = sum(kl(1.5 * row, row, 1) for row in STUDENT) / 3
+    own = -sum(math.log(softmax(1.5 * row)[label]) for row, label in zip(LABELED, LABELS, strict=True)) / 2
+    assert found["disagreement"].item() == pytest.approx(apart, rel=1e-4)
+    assert found["teacher_loss"].item() == pytest.approx(own - 0.5 * apart, rel=1e-4)
+    found["teacher_loss"].backward()
+    assert algorithm.student.scale.grad is None, "the student is not asked to come along"
+
+
+def test_features_may_be_compared_by_direction_alone() -> None:
+    one, other = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2)
+    cosines = [
+        float((a * b).sum() / (a.norm() * b.norm())) for a, b in zip(one.flatten(1), other.flatten(1), strict=True)
+    ]
+    found = feature_loss([one], [other], "cosine").item()
+    assert found == pytest.approx(1 - sum(cosines) / 4, rel=1e-5)
+    assert feature_loss([7 * one], [other], "cosine").item() == pytest.approx(found, rel=1e-5)
+
+
 def _weights(network: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().reshape(-1) for parameter in network.parameters()])
 

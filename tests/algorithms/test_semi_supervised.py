@@ -13,7 +13,7 @@ from selftrain.algorithms.losses import confident_labels, consistency_loss, ramp
 from selftrain.algorithms.mean_teacher import sigmoid_ramp, squared_difference
 from selftrain.algorithms.meta_pseudo_labels import mixup, mixup_loss
 from selftrain.algorithms.runtime import Runtime
-from selftrain.algorithms.uda import annealed_cross_entropy
+from selftrain.algorithms.uda import annealed_bound, annealed_cross_entropy
 from selftrain.plumbing.errors import UserError
 from tests.algorithms.given import GivenNetworks
 
@@ -90,6 +90,39 @@ def test_uda_leaves_out_labeled_images_that_it_is_sure_of() -> None:
     assert annealed_cross_entropy(logits[:1], labels[:1], 0.9, 0.0) == 0
     both = (expected - math.log(softmax(logits[0])[0])) / 2
     assert annealed_cross_entropy(logits, labels, 1.0, 0.0).item() == pytest.approx(both, rel=1e-5)
+
+
+def test_udas_three_schedules_of_annealing() -> None:
+    """α (1 − 1/K) + 1/K of a step, with the three α of the paper's Section 4."""
+    steps, num_classes = 200, 10
+    for step in (0, 50, 100, 199):
+        share = step / steps
+        alphas = {"linear": share, "log": 1 - math.exp(-share * 5), "exp": math.exp((share - 1) * 5)}
+        for schedule, alpha in alphas.items():
+            expected = alpha * 0.9 + 0.1
+            assert annealed_bound(step, steps, num_classes, schedule) == pytest.approx(expected, rel=1e-12)
+    assert annealed_bound(100, steps, 10, "exp") < annealed_bound(100, steps, 10, "linear")
+    assert annealed_bound(100, steps, 10, "linear") < annealed_bound(100, steps, 10, "log")
+    assert annealed_bound(200, steps, 10, "exp") == annealed_bound(3, 0, 10, "none") == 1
+
+
+def test_annealing_leaves_labels_out_early_and_none_later() -> None:
+    uda = algorithm("uda", annealing="linear", annealing_steps=10, factor=0)
+    first, last = (uda.loss(batch(), step, Runtime())["loss"].item() for step in (0, 10))
+    assert first == pytest.approx(-math.log(softmax(torch.tensor([0.0, 0.0, 2.0]))[1]), rel=1e-5), (
+        "the mistaken one alone"
+    )
+    assert last == pytest.approx(labeled_loss(), rel=1e-5)
+
+
+def test_meta_pseudo_labels_teacher_leaves_out_what_it_is_sure_of() -> None:
+    found, config = find_algorithm("meta_pseudo_labels", {"labeled_confidence": 0.4, "teacher_loss": "supervised"})
+    method = found(Given(), config, GivenNetworks(lambda _: Given()))
+    whole = batch()
+    whole["labeled"]["uniform"] = torch.zeros(2)
+    _, losses = method.teacher_step(whole, 0, Runtime())  # type: ignore[operator]
+    expected = -math.log(softmax(torch.tensor([0.0, 0.0, 2.0]))[1])
+    assert losses["teacher_labeled_loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("known", [[-1, -1, -1, -1], [-1, 2, -1, 0]])
@@ -211,6 +244,7 @@ def test_meta_pseudo_labels_teacher(teacher_loss: str, labels_from: str, mixed: 
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
+        ("uda", {"annealing": "log"}, "`annealing` and `annealing_steps` belong together"),
         ("pseudo_label", {"ramp_start": 10}, "`ramp_end` comes before `ramp_start`"),
         ("reduced_meta_pseudo_labels", {"residual": False}, "give `identity_factor`"),
         (

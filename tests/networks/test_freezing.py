@@ -1,10 +1,14 @@
+import numpy as np
 import pytest
 import torch
 
 from selftrain.algorithms.algorithm import evaluating
-from selftrain.networks.freezing import freeze_shallow, train_mode
+from selftrain.networks.freezing import RestingLayers, freeze_shallow, layers_of, train_mode
 from selftrain.networks.models import create_model
+from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
+from selftrain.training.optimization import Descent
+from tests.training.conftest import TINY
 
 
 def trained(model: torch.nn.Module) -> list[str]:
@@ -47,3 +51,32 @@ def test_other_networks_have_no_layers_to_freeze() -> None:
     with pytest.raises(UserError, match="a Linear has no layers to freeze"):
         freeze_shallow(torch.nn.Linear(2, 2), 0.5)
     freeze_shallow(torch.nn.Linear(2, 2), 0.0)
+
+
+def test_layers_rest_as_often_as_asked_and_whole() -> None:
+    model = create_model("test_resnet", 3, 32)
+    layers = layers_of(model)
+    drawn = np.array([RestingLayers(model, 0.3, 7).resting(step) for step in range(2000)])  # (steps, P)
+    assert drawn.mean() == pytest.approx(0.3, abs=0.02)
+    place = {name: number for number, (name, _) in enumerate(model.named_parameters())}
+    for layer in layers:
+        columns = drawn[:, [place[name] for name in layer]]
+        assert (columns == columns[:, :1]).all(), "a layer rests as a whole"
+    assert (drawn[0] == RestingLayers(model, 0.3, 7).resting(0)).all()
+    assert not (drawn == np.array([RestingLayers(model, 0.3, 8).resting(step) for step in range(2000)])).all()
+
+
+def test_a_resting_layer_stays_as_it_is_in_its_step() -> None:
+    model = create_model("test_resnet", 3, 32)
+    config = TrainConfig.model_validate(TINY | {"noise": {"layer_freezing": 0.5}, "steps": 20, "warmup": 0})
+    descent = Descent(model, config, 20, 1.0, seed=3)
+    for step in range(4):
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        descent.begin(step)
+        descent.minimize(model(torch.randn(4, 3, 32, 32)).square().mean())
+        moved = [not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)]
+        rests = RestingLayers(model, 0.5, 3).resting(step)
+        assert 0 < rests.sum() < len(rests)
+        assert not any(moves for moves, resting in zip(moved, rests, strict=True) if resting)
+        trained_now = [moves for moves, resting in zip(moved, rests, strict=True) if not resting]
+        assert sum(trained_now) > 0.5 * len(trained_now), "some behind a zero of the start have no gradient yet"

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Batch, Needs, Networks, evaluating
-from selftrain.algorithms.losses import accuracy, full_precision
+from selftrain.algorithms.losses import accuracy, divergence, full_precision
 from selftrain.algorithms.runtime import Runtime
-from selftrain.algorithms.soft_targets import DistillingAlgorithm, SoftTargetsConfig, views_of
+from selftrain.algorithms.soft_targets import DistillingAlgorithm, SoftTargetsConfig, sources, views_of
 
 
 class DynamicTeacherConfig(SoftTargetsConfig):
@@ -26,6 +26,9 @@ class DynamicTeacherConfig(SoftTargetsConfig):
     updates: Literal["together", "alternating"] = "together"
     teacher_every: int = Field(default=1, ge=1)
     """The teacher takes every so many-th step."""
+    challenge: float = Field(default=0.0, ge=0)
+    """Above 0 the teacher competes: its loss is its own cross-entropy less so many times KL(teacher ‖ student) on the
+    images that are distilled on. It says what the student does not yet, as far as its labels let it."""
 
     @model_validator(mode="after")
     def _student_has_a_turn(self) -> "DynamicTeacherConfig":
@@ -79,15 +82,29 @@ class DynamicTeacher(DistillingAlgorithm):
             if "student" in self.turns(step):
                 losses |= self.loss(batch, step, runtime)
             if "teacher" in self.turns(step):
-                losses |= self._teacher_losses(batch["labeled"], runtime)
+                losses |= self._teacher_losses(batch, runtime)
         trained = [losses[name] for name in ("loss", "teacher_loss") if name in losses]
         losses["loss"] = torch.stack(trained).sum()
         runtime.descend(losses["loss"], self.turns(step))
         return {name: value.detach() for name, value in losses.items()}
 
-    def _teacher_losses(self, labeled: dict[str, Tensor], runtime: Runtime) -> dict[str, Tensor]:
-        logits = runtime.logits(self.teacher, labeled=labeled["image"])["labeled"]  # (B, C)
-        return {
-            "teacher_loss": functional.cross_entropy(full_precision(logits), labeled["label"]),
-            "teacher_labeled_accuracy": accuracy(logits, labeled["label"]),
-        }
+    def _teacher_losses(self, batch: Batch, runtime: Runtime) -> dict[str, Tensor]:
+        labeled, challenge = batch["labeled"], self.config.challenge
+        challenged = sources(self.config.distill_on) if challenge else ()
+        seen = {source: batch[source]["image"] for source in dict.fromkeys(("labeled", *challenged))}
+        logits = runtime.logits(self.teacher, **seen)  # (B, C) of each source
+        own_loss = functional.cross_entropy(full_precision(logits["labeled"]), labeled["label"])
+        losses = {"teacher_loss": own_loss, "teacher_labeled_accuracy": accuracy(logits["labeled"], labeled["label"])}
+        if challenge:
+            said = torch.cat([full_precision(logits[source]).log_softmax(dim=1) for source in challenged])
+            losses["disagreement"] = divergence(self._student_says(batch, challenged, runtime), said).mean()
+            losses["teacher_loss"] = own_loss - challenge * losses["disagreement"]
+        return losses
+
+    @torch.no_grad()
+    def _student_says(self, batch: Batch, of: tuple[str, ...], runtime: Runtime) -> Tensor:
+        """The student's log-probabilities (N, C), in eval mode."""
+        runtime.share_buffers(self.student)
+        with evaluating(self.student):
+            logits = self.student(torch.cat([batch[source]["image"] for source in of]))
+        return full_precision(logits).log_softmax(dim=1)

@@ -5,6 +5,7 @@ Beside the loss of ``soft_targets.py``, the student's last feature maps s have t
 
     factor · 1/K · Σ_k 1/N · Σ_x ‖P_k(s_k(x)) − t_k(x)‖² / ‖t_k(x)‖²
 
+or, with ``distance: cosine``, the mean of 1 − cos(P_k(s_k(x)), t_k(x)), which leaves the features' size alone.
 Maps of different sizes are averaged down to the smaller one. The paper matches one hint layer first and distills
 afterwards, with plain squared error; here both go on at once, and the error is relative, so that one factor fits
 networks whose features differ in scale. Feature maps are timm's (``forward_intermediates``). The teacher is run along,
@@ -12,7 +13,7 @@ on the student's view: there is no table of features. ``hardware.compile`` compi
 reach its feature maps.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -30,12 +31,13 @@ class FeatureDistillationConfig(SoftTargetsConfig):
 
     factor: float = Field(default=1.0, ge=0)
     """Of the features' loss."""
+    distance: Literal["squared", "cosine"] = "squared"
     features: int = Field(default=1, ge=1)
     """K: how many of the last feature maps are matched, the deepest with the deepest."""
 
 
-def feature_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """Mean over layers and images of the squared error relative to the teacher's squares.
+def feature_loss(student: list[Tensor], teacher: list[Tensor], distance: str = "squared") -> Tensor:
+    """Mean over layers and images of the squared error relative to the teacher's squares, or of 1 less the cosine.
 
     Lists of (B, C', H', W') → scalar.
     """
@@ -45,6 +47,9 @@ def feature_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
         student_maps, wanted = (
             functional.adaptive_avg_pool2d(full_precision(maps), size) for maps in (student_maps, wanted)
         )
+        if distance == "cosine":
+            each.append((1 - functional.cosine_similarity(student_maps.flatten(1), wanted.flatten(1))).mean())
+            continue
         error, scale = ((student_maps - wanted).square(), wanted.square())  # (B, C', H', W')
         each.append((error.flatten(1).sum(1) / scale.flatten(1).sum(1).clamp(min=1e-12)).mean())
     return torch.stack(each).mean()
@@ -97,6 +102,8 @@ class FeatureDistillation(DistillingAlgorithm):
             [torch.full((n,), source in sources(self.config.distill_on)) for source, n in counts.items()]
         ).to(images.device)
         projected = [project(student_maps[rows]) for project, student_maps in zip(self.projections, maps, strict=True)]
-        losses["feature_loss"] = feature_loss(projected, self.teacher.features(images[rows], self.config.features))
+        losses["feature_loss"] = feature_loss(
+            projected, self.teacher.features(images[rows], self.config.features), self.config.distance
+        )
         losses["loss"] = losses["loss"] + self.config.factor * losses["feature_loss"]
         return losses

@@ -31,6 +31,7 @@ from selftrain.algorithms.losses import (
     ramp,
 )
 from selftrain.algorithms.runtime import Runtime
+from selftrain.algorithms.uda import annealed_cross_entropy
 
 
 class MetaPseudoLabelsConfig(FeedbackConfig):
@@ -46,6 +47,9 @@ class MetaPseudoLabelsConfig(FeedbackConfig):
     """Mix each labeled image of the teacher with another (mixup, arXiv 1710.09412, α = 1)."""
     unlabeled_factor: float = Field(default=1.0, ge=0)
     """λ of the teacher's loss on unlabeled images; ``UDA factor`` in Table 8."""
+    labeled_confidence: float = Field(default=1.0, gt=0, le=1)
+    """Labeled images that the teacher is surer of than this are left out of its step (Appendix C.4); not of mixed ones.
+    """
     unlabeled_ramp_steps: int = Field(default=0, ge=0)
     """Steps in which λ rises from 0."""
     temperature: float = Field(default=0.8, gt=0)
@@ -92,9 +96,13 @@ class MetaPseudoLabels(TeachingAlgorithm):
         if config.teacher_loss != "supervised" or config.labels_from == "image":
             seen["unlabeled"] = unlabeled["image"]
         logits = runtime.logits(self.teacher, **seen)
-        uniforms = labeled["uniform"] if config.teacher_mixup else torch.ones_like(labeled["uniform"])
+        uniforms = labeled["uniform"]
         losses = {
-            "teacher_labeled_loss": mixup_loss(logits["labeled"], labeled["label"], uniforms, config.label_smoothing),
+            "teacher_labeled_loss": mixup_loss(logits["labeled"], labeled["label"], uniforms, config.label_smoothing)
+            if config.teacher_mixup
+            else annealed_cross_entropy(
+                logits["labeled"], labeled["label"], config.labeled_confidence, config.label_smoothing
+            ),
             "teacher_labeled_accuracy": accuracy(logits["labeled"], labeled["label"]),
         }
         losses["teacher_loss"] = losses["teacher_labeled_loss"]

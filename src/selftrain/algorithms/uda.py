@@ -7,11 +7,15 @@ A strongly noised image (RandAugment) has to be seen as its weakly noised versio
 
 p gets no gradient. The paper: β = 0.8, T = 0.4 for CIFAR-10 and SVHN; Meta Pseudo Labels' baseline, its Table 7: T =
 0.7, λ = 2.5, as many unlabeled as labeled images a step, 1 M steps. Both leave labeled images out that the network is
-sure of already: UDA's bound rises during training ("training signal annealing"), ``labeled_confidence`` is a fixed
-one. Cross-entropy and the paper's KL differ by the target's entropy, which has no gradient here.
+sure of already: UDA's bound rises during training ("training signal annealing", Section 4), ``labeled_confidence`` is
+a fixed one, as Meta Pseudo Labels' Appendix C.4 has it. Cross-entropy and the paper's KL differ by the target's
+entropy, which has no gradient here.
 """
 
-from pydantic import Field
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,7 +38,29 @@ class UDAConfig(Section):
     """Steps in which λ rises from 0 to ``factor``."""
     labeled_confidence: float = Field(default=1.0, gt=0, le=1)
     """Labeled images whose own class is likelier than this are left out of the step."""
+    annealing: Literal["none", "linear", "log", "exp"] = "none"
+    """How the bound rises over ``annealing_steps`` from 1 / C to 1; it is then the lower one of both. ``exp`` lets
+    labels in late, for few of them; ``log`` early."""
+    annealing_steps: int = Field(default=0, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _annealed_over_steps(self) -> "UDAConfig":
+        if (self.annealing == "none") != (self.annealing_steps == 0):
+            raise ValueError("`annealing` and `annealing_steps` belong together")
+        return self
+
+
+def annealed_bound(step: int, steps: int, num_classes: int, schedule: str) -> float:
+    """The confidence from which a labeled image is left out in a step: α (1 − 1/C) + 1/C.
+
+    With t = step / steps, α is t (``linear``), 1 − exp(−5 t) (``log``) or exp(5 (t − 1)) (``exp``); 1 after ``steps``.
+    """
+    if schedule == "none" or step >= steps:
+        return 1.0
+    share = step / steps
+    alpha = {"linear": share, "log": 1 - math.exp(-5 * share), "exp": math.exp(5 * (share - 1))}[schedule]
+    return alpha * (1 - 1 / num_classes) + 1 / num_classes
 
 
 def annealed_cross_entropy(logits: Tensor, labels: Tensor, bound: float, label_smoothing: float) -> Tensor:
@@ -60,9 +86,9 @@ class UDA(Algorithm):
         logits = runtime.logits(
             self.student, labeled=labeled["image"], unlabeled_weak=unlabeled["image_weak"], unlabeled=unlabeled["image"]
         )
-        labeled_loss = annealed_cross_entropy(
-            logits["labeled"], labeled["label"], config.labeled_confidence, config.label_smoothing
-        )
+        rising = annealed_bound(step, config.annealing_steps, logits["labeled"].shape[1], config.annealing)
+        bound = min(config.labeled_confidence, rising)
+        labeled_loss = annealed_cross_entropy(logits["labeled"], labeled["label"], bound, config.label_smoothing)
         unlabeled_loss, share = consistency_loss(
             logits["unlabeled_weak"], logits["unlabeled"], unlabeled["label"], config.temperature, config.threshold
         )

@@ -1,8 +1,13 @@
-"""Training the deep layers only, as the train–test resolution fix does (Touvron et al. 2019, arXiv 1906.06423)."""
+"""Layers that are not trained: shallow ones, as the train–test resolution fix has it (Touvron et al. 2019, arXiv
+1906.06423), or some of each step's, at random.
+"""
 
+import numpy as np
+from numpy.typing import NDArray
 from timm.models._manipulate import group_parameters
 from torch import nn
 
+from selftrain.counters import Stream, mix
 from selftrain.plumbing.errors import UserError
 
 
@@ -15,13 +20,33 @@ def freeze_shallow(network: nn.Module, share: float) -> None:
     """
     if share == 0:
         return
+    named, layers = dict(network.named_parameters()), layers_of(network)
+    for layer in layers[: round(share * (len(layers) - 1))]:
+        for name in layer:
+            named[name].requires_grad_(False)
+
+
+def layers_of(network: nn.Module) -> list[list[str]]:
+    """The names of each layer's parameters, from the input to the classifier. Raises UserError as above."""
     if not hasattr(network, "group_matcher"):
         raise UserError(f"train.networks: a {type(network).__name__} has no layers to freeze; leave out `frozen`")
     groups = group_parameters(network, network.group_matcher(coarse=False))  # type: ignore[operator]
-    named = dict(network.named_parameters())
-    for group in sorted(groups)[: round(share * (len(groups) - 1))]:
-        for name in groups[group]:
-            named[name].requires_grad_(False)
+    return [groups[group] for group in sorted(groups)]
+
+
+class RestingLayers:
+    """Noise in a timm network's training: in every step each layer rests with a probability."""
+
+    def __init__(self, network: nn.Module, probability: float, seed: int) -> None:
+        """``network``'s trained parameters, in their order, are those that ``resting`` speaks of."""
+        layer_of = {name: place for place, layer in enumerate(layers_of(network)) for name in layer}
+        self.layers = np.array([layer_of[name] for name, value in network.named_parameters() if value.requires_grad])
+        self.probability, self.seed = probability, seed
+
+    def resting(self, step: int) -> NDArray[np.bool_]:
+        """Which parameters (P,) stay as they are in a step; a function of (seed, step, layer)."""
+        drawn = mix(self.seed, Stream.LAYER_FREEZING, step, self.layers) / 2.0**64
+        return drawn < self.probability
 
 
 def train_mode(module: nn.Module) -> None:

@@ -51,6 +51,9 @@ class NoiseConfig(Section):
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Drop probability of the last block, falling linearly to the first."""
 
+    layer_freezing: float = Field(default=0.0, ge=0, lt=1)
+    """Probability of each layer to stay as it is in a step."""
+
     def on(self, source: str) -> tuple[Noise, ...]:
         """The noises of a batch's source: ``labeled``, ``unlabeled`` with whatever follows; others have none."""
         if source == "labeled":

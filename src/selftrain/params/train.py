@@ -55,7 +55,13 @@ NETWORK_PARAMETERS = (
     "clip_grad", "frozen", "noise",
 )  # fmt: skip
 """What a network beside the student may have of its own."""
-NETWORK_NOISE = ("noise.dropout", "noise.stochastic_depth", "noise.on_labeled", "noise.on_unlabeled")
+NETWORK_NOISE = (
+    "noise.dropout",
+    "noise.stochastic_depth",
+    "noise.layer_freezing",
+    "noise.on_labeled",
+    "noise.on_unlabeled",
+)
 
 
 class TrainConfig(Section):

@@ -68,8 +68,9 @@ class Loop:
             network: ModelNoise(network, config.of_network(name).noise).noised_rows
             for name, network in classifiers.items()
         }
+        lengths = (total_steps, steps_per_epoch)
         self.descents = {
-            name: Descent(network, config.of_network(name), total_steps, steps_per_epoch, algorithm.first_step(name))
+            name: Descent(network, config.of_network(name), *lengths, algorithm.first_step(name), seed)
             for name, network in algorithm.trained_networks().items()
         }
         self.ema = WeightsAverage(algorithm.student, config) if config.ema_decay else None

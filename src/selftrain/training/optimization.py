@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from selftrain.algorithms.runtime import Gradient
+from selftrain.networks.freezing import RestingLayers
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import did_you_mean
@@ -23,13 +24,22 @@ class Descent:
     """
 
     def __init__(
-        self, network: nn.Module, config: TrainConfig, total_steps: int, steps_per_epoch: float, first_step: int = 0
+        self,
+        network: nn.Module,
+        config: TrainConfig,
+        total_steps: int,
+        steps_per_epoch: float,
+        first_step: int = 0,
+        seed: int = 0,
     ) -> None:
         self.network = network
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.clip_grad, self.skips = config.clip_grad, config.skip_nonfinite > 0
         self.finite: list[Tensor] = []
         """Whether each gradient since the step began was finite; on the device."""
+        self.step = 0
+        freezing = config.noise.layer_freezing if hasattr(network, "group_matcher") else 0
+        self.resting_layers = RestingLayers(network, freezing, seed) if freezing else None
         self.optimizer = create_optimizer(network, config)
         self.steps_before = round(config.schedule_from * steps_per_epoch) - first_step
         self.schedule = create_schedule(self.optimizer, config, total_steps + self.steps_before, steps_per_epoch)
@@ -49,8 +59,12 @@ class Descent:
     def descend(self, gradient: Gradient) -> None:
         """Clip and step the optimizer. The gradient's tensors may be overwritten.
 
-        With ``train.skip_nonfinite`` no step is taken along a gradient that is not finite.
+        With ``train.skip_nonfinite`` no step is taken along a gradient that is not finite. Layers that rest
+        (``noise.layer_freezing``) have none.
         """
+        if self.resting_layers is not None:
+            resting = self.resting_layers.resting(self.step)
+            gradient = tuple(None if rests else tensor for rests, tensor in zip(resting, gradient, strict=True))
         for parameter, tensor in zip(self.parameters, gradient, strict=True):
             parameter.grad = tensor
         norm = get_total_norm([tensor for tensor in gradient if tensor is not None])
@@ -67,6 +81,7 @@ class Descent:
 
     def begin(self, step: int) -> None:
         """Begin a step of the training, counted from its start: set its rate."""
+        self.step = step
         self.finite.clear()
         self.schedule.step_update(max(0, self.steps_before + step))
 
