@@ -8,8 +8,9 @@ there says how good the labels were:
 
 The teacher descends h · CE(ŷ, T(u)). η·g is what a plain SGD step moves, so h is, to first order, by how much the
 labeled loss *falls*: a positive h makes the sampled labels likelier. Momentum, weight decay and clipping of the
-student's optimizer are in none of these. The labeled images pass through the student without dropout, and do not
-change its BatchNorm statistics: the student depends on labeled images through the teacher alone.
+student's optimizer are in none of these, unless ``feedback_at`` says so. The labeled images pass through the student
+without dropout, and do not change its BatchNorm statistics: the student depends on labeled images through the teacher
+alone.
 """
 
 from collections.abc import Mapping
@@ -41,9 +42,11 @@ class FeedbackConfig(Section):
     feedback_sign: Literal["paper", "authors_code"] = "paper"
     """``authors_code`` turns h round: the code takes the new loss less the old, and so makes labels likelier that
     hurt."""
-    feedback_at: Literal["plain_step", "new_student"] = "plain_step"
-    """θ': after a plain SGD step, as in the derivation, or after the optimizer's own, as in the authors' code, which
-    saves a copy of the weights and lets momentum and weight decay into h."""
+    feedback_at: Literal["plain_step", "own_step", "new_student"] = "plain_step"
+    """θ': after a plain SGD step, as in the derivation; or after the optimizer's own. ``own_step`` compares that with
+    the same step at a zero gradient, so that momentum and weight decay cancel: for Adam and its kin, whose steps have
+    other directions than gradients. ``new_student``, as in the authors' code, saves copies of the weights and lets
+    momentum and weight decay into h."""
     feedback_factor: float = Field(default=1.0, ge=0)
     """h is multiplied by it: a learning rate of its own for the feedback."""
     baseline: bool = True
@@ -119,7 +122,7 @@ class TeachingAlgorithm(Algorithm):
             student_loss, own_loss, agreement = self._student_losses(batch, labels, targets, runtime)
         gradient, found = self._teach(student_loss, own_loss, teacher_logits, labels, batch, runtime)
         runtime.minimizers["teacher"].minimize(losses["teacher_loss"] + found["feedback_loss"])
-        if self.config.feedback_at == "plain_step":
+        if self.config.feedback_at != "new_student":
             runtime.minimizers["student"].descend(gradient)
         losses |= found | {"loss": student_loss + own_loss, "agreement_with_teacher": agreement}
         return {name: value.detach() for name, value in losses.items()}
@@ -187,12 +190,14 @@ class TeachingAlgorithm(Algorithm):
             allow_unused=True,
         )
         gradient = student.averaged(tuple(None if slope is None else slope.detach().clone() for slope in slopes))
-        whole, start = gradient, here
+        whole, start, rate = gradient, here, student.learning_rate
+        own_slopes: Gradient = tuple(None if slope is None else torch.zeros_like(slope) for slope in gradient)
         if config.student_labeled_factor:
-            labeled_slopes = student.gradient(own_loss)
-            whole = tuple(total(one, other) for one, other in zip(gradient, labeled_slopes, strict=True))
-            start = plain_step(here, labeled_slopes, student.learning_rate)
-        rate = student.learning_rate
+            own_slopes = student.gradient(own_loss)
+            whole = tuple(total(one, other) for one, other in zip(gradient, own_slopes, strict=True))
+            start = plain_step(here, own_slopes, rate)
+        if config.feedback_at == "own_step":
+            start = dict(zip(here, student.stepped(own_slopes), strict=True))
         with torch.no_grad():
             before = (
                 self._labeled(start, batch["labeled"], runtime)[0] if config.feedback == "finite_difference" else None
@@ -200,8 +205,14 @@ class TeachingAlgorithm(Algorithm):
         if config.feedback_at == "new_student":
             student.descend(tuple(None if slope is None else slope.clone() for slope in whole))
             there = here
+        elif config.feedback_at == "own_step":
+            there = dict(zip(here, student.stepped(whole), strict=True))
         else:
             there = plain_step(start, gradient, rate)
+        # What the teacher's labels moved.
+        moved: Gradient = tuple(None if slope is None else rate * slope for slope in gradient)
+        if config.feedback_at == "own_step":
+            moved = tuple(start[name].detach() - there[name].detach() for name in here)
         with torch.set_grad_enabled(differentiated):
             labeled_loss, labeled_accuracy = self._labeled(there, batch["labeled"], runtime)
         found = {"student_labeled_loss": labeled_loss, "student_labeled_accuracy": labeled_accuracy}
@@ -211,19 +222,19 @@ class TeachingAlgorithm(Algorithm):
             feedback = rate * dot_product(labeled_gradient, slopes)
             found |= {"feedback": feedback, "feedback_loss": -config.feedback_factor * feedback}
         else:
-            feedback = self._feedback(gradient, labeled_gradient, before, labeled_loss.detach(), student)
+            feedback = self._feedback(moved, labeled_gradient, before, labeled_loss.detach(), student)
             found |= {"feedback": feedback, "feedback_baseline": self.baseline.clone()}
             found["feedback_loss"] = self._feedback_loss(feedback, teacher_logits, labels, batch["unlabeled"]["label"])
         return whole, found
 
     def _feedback(
-        self, gradient: Gradient, labeled_gradient: Gradient, before: Tensor | None, after: Tensor, student: Minimizer
+        self, moved: Gradient, labeled_gradient: Gradient, before: Tensor | None, after: Tensor, student: Minimizer
     ) -> Tensor:
         """h, a scalar; positive if the labels helped, whichever way it is measured."""
         if self.config.feedback == "cosine":
-            return cosine(labeled_gradient, gradient)
+            return cosine(labeled_gradient, moved)
         if self.config.feedback == "dot_product":
-            return student.learning_rate * dot_product(labeled_gradient, gradient)
+            return dot_product(labeled_gradient, moved)
         if before is not None:
             (difference,) = student.averaged((before - after,))
             assert difference is not None

@@ -40,6 +40,9 @@ class Minimizer(Protocol):
     def minimize(self, loss: Tensor) -> None:
         """``gradient`` and ``descend``."""
 
+    def stepped(self, gradient: Gradient) -> Sequence[Tensor]:
+        """Where ``descend`` would lead: the parameters after it, as new leaves. Nothing changes."""
+
 
 @dataclass
 class Runtime:

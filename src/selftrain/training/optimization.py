@@ -1,5 +1,6 @@
 """Optimizer, schedule, clipping and averaging: one step down a loss."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -74,6 +75,19 @@ class Descent:
         if not self.skips or self.finite[-1]:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def stepped(self, gradient: Gradient) -> list[Tensor]:
+        """Where ``descend`` would lead: the parameters after it, as new leaves. Nothing changes."""
+        before = [parameter.detach().clone() for parameter in self.parameters]
+        state, finite = copy.deepcopy(self.optimizer.state_dict()), list(self.finite)
+        self.descend(tuple(None if slope is None else slope.detach().clone() for slope in gradient))
+        found = [parameter.detach().clone().requires_grad_() for parameter in self.parameters]
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, before, strict=True):
+                parameter.copy_(value)
+        self.optimizer.load_state_dict(state)
+        self.finite = finite
+        return found
 
     def minimize(self, loss: Tensor) -> None:
         """``gradient`` and ``descend``."""
