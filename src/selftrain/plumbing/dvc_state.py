@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,26 @@ def _cache() -> Path:
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def make_dvc_folder() -> None:
+    """Make the working directory a project of DVC's, without git."""
+    from dvc.repo import Repo
+
+    Repo.init(no_scm=True).close()
+
+
+def stage_commands(folder: Path, left_out: Collection[str] = ()) -> list[str]:
+    """The commands of the stages in a folder's dvc.yaml and of all that they depend on, in the order of DVC's graph.
+
+    ``left_out`` are names of stages, without what stands after ``@``.
+    """
+    import networkx
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        graph = repo.index.graph  # from a stage to what it depends on
+        own = [stage for stage in graph if Path(stage.path).parent == folder.resolve()]
+        needed = set(own).union(*(networkx.descendants(graph, stage) for stage in own))
+        ordered = [stage for stage in reversed(list(networkx.topological_sort(graph))) if stage in needed]
+        return [stage.cmd for stage in ordered if stage.name.partition("@")[0] not in left_out]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.params.robustness import RobustnessConfig
+from selftrain.plumbing.dvc_state import make_dvc_folder, stage_commands
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, write_json
 from selftrain.project import PARAMS, PIPELINES, Project, all_pipelines
@@ -45,7 +46,8 @@ def rehearse(pipelines: Mapping[str, Mapping[str, Any]], main: str, wanted: str,
         for name, values in pipelines.items():
             _write_pipeline(name, tiny(values), stages, is_main=name == main)
         with contextlib.redirect_stdout(io.StringIO()):
-            commands = _commands(Path() if wanted == main else PIPELINES / wanted)
+            make_dvc_folder()
+            commands = stage_commands(Path() if wanted == main else PIPELINES / wanted, MADE_HERE)
             used = {words[words.index("--pipeline") + 1] for words in map(shlex.split, commands)}
             projects = [Project.open(pipeline=name) for name in pipelines if name in used]
             _make_up(projects, commands)
@@ -89,20 +91,6 @@ def _empty_project() -> Iterator[None]:
             os.environ.pop("MLFLOW_TRACKING_URI")
             if before is not None:
                 os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-def _commands(wanted: Path) -> list[str]:
-    """The commands of a folder's stages and of all that they depend on, in DVC's order."""
-    import networkx
-    from dvc.repo import Repo
-
-    Repo.init(no_scm=True)
-    with Repo() as repo:
-        graph = repo.index.graph  # from a stage to what it depends on
-        own = [stage for stage in graph if Path(stage.path).parent == wanted.resolve()]
-        needed = set(own).union(*(networkx.descendants(graph, stage) for stage in own))
-        ordered = [stage for stage in reversed(list(networkx.topological_sort(graph))) if stage in needed]
-        return [stage.cmd for stage in ordered if stage.name.partition("@")[0] not in MADE_HERE]
 
 
 def _make_up(projects: list[Project], commands: list[str]) -> None:
