@@ -62,6 +62,37 @@ def test_noisy_students_svhn_is_the_authors_script() -> None:
         assert (noise.randaugment_policy, noise.flip) == ("svhn", 0)
 
 
+def test_meta_pseudo_labels_at_scale_is_sections_3_3_and_4() -> None:
+    folder = ROOT / "pipelines" / "meta_pseudo_labels"
+    resnet, large = (load_params(folder / name) for name in ("resnet50.yaml", "efficientnet_l2.yaml"))
+    config = train_config(resnet, "meta_pseudo_labels", "p")
+    finetune = phases(config)["finetune"]
+    assert (config.model, config.batch_size, config.batch_size * config.unlabeled_ratio) == ("resnet50", 4096, 32768)
+    assert (config.steps, finetune.steps, finetune.learning_rate, finetune.schedule) == (
+        500000,
+        10000,
+        1e-4,
+        "constant",
+    )
+    select = select_config(resnet, "meta_pseudo_labels", "p")
+    assert (select.policy, select.per_class) == ("class_probability", 12800)
+    config = train_config(large, "meta_pseudo_labels", "p")
+    finetune = phases(config)["finetune"]
+    assert (config.model, config.image_size, config.optimizer) == ("tf_efficientnet_l2", 512, "rmsproptf")
+    assert (finetune.optimizer, finetune.scaled_learning_rate, finetune.steps) == ("lars", 0.001, 20000)
+    assert finetune.batch_size == 4096
+
+
+@pytest.mark.parametrize(("data", "images"), [("cifar10", 50000), ("svhn", 35000), ("paper", 12800)])
+def test_reduced_meta_pseudo_labels_is_appendix_e(data: str, images: int) -> None:
+    params = load_params(ROOT / "pipelines" / "reduced_meta_pseudo_labels" / f"{data}.yaml")
+    config = train_config(params, "reduced_meta_pseudo_labels", "p")
+    select = select_config(params, "reduced_meta_pseudo_labels", "p")
+    assert (select.policy, select.per_class) == ("class_probability", images)
+    assert config.model == ("tf_efficientnet_b7" if data == "paper" else "tf_efficientnet_b0")
+    assert config.algorithm.parameters["hidden"] == (512 if data == "paper" else 128)
+
+
 def test_robustness_is_measured_at_the_size_of_its_reference() -> None:
     params = load_params(ROOT / "pipelines" / "robustness" / "paper.yaml")
     assert (params["robustness"]["reference"], params["robustness"]["image_size"]) == ("alexnet", 224)

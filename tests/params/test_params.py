@@ -183,3 +183,19 @@ def test_the_last_result_knows_no_patience() -> None:
 def test_a_source_has_one_augmentation() -> None:
     with pytest.raises(ValueError, match="exclude each other"):
         TrainConfig.model_validate(TRAIN | {"noise": {"on_labeled": ["augmentation", "weak_augmentation"]}})
+
+
+def test_options_belong_to_the_optimizer_that_they_were_set_for() -> None:
+    base = {
+        "algorithm": {"name": "supervised"}, "model": "test_resnet", "image_size": 32, "batch_size": 4, "steps": 5,
+        "learning_rate": 0.1, "optimizer": "rmsproptf", "optimizer_options": {"alpha": 0.9},
+    }  # fmt: skip
+    later = {"steps": 2, "optimizer": "lars"}
+    config = TrainConfig.model_validate(base | {"then": {"more": later, "same": {"steps": 2}}})
+    assert phases(config)["more"].optimizer_options == {}
+    assert phases(config)["same"].optimizer_options == {"alpha": 0.9}
+    teacher = config.model_copy(update={"networks": {"teacher": {"optimizer": "sgd"}}}).of_network("teacher")
+    assert teacher.optimizer_options == {}
+    run = {"train": base, "supervised": {"a": {"train": {"optimizer": "sgd"}}, "b": {"train": {"learning_rate": 1}}}}
+    assert train_config(run, "a", "p").optimizer_options == {}
+    assert train_config(run, "b", "p").optimizer_options == {"alpha": 0.9}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from selftrain.params.train import MAIN_PHASE, RUN_NAME, TrainConfig, check_networks, phases, without
+from selftrain.params.train import MAIN_PHASE, RUN_NAME, TrainConfig, check_networks, inherited, phases, without
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import Section, did_you_mean, parse_overlaid, parse_section
 
@@ -65,8 +65,8 @@ def train_config(params: dict[str, Any], run: str, params_path: str) -> TrainCon
     if isinstance(defaults, Mapping) and {"steps", "epochs"} & entry.train.keys():
         # A run that says how long it is says it all.
         defaults = without(dict(defaults), "steps", "epochs")
-    if isinstance(defaults, Mapping) and "model" in entry.train:
-        defaults = without(dict(defaults), "model_options")
+    if isinstance(defaults, Mapping):
+        defaults = inherited(dict(defaults), entry.train)
     config = parse_overlaid(defaults, entry.train, TrainConfig, f"{params_path}: train", f"{where}.train")
     for phase, each in phases(config, f"{where}.train").items():
         check_networks(each, f"{where}.train" if phase == MAIN_PHASE else f"{where}.train.then.{phase}")

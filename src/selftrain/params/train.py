@@ -103,7 +103,8 @@ class TrainConfig(Section):
     optimizer: str = "adamw"
     """Any timm optimizer name."""
     optimizer_options: dict[str, Any] = {}
-    """More of the optimizer's own arguments, such as ``eps``."""
+    """More of the optimizer's own arguments, such as ``eps``. A run, phase or network with another ``optimizer`` does
+    not inherit them; it sets its own."""
     learning_rate: float = Field(gt=0)
     learning_rate_batch: int | None = Field(default=None, ge=1)
     """The ``batch_size`` that ``learning_rate`` is meant for; at another it is scaled linearly. Null: not scaled."""
@@ -167,9 +168,7 @@ class TrainConfig(Section):
             return self
         changes = {"frozen": 0.0, "init": "scratch"} | self.networks.get(name, {})
         values = self.model_dump(mode="json")
-        return TrainConfig.model_validate(
-            merged(without(values, "model_options") if "model" in changes else values, changes)
-        )
+        return TrainConfig.model_validate(merged(inherited(values, changes), changes))
 
     @property
     def scaled_learning_rate(self) -> float:
@@ -205,7 +204,7 @@ def phases(config: TrainConfig, where: str = "train") -> dict[str, TrainConfig]:
         base = (
             whole if "algorithm" not in changes else without(whole, "algorithm", "unlabeled_ratio", "networks", "pool")
         )
-        found[name] = parse_section(merged(base, changes), TrainConfig, place)
+        found[name] = parse_section(merged(inherited(base, changes), changes), TrainConfig, place)
     return found
 
 
@@ -220,7 +219,12 @@ def check_networks(config: TrainConfig, where: str) -> None:
         ]:
             if key not in known:
                 raise UserError(f"{place}.{key}: not a network's own; {did_you_mean(key, list(known))}")
-        parse_section(merged(config.model_dump(mode="json"), changes), TrainConfig, place)
+        parse_section(merged(inherited(config.model_dump(mode="json"), changes), changes), TrainConfig, place)
+
+
+def inherited(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What parameters are laid over: options belong to the model and to the optimizer that they were set for."""
+    return without(values, *(f"{name}_options" for name in ("model", "optimizer") if name in changes))
 
 
 def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
