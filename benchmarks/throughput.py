@@ -34,6 +34,11 @@ from selftrain.prediction.predict import predict
 IMAGES, SIDE, CLASSES = 250 if os.environ.get("QUICK") else 4000, 96, ["a", "b"]
 
 
+def no_other(uniform: float) -> Image.Image:
+    """For policies without Sample Pairing."""
+    raise AssertionError(uniform)
+
+
 def seconds(work: Callable[[], object]) -> float:
     """Wall-clock time of one call."""
     began = time.perf_counter()
@@ -86,7 +91,9 @@ def main() -> None:
         images = [decode(data) for data in files]
         resizing = seconds(lambda: [clean(image, 64) for image in images])
         noise = NoiseConfig(random_crop=(0.3, 1.0))
-        noising = seconds(lambda: [view(image, "image", 64, 1.0, noise, place) for place, image in enumerate(images)])
+        noising = seconds(
+            lambda: [view(image, "image", 64, 1.0, noise, place, no_other) for place, image in enumerate(images)]
+        )
         row("a noised view", "a bare resize", noising, resizing, IMAGES)
 
         model = create_model("test_resnet", 2, 32).eval().to(memory_format=torch.channels_last)

@@ -31,9 +31,10 @@ def curve(corpus: Path, config: Any, bf16: bool, seed: int = 0) -> np.ndarray:
 
 
 def test_losses_fall_as_in_float32(digits_corpus: Path, tiny: Any) -> None:
-    config = tiny(steps=STEPS, batch_size=32, learning_rate=0.01, noise={"flip": 0, "randaugment_ops": 0})
+    noise = {"flip": 0, "randaugment_policy": "svhn", "randaugment_magnitude": 5}
+    config = tiny(steps=STEPS, batch_size=32, learning_rate=0.002, noise=noise)
     single, half, other_seed = (curve(digits_corpus, config, *how) for how in ((False,), (True,), (False, 1)))
-    assert single[-1] < 0.1 * single[0], "something is learned"
+    assert single[-1] < 0.5 * single[0], "something is learned"
     differ = np.abs(half - single)
-    assert (differ < 0.05 * single[0]).all(), "and along the same curve"
-    assert differ.mean() < np.abs(other_seed - single).mean(), "closer than another seed's"
+    assert (differ < 0.03 * single[0]).all(), "and along the same curve"
+    assert differ.mean() < 0.5 * np.abs(other_seed - single).mean(), "closer than another seed's"
