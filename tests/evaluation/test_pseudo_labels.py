@@ -68,6 +68,19 @@ def test_threshold_curve_against_thresholding(tables: tuple[Path, Path, pl.DataF
         assert accuracy == pytest.approx(known.filter(pl.col("truth") == pl.col("label")).height / len(known), abs=0.01)
 
 
+def test_what_no_threshold_lets_in_is_in_no_curve() -> None:
+    columns = ["label", "decision", "bin", "images", "copies", "known", "correct", "out_of_domain"]
+    rows = [
+        (0, "kept", 90, 6, 6, 6, 6, 0), (0, "low_confidence", 40, 4, 0, 4, 2, 0), (1, "over_quota", 95, 2, 0, 2, 2, 0),
+        (0, "out_of_domain", 95, 9, 0, 9, 0, 9), (1, "leak", 99, 5, 0, 5, 0, 0), (1, "corrected", 80, 3, 3, 3, 0, 0),
+        (1, "rejected", 99, 1, 0, 1, 0, 0), (1, "duplicate", 99, 1, 0, 1, 1, 0), (0, "not_sampled", 90, 2, 0, 2, 2, 0),
+    ]  # fmt: skip
+    counts = pl.DataFrame(rows, schema=columns, orient="row", schema_overrides={"bin": pl.Int32})
+    curve = {round(100 * row[0]): row[1:] for row in pseudo_labels.threshold_curve(counts).iter_rows()}
+    assert curve[0] == pytest.approx((14 / 33, 12 / 14)), "of all images; of those that a threshold decides on"
+    assert curve[90] == pytest.approx((10 / 33, 1.0))
+
+
 def test_without_truth_there_is_no_accuracy(tables: tuple[Path, Path, pl.DataFrame], tmp_path: Path) -> None:
     write_frame(pl.DataFrame(schema={"key": pl.Int64, "label": pl.Int32}), tmp_path / "none.parquet")
     counts = pseudo_labels.tally(tables[0], tmp_path / "none.parquet")

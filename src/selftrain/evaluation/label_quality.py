@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftrain.evaluation.metrics import proportion_interval
-from selftrain.evaluation.pseudo_labels import CONFIDENCE_BINS
+from selftrain.evaluation.pseudo_labels import CONFIDENCE_BINS, by_threshold
 from selftrain.tables.held_out import HeldOut
-from selftrain.tables.selection import CORRECTED
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,7 +29,8 @@ FEW = 20
 def expected_precision(validation: HeldOut, counts: "pl.DataFrame", classes: list[str]) -> "pl.DataFrame":
     """What each confidence threshold would give, a class and overall.
 
-    ``validation`` is the round's teacher on the validation split, ``counts`` is ``pseudo_labels.tally``.
+    ``validation`` is the round's teacher on the validation split, ``counts`` is ``pseudo_labels.tally``. Images that
+    stay out whatever the threshold, such as a gate's strangers, are no part of it; nor are a person's labels.
 
     Columns: ``class, threshold, images`` (of the pool above it), ``coverage`` (their share of those of the class),
     ``validation_images`` above it, ``precision`` with its interval ``low, high``, and ``true_precision`` of the pool's
@@ -40,8 +40,7 @@ def expected_precision(validation: HeldOut, counts: "pl.DataFrame", classes: lis
     import polars as pl
 
     rows = []
-    # A person's label says nothing about the teacher's.
-    counts = counts.filter(counts["decision"] != CORRECTED)
+    counts = by_threshold(counts)
     of_class: list[tuple[str | None, NDArray[np.bool_], pl.DataFrame]]
     of_class = [(ALL, np.ones(len(validation.labels), bool), counts)]
     for label, class_name in enumerate(classes):

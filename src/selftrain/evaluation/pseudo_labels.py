@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftrain.tables.parquet import collect, read_arrow, scan
 from selftrain.tables.predictions import prediction_parts
-from selftrain.tables.selection import CORRECTED, KEPT, TRAINED_ON, scan_selection
+from selftrain.tables.selection import CORRECTED, KEPT, TRAINED_ON, WHATEVER_THE_THRESHOLD, scan_selection
 from selftrain.tables.truth import NO_CLASS
 
 if TYPE_CHECKING:
@@ -66,15 +66,20 @@ def pseudo_label_metrics(counts: "pl.DataFrame") -> dict[str, Any]:
     return figures
 
 
+def by_threshold(counts: "pl.DataFrame") -> "pl.DataFrame":
+    """The counts of images that a threshold decides on, without those that stay out or in whatever the threshold."""
+    return counts.filter(~counts["decision"].is_in(WHATEVER_THE_THRESHOLD))
+
+
 def threshold_curve(counts: "pl.DataFrame") -> "pl.DataFrame":
     """``threshold, coverage, accuracy``: what each confidence threshold would keep, and how much of it is right.
 
-    ``accuracy`` is null where no kept image's truth is known.
+    ``coverage`` is of the whole pool; ``accuracy`` is null where no kept image's truth is known.
     """
     import polars as pl
 
     images = counts["images"].sum()
-    by_bin = counts.group_by("bin").agg(pl.col("images", "known", "correct").sum())
+    by_bin = by_threshold(counts).group_by("bin").agg(pl.col("images", "known", "correct").sum())
     grid = pl.DataFrame({"bin": range(CONFIDENCE_BINS)}, schema={"bin": pl.Int32}).join(by_bin, on="bin", how="left")
     above = grid.fill_null(0).sort("bin").with_columns(pl.col("images", "known", "correct").cum_sum(reverse=True))
     accuracy = pl.when(pl.col("known") > 0).then(pl.col("correct") / pl.col("known"))
