@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
 from selftrain.tables.manifest import find_rows, read_manifest
+from selftrain.tables.multi_labels import read_multi_labels
 from tests.conftest import image_bytes, write_images
 
 MakeConfig = Callable[..., IngestConfig]
@@ -215,6 +217,29 @@ def test_wrong_truth_is_an_error(
     (photos / "truth.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         ingest(ingest_config(truth="truth.csv"), 0, tmp_path / "corpus")
+
+
+def test_test_images_may_have_several_right_classes(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    ingest(ingest_config(), 0, corpus)
+    keys = sources(corpus, "test")
+    one, other, third = sorted(keys)[:3]
+    (photos / "real.csv").write_text(f"file,label\n{one},cat\n{one},owl\n{other},dog\n{other},dog\n{third},\n")
+    ingest(ingest_config(multi_labels="real.csv"), 0, corpus)
+    found = read_multi_labels(corpus / "test")
+    assert found is not None
+    assert set(found.rows()) == {(keys[one], 0), (keys[one], 2), (keys[other], 1)}
+    assert json.loads((corpus / "summary.json").read_text())["test"]["multi_labeled"] == 2
+    (photos / "real.csv").write_text("file,label\npool/50-003.png,cat\n")
+    with pytest.raises(UserError, match="pool/50-003.png is not among the test images"):
+        ingest(ingest_config(multi_labels="real.csv"), 0, corpus)
+    (photos / "real.csv").write_text(f"file,label\n{one},cow\n")
+    with pytest.raises(UserError, match=f"'cow', a label of {one}, is not a class"):
+        ingest(ingest_config(multi_labels="real.csv"), 0, corpus)
+    with pytest.raises(UserError, match="correct `ingest.multi_labels`"):
+        ingest(ingest_config(multi_labels="none.csv"), 0, corpus)
+    ingest(ingest_config(), 0, corpus)
+    assert read_multi_labels(corpus / "test") is None
 
 
 def test_classes_that_differ_between_splits_are_named(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:

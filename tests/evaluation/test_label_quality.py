@@ -3,6 +3,7 @@ import polars as pl
 import pytest
 
 from selftrain.calibration import at_temperature, fit_temperature
+from selftrain.evaluation.held_out import precision_at_1
 from selftrain.evaluation.label_quality import (
     ALL,
     expected_precision,
@@ -34,7 +35,8 @@ def test_the_temperature_undoes_a_models_own(temperature: float) -> None:
 
 def held_out(predicted: list[int], confidences: list[float], labels: list[int]) -> HeldOut:
     probs = np.zeros((len(labels), 2), np.float16)
-    return HeldOut(np.array(labels, np.int32), np.array(predicted, np.int32), np.array(confidences, np.float32), probs)
+    arrays = (np.array(labels, np.int32), np.array(predicted, np.int32), np.array(confidences, np.float32))
+    return HeldOut(np.arange(len(labels)), *arrays, probs)
 
 
 POOL = pl.DataFrame(
@@ -137,3 +139,11 @@ def test_a_rounds_figures_are_those_at_its_own_threshold() -> None:
     none = quality_metrics(expected_precision(held_out([0], [0.9], [1]), POOL, ["cat", "dog"]), 0.2, 0.95)
     assert none["recommended_threshold"] is None
     assert "recommended_precision" not in none
+
+
+def test_precision_at_1_is_of_images_with_labels() -> None:
+    predicted, labels = [0, 1, 1, 0], [1, 1, 0, 0]
+    run = held_out(predicted, [0.9] * 4, labels)
+    rows = [(0, 0), (0, 1), (1, 0), (2, 1), (2, 0)]  # of image 3 nobody agreed on a class
+    table = pl.DataFrame(rows, schema={"key": pl.Int64, "label": pl.Int32}, orient="row")
+    assert precision_at_1(run, table) == {"test_precision_at_1": pytest.approx(2 / 3), "test_multi_labeled": 3}

@@ -19,6 +19,7 @@ from selftrain.plumbing.files import write_json
 from selftrain.plumbing.progress import progress_bar
 from selftrain.tables.keys import SPLITS
 from selftrain.tables.manifest import manifest_digest, scan_manifest
+from selftrain.tables.multi_labels import write_multi_labels
 from selftrain.tables.parquet import collect, write_frame
 from selftrain.tables.truth import write_truth
 
@@ -67,6 +68,8 @@ def ingest(config: IngestConfig, seed: int, corpus: Path, verify: bool = False) 
     quarantined = {source for source, _ in counts["unlabeled"].quarantined}
     truth_csv = root / config.truth if config.truth else None
     with_truth = write_truth(truth_csv, hidden, corpus, classes, quarantined, corpus / "truth.parquet")
+    multi_csv = root / config.multi_labels if config.multi_labels else None
+    multi_labeled = write_multi_labels(multi_csv, corpus / "test", classes)
     repeats = write_duplicates(corpus, corpus / "duplicates.parquet", config.near_duplicates)
     for split in SPLITS:
         _print_split(split, counts[split], ignored[split])
@@ -78,6 +81,8 @@ def ingest(config: IngestConfig, seed: int, corpus: Path, verify: bool = False) 
         "near_duplicates": repeats["near duplicate"],
         "with_truth": with_truth,
     }
+    if config.multi_labels:
+        summary["test"]["multi_labeled"] = multi_labeled
     print(
         f"in the pool: {repeats['leak']} exact and {repeats['near leak']} altered copies of held-out images, "
         f"{repeats['duplicate']} exact and {repeats['near duplicate']} altered copies of other images; "

@@ -10,7 +10,7 @@ import numpy as np
 from selftrain.calibration import at_temperature, fit_temperature
 from selftrain.evaluation import metrics
 from selftrain.evaluation.examples import select_examples
-from selftrain.evaluation.held_out import held_out_metrics
+from selftrain.evaluation.held_out import held_out_metrics, precision_at_1
 from selftrain.evaluation.label_quality import expected_precision, quality_metrics
 from selftrain.evaluation.pseudo_labels import (
     class_balance,
@@ -25,6 +25,7 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, sha256_of
 from selftrain.tables.cells import as_cell, as_cells
 from selftrain.tables.held_out import HeldOut, load_held_out
+from selftrain.tables.multi_labels import read_multi_labels
 from selftrain.tables.parquet import write_frame
 from selftrain.tables.predictions import made_from_digest
 from selftrain.tables.records import EvaluatedRecord, Metrics, RunRecord
@@ -59,6 +60,9 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
     validation = load_held_out(inputs.predictions, inputs.corpus, "validation")
     test = load_held_out(inputs.predictions, inputs.corpus, "test")
     figures = held_out_metrics("test", test) | held_out_metrics("validation", validation)
+    multi_labels = read_multi_labels(inputs.corpus / "test")
+    if multi_labels is not None:
+        figures |= precision_at_1(test, multi_labels)
     figures |= _calibration(validation, test)
     figures["train_seconds"] = run.train_seconds
     tables = {"predictions": made_from_digest(inputs.predictions / "unlabeled")}

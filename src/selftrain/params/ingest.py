@@ -46,6 +46,9 @@ class IngestConfig(Section):
     """Names by class index, for shards whose ``.cls`` members hold indices. Folders name their classes themselves."""
     truth: str | None = None
     """CSV with the columns ``file,label`` that tells the hidden truth of unlabeled images; empty label: no class."""
+    multi_labels: str | None = None
+    """CSV with the columns ``file,label`` and as many rows for a test image as classes are right, as in ImageNet-ReaL:
+    ``evaluate`` then gives precision@1 too."""
     near_duplicates: bool = True
     """Look for altered copies of validation and test images in the pool too, not only for equal pixels."""
     images_per_shard: int = Field(default=1000, ge=1, le=MAX_IMAGES_PER_SHARD)

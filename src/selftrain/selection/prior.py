@@ -57,7 +57,11 @@ class Aligned:
         shifted = shift_log_probs(found.log_probs, self.shift)
         labels, confidences = shifted.argmax(axis=1), np.exp(shifted.max(axis=1))
         return HeldOut(
-            found.labels, labels.astype(np.int32), confidences.astype(np.float32), shifted.astype(np.float16)
+            found.keys,
+            found.labels,
+            labels.astype(np.int32),
+            confidences.astype(np.float32),
+            shifted.astype(np.float16),
         )
 
     def earlier(self, part_of: int) -> "list[pl.DataFrame]":

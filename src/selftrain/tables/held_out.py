@@ -15,6 +15,7 @@ from selftrain.tables.predictions import iter_predictions
 class HeldOut:
     """Predictions on a labeled split, N images in key order."""
 
+    keys: NDArray[np.int64]  # (N,)
     labels: NDArray[np.int32]  # (N,)
     predicted: NDArray[np.int32]  # (N,)
     confidences: NDArray[np.float32]  # (N,)
@@ -34,6 +35,7 @@ def load_held_out(predictions: Path, corpus: Path, split: str) -> HeldOut:
     if not np.array_equal(keys, manifest.column("key").to_numpy()):
         raise UserError(f"{predictions / split}: made from other images than {corpus / split} holds; run `dvc repro`")
     return HeldOut(
+        keys=keys,
         labels=manifest.column("label").to_numpy(),
         predicted=np.concatenate([part.labels for part in parts]),
         confidences=np.concatenate([part.confidences for part in parts]),

@@ -122,6 +122,9 @@ class Metrics(Record):
     test_accuracy_low: float = 0.0
     test_accuracy_high: float = 0.0
     test_top5: float = 0.0
+    test_precision_at_1: float | None = None
+    """Share of the test images with several labels, where there are such, whose likeliest class is one of them."""
+    test_multi_labeled: int | None = None
     test_nll: float = 0.0
     test_calibration_error: float = 0.0
     validation_accuracy: float = 0.0

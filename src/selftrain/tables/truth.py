@@ -41,7 +41,9 @@ def write_truth(
     schema = {"source": pl.String, "class": pl.String}
     truth = pl.DataFrame(list(hidden.items()), schema=schema, orient="row")
     if truth_csv is not None:
-        truth = pl.concat([truth, _read_csv(truth_csv)]).unique("source", keep="last", maintain_order=True)
+        truth = pl.concat([truth, read_truth_csv(truth_csv, "ingest.truth")]).unique(
+            "source", keep="last", maintain_order=True
+        )
     unknown = truth.filter(pl.col("class").is_not_null() & ~pl.col("class").is_in(classes))
     if len(unknown):
         raise UserError(f"{truth_csv}: '{unknown['class'][0]}', the label of {unknown['source'][0]}, is not a class")
@@ -61,11 +63,12 @@ def write_truth(
     return len(found)
 
 
-def _read_csv(path: Path) -> "pl.DataFrame":
+def read_truth_csv(path: Path, parameter: str) -> "pl.DataFrame":
+    """``source, class`` of a CSV with the columns ``file,label``; an empty label is null. Raises UserError."""
     import polars as pl
 
     if not path.is_file():
-        raise UserError(f"{path}: no such file; correct `ingest.truth` in params.yaml")
+        raise UserError(f"{path}: no such file; correct `{parameter}` in params.yaml")
     try:
         table = pl.read_csv(path, infer_schema=False)
     except pl.exceptions.PolarsError as error:
