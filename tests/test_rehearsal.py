@@ -62,6 +62,28 @@ def test_runs_of_different_sizes_are_found_before_hours_are_spent() -> None:
         rehearsed(presets, "robustness")
 
 
+@pytest.mark.slow
+def test_nothing_outside_is_touched_and_other_programs_are_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = all_presets()[MAIN]
+    main["rounds"] = {}
+    main["runs"] = ["teacher", "weights"]
+    main["teachers"] = {"weights": {"models": [str(tmp_path / "nas" / "teacher")]}}
+    main["robustness"] = {"folders": {"model": str(tmp_path / "a")}, "corruptions_folder": str(tmp_path / "c")}
+    main["tested"] = {"model": f"{MAIN}/teacher"}
+    main["robustness"] |= {"suites": ["corruptions"], "reference": "model"}
+    main["stages"]["robustness_figures"] = [MAIN]
+    text = (ROOT / "dvc.yaml").read_text() + "\n  prepare: {cmd: [python prepare.py, touch x], outs: [data/raw]}\n"
+    commands = rehearse({MAIN: main}, MAIN, MAIN, text, lambda words: app(words, standalone_mode=False))
+    assert "selftrain adopt weights --pipeline noisy_student" in commands
+    assert "selftrain robustness model --pipeline noisy_student" in commands
+    assert "left out, since it is none of selftrain's: python prepare.py" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match=r"dvc.yaml: there is no line `vars"):
+        rehearse({MAIN: main}, MAIN, MAIN, text.replace("vars:", "variables:"), lambda words: None)
+
+
 def test_tiny_parameters_keep_what_matters() -> None:
     preset = load_params(FOLDERS / "noisy_student" / "paper.yaml")
     made = tiny(preset)

@@ -225,20 +225,23 @@ def test_test_images_may_have_several_right_classes(ingest_config: MakeConfig, p
     keys = sources(corpus, "test")
     one, other, third = sorted(keys)[:3]
     (photos / "real.csv").write_text(f"file,label\n{one},cat\n{one},owl\n{other},dog\n{other},dog\n{third},\n")
-    ingest(ingest_config(multi_labels="real.csv"), 0, corpus)
+    ingest(ingest_config(multi_labels="real.csv", max_quarantined=0.5), 0, corpus)
     found = read_multi_labels(corpus / "test")
     assert found is not None
     assert set(found.rows()) == {(keys[one], 0), (keys[one], 2), (keys[other], 1)}
     assert json.loads((corpus / "summary.json").read_text())["test"]["multi_labeled"] == 2
+    (photos / one).write_bytes(b"no image")
+    ingest(ingest_config(multi_labels="real.csv", max_quarantined=0.5), 0, corpus)
+    assert set(read_multi_labels(corpus / "test").rows()) == {(keys[other], 1)}  # type: ignore[union-attr]
     (photos / "real.csv").write_text("file,label\npool/50-003.png,cat\n")
     with pytest.raises(UserError, match="pool/50-003.png is not among the test images"):
-        ingest(ingest_config(multi_labels="real.csv"), 0, corpus)
+        ingest(ingest_config(multi_labels="real.csv", max_quarantined=0.5), 0, corpus)
     (photos / "real.csv").write_text(f"file,label\n{one},cow\n")
     with pytest.raises(UserError, match=f"'cow', a label of {one}, is not a class"):
-        ingest(ingest_config(multi_labels="real.csv"), 0, corpus)
+        ingest(ingest_config(multi_labels="real.csv", max_quarantined=0.5), 0, corpus)
     with pytest.raises(UserError, match="correct `ingest.multi_labels`"):
-        ingest(ingest_config(multi_labels="none.csv"), 0, corpus)
-    ingest(ingest_config(), 0, corpus)
+        ingest(ingest_config(multi_labels="none.csv", max_quarantined=0.5), 0, corpus)
+    ingest(ingest_config(max_quarantined=0.5), 0, corpus)
     assert read_multi_labels(corpus / "test") is None
 
 

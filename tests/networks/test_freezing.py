@@ -69,7 +69,7 @@ def test_layers_rest_as_often_as_asked_and_whole() -> None:
 def test_a_resting_layer_stays_as_it_is_in_its_step() -> None:
     model = create_model("test_resnet", 3, 32)
     config = TrainConfig.model_validate(TINY | {"noise": {"layer_freezing": 0.5}, "steps": 20, "warmup": 0})
-    descent = Descent(model, config, 20, 1.0, seed=3)
+    descent = Descent(model, config, 20, 1.0, resting_stream=3)
     for step in range(4):
         before = [parameter.detach().clone() for parameter in model.parameters()]
         descent.begin(step)
@@ -80,3 +80,15 @@ def test_a_resting_layer_stays_as_it_is_in_its_step() -> None:
         assert not any(moves for moves, resting in zip(moved, rests, strict=True) if resting)
         trained_now = [moves for moves, resting in zip(moved, rests, strict=True) if not resting]
         assert sum(trained_now) > 0.5 * len(trained_now), "some behind a zero of the start have no gradient yet"
+
+
+def test_a_step_in_which_everything_rests_is_a_step() -> None:
+    model = create_model("test_resnet", 3, 32)
+    config = TrainConfig.model_validate(TINY | {"noise": {"layer_freezing": 0.999}, "steps": 5, "clip_grad": 1.0})
+    descent = Descent(model, config, 5, 1.0, resting_stream=1)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    descent.begin(1)
+    descent.minimize(model(torch.randn(4, 3, 32, 32)).square().mean())
+    assert RestingLayers(model, 0.999, 1).resting(1).all()
+    assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+    assert torch.stack(descent.finite).all()

@@ -69,7 +69,8 @@ def ingest(config: IngestConfig, seed: int, corpus: Path, verify: bool = False) 
     truth_csv = root / config.truth if config.truth else None
     with_truth = write_truth(truth_csv, hidden, corpus, classes, quarantined, corpus / "truth.parquet")
     multi_csv = root / config.multi_labels if config.multi_labels else None
-    multi_labeled = write_multi_labels(multi_csv, corpus / "test", classes)
+    broken = {source for source, _ in counts["test"].quarantined}
+    multi_labeled = write_multi_labels(multi_csv, corpus / "test", classes, broken)
     repeats = write_duplicates(corpus, corpus / "duplicates.parquet", config.near_duplicates)
     for split in SPLITS:
         _print_split(split, counts[split], ignored[split])

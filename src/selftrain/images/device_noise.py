@@ -1,7 +1,7 @@
 """Shift, flip and RandAugment by the device, a batch at a time, each image with its own operations.
 
-What is drawn is what ``views`` draws for the loader's workers; the operations are those of ``randaugment.py``, but for
-rounding.
+What is drawn is what ``views`` draws for the loader's workers; the operations are those of ``randaugment.py``: tones to
+one step of 255, affine ones by a few where the image has edges, since OpenCV rounds places to 1/32 of a pixel.
 """
 
 from collections.abc import Callable
@@ -168,7 +168,7 @@ def _smooth(pixels: Tensor) -> Tensor:
     kernel[:, :, 1, 1] = 5
     result = pixels.clone()
     if min(pixels.shape[2:]) > 2:
-        result[:, :, 1:-1, 1:-1] = functional.conv2d(pixels, kernel / 13, groups=3).add(0.5).floor()
+        result[:, :, 1:-1, 1:-1] = functional.conv2d(pixels, kernel, groups=3).div(13).add(0.5).floor()
     return result
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from timm.models._manipulate import group_parameters
 from torch import nn
 
-from selftrain.counters import Stream, mix
+from selftrain.counters import mix
 from selftrain.plumbing.errors import UserError
 
 
@@ -37,15 +37,15 @@ def layers_of(network: nn.Module) -> list[list[str]]:
 class RestingLayers:
     """Noise in a timm network's training: in every step each layer rests with a probability."""
 
-    def __init__(self, network: nn.Module, probability: float, seed: int) -> None:
+    def __init__(self, network: nn.Module, probability: float, stream: int) -> None:
         """``network``'s trained parameters, in their order, are those that ``resting`` speaks of."""
         layer_of = {name: place for place, layer in enumerate(layers_of(network)) for name in layer}
         self.layers = np.array([layer_of[name] for name, value in network.named_parameters() if value.requires_grad])
-        self.probability, self.seed = probability, seed
+        self.probability, self.stream = probability, stream
 
     def resting(self, step: int) -> NDArray[np.bool_]:
-        """Which parameters (P,) stay as they are in a step; a function of (seed, step, layer)."""
-        drawn = mix(self.seed, Stream.LAYER_FREEZING, step, self.layers) / 2.0**64
+        """Which parameters (P,) stay as they are in a step; a function of (stream, step, layer)."""
+        drawn = mix(self.stream, step, self.layers) / 2.0**64
         return drawn < self.probability
 
 

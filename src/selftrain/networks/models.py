@@ -117,5 +117,15 @@ def to_input(images: Tensor, mean: list[float], std: list[float], device: torch.
     return images.float().sub_(offset).div_(scale).permute(0, 3, 1, 2)
 
 
+def in_float32(features: Any) -> Any:
+    """A network's features; an ensemble has a list of its members', and some networks a mapping."""
+    if isinstance(features, Mapping):
+        return {name: in_float32(value) for name, value in features.items()}
+    if isinstance(features, (list, tuple)):
+        return type(features)(map(in_float32, features))
+    is_half = isinstance(features, torch.Tensor) and features.is_floating_point()
+    return features.float() if is_half else features
+
+
 def _pretrained_config(model: nn.Module) -> dict[str, Any]:
     return dict(model.pretrained_cfg)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ class NoiseConfig(Section):
     """Noises that unlabeled images get: Table 6 of Noisy Student takes them away one by one."""
     on_device: bool = False
     """Whether shift, flip and RandAugment are done by the GPU, a batch at a time, instead of by the loader's workers;
-    the pixels differ by rounding."""
+    the pixels differ by rounding, and under affine operations by a few of 255 at edges."""
     random_crop: tuple[Fraction, Fraction] | None = None
     """Range of the area's share that a random resized crop keeps; null: the image as prediction sees it."""
     shift: float = Field(default=0.0, ge=0, lt=0.5)

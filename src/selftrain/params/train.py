@@ -136,7 +136,7 @@ class TrainConfig(Section):
     noise: NoiseConfig = NoiseConfig()
     shared_seed: bool = False
     """Whether random numbers come from ``seed`` alone. By default the run's name goes into them, so that no two runs
-    start from the same weights or see the same order; true pairs runs that a study compares."""
+    of a pipeline start from the same weights or see the same order; true pairs runs that a study compares."""
     validate_every: int = Field(default=50, ge=1)
     """Steps between validations."""
     calibration: Literal["none", "validation"] = "none"
@@ -198,7 +198,7 @@ def phases(config: TrainConfig, where: str = "train") -> dict[str, TrainConfig]:
         place = f"{where}.then.{name}"
         if not RUN_NAME.fullmatch(name) or name == MAIN_PHASE:
             raise UserError(f"{place}: cannot name a phase; use letters, digits and _, a letter first")
-        for own_alone in ("then", "init", "weights", "model", "model_options", "resplit"):
+        for own_alone in ("then", "init", "weights", "model", "model_options", "resplit", "shared_seed"):
             if own_alone in changes:
                 raise UserError(f"{place}.{own_alone}: a later phase goes on with the run's; set it on the run itself")
         base = (

@@ -96,4 +96,5 @@ def stage_commands(folder: Path, left_out: Collection[str] = ()) -> list[str]:
         own = [stage for stage in graph if Path(stage.path).parent == folder.resolve()]
         needed = set(own).union(*(networkx.descendants(graph, stage) for stage in own))
         ordered = [stage for stage in reversed(list(networkx.topological_sort(graph))) if stage in needed]
-        return [stage.cmd for stage in ordered if stage.name.partition("@")[0] not in left_out]
+        kept = [stage.cmd for stage in ordered if (stage.name or "").partition("@")[0] not in left_out]
+    return [line for command in kept for line in ([command] if isinstance(command, str) else command or [])]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class HardwareConfig(Section):
-    """``hardware``: the machine. Not a dependency of any stage: it changes speed, not meaning."""
+    """``hardware``: the machine. Not a dependency of any stage: it changes speed and rounding, not meaning."""
 
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""

@@ -22,7 +22,7 @@ from selftrain.images.clean_images import CleanImages, in_batches
 from selftrain.images.loading import ImageIndex, ImageLoader, load_index
 from selftrain.images.workers import in_order
 from selftrain.networks.frozen_teacher import feature_maps
-from selftrain.networks.models import load_model, to_input
+from selftrain.networks.models import in_float32, load_model, to_input
 from selftrain.params.predict import PredictConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import TEMPORARY_PREFIX, read_json
@@ -149,6 +149,8 @@ class Predictor:
         if self.precision is not None or not self.hardware.bf16:
             return
         self.precision = Verdict(0)
+        if self.noised is not None:  # labels that change by themselves cannot be compared
+            self.hardware = replace(self.hardware, bf16=False)
         if self.noised is not None or not manifest_parts(validation):
             return
         index = load_index(validation)
@@ -177,7 +179,7 @@ class Predictor:
                 features, (layer_map,) = self.model.forward_intermediates(inputs, indices=[self.layer])  # type: ignore[operator]
             else:
                 features = self.model.forward_features(inputs)  # type: ignore[operator]
-        features = _in_float32(features)
+        features = in_float32(features)
         logits: torch.Tensor = self.model.forward_head(features)  # type: ignore[operator]
         if layer_map is not None:  # (B, D, H, W)
             return logits, layer_map.float().mean((2, 3))
@@ -264,11 +266,6 @@ class Predictor:
         """Clamped, and counted, where float16 does not reach."""
         self.clamped += int(np.count_nonzero(np.abs(values) > LARGEST))
         return np.clip(values, -LARGEST, LARGEST).astype(np.float16)
-
-
-def _in_float32(features: Any) -> Any:
-    """A network's features; an ensemble has a list of its members'."""
-    return [*map(_in_float32, features)] if isinstance(features, (list, tuple)) else features.float()
 
 
 def _rows_of_shard(keys: NDArray[np.int64], shard: int) -> NDArray[np.int64]:

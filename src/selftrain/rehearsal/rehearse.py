@@ -23,6 +23,7 @@ from selftrain.tables.selection import KEPT
 
 Run = Callable[[list[str]], None]
 """Runs a command of the command line by its words."""
+FAILURES = (UserError, RuntimeError, OSError, ValueError, TypeError, LookupError, SystemExit)
 MADE_HERE = ("code", "installed_code", "digits", "shift", "ingest")
 """Stages whose results are made up."""
 
@@ -48,9 +49,12 @@ def rehearse(pipelines: Mapping[str, Mapping[str, Any]], main: str, wanted: str,
         with contextlib.redirect_stdout(io.StringIO()):
             make_dvc_folder()
             commands = stage_commands(Path() if wanted == main else PIPELINES / wanted, MADE_HERE)
+            commands, others = _ours(commands)
             used = {words[words.index("--pipeline") + 1] for words in map(shlex.split, commands)}
             projects = [Project.open(pipeline=name) for name in pipelines if name in used]
             _make_up(projects, commands)
+        for command in others:
+            print(f"left out, since it is none of selftrain's: {command}")
         for command in commands:
             print(command)
             try:
@@ -58,24 +62,26 @@ def rehearse(pipelines: Mapping[str, Mapping[str, Any]], main: str, wanted: str,
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                     run(shlex.split(command)[1:])
                     _keep_some(command, projects, run)
-            except UserError as error:
-                raise UserError(f"`{command}` would fail: {error}") from error
+            except FAILURES as error:
+                raise UserError(f"`{command}` would fail: {error or type(error).__name__}") from error
     return commands
+
+
+def _ours(commands: list[str]) -> tuple[list[str], list[str]]:
+    """The commands that are this program's on a pipeline, and all others."""
+    ours = [command for command in commands if command.startswith("selftrain ") and " --pipeline " in command]
+    return ours, [command for command in commands if command not in ours]
 
 
 def _write_pipeline(name: str, values: Mapping[str, Any], stages: str, is_main: bool) -> None:
     folder = Path() if is_main else PIPELINES / name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / PARAMS, values)
-    (folder / "dvc.yaml").write_text(
-        re.sub(
-            r"^vars: .*$",
-            f"vars: [{{root: {'.' if is_main else '../..'}, params: {folder / PARAMS}}}]",
-            stages,
-            flags=re.MULTILINE,
-        ),
-        encoding="utf-8",
-    )
+    own = f"vars: [{{root: {'.' if is_main else '../..'}, params: {folder / PARAMS}}}]\n"
+    text, count = re.subn(r"^vars:.*\n(?:[ -].*\n)*", own, stages, flags=re.MULTILINE)
+    if count != 1:
+        raise UserError("dvc.yaml: there is no line `vars: [{root: …, params: …}]`; `selftrain new` writes one")
+    (folder / "dvc.yaml").write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,11 @@
 """A pipeline's parameters made tiny: the same runs, algorithms and policies, with nothing left to wait for."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
+
+from selftrain.params.runs import RUN_SECTIONS
 
 MODEL = "test_resnet"
 LARGEST, SMALLEST = 32, 16
@@ -14,22 +18,49 @@ AT_MOST = {
 """Of whole numbers by these names, wherever they stand; those whose names end in ``_steps`` are at most 1."""
 LEFT_OUT = ("model_options", "weights", "schedule_from", "embeddings_layer", "compile")
 """What belongs to the real networks."""
+MADE_UP = "made_up"
+"""Folder of images that stand for a user's."""
 MACHINE = {"device": "cpu", "precision": "fp32", "processes": 1, "workers": 0, "threads": 1}
 
 
 def tiny(values: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of a whole pipeline, as in its file, made tiny.
 
-    Image sizes keep their proportions, so that runs that see different sizes go on seeing different ones.
+    Image sizes keep their proportions, so that runs that see different sizes go on seeing different ones. All paths
+    lead into the project.
     """
     largest = max(_sizes(values), default=LARGEST)
-    smaller: dict[str, Any] = {name: _tiny(value, largest) for name, value in values.items()}
+    found: dict[str, Any] = {}
+    for name, section in values.items():
+        if name in RUN_SECTIONS:  # what stands there are names that a user chose
+            found[name] = {run: _tiny(entry, largest) for run, entry in (section or {}).items()}
+        else:
+            found[name] = section if name == "tested" else _tiny(section, largest)
+    for section in ("teachers", "ensembles"):
+        for entry in found.get(section, {}).values():
+            entry["models"] = [_inside(model) for model in entry["models"]]
     # Weights from elsewhere are made up, too: as folders.
-    smaller["teachers"] = {
-        **smaller.get("teachers", {}),
-        **{run: {"models": [f"models/pretrained/{run}"]} for run in smaller.get("pretrained") or {}},
-    }
-    return smaller | {"pretrained": {}, "hardware": MACHINE, "seed": values.get("seed", 0)}
+    made_up = {run: {"models": [f"models/elsewhere/{run}"]} for run in found.get("pretrained", {})}
+    found["teachers"] = found.get("teachers", {}) | made_up
+    if "robustness" in found:
+        found["robustness"] |= _folders(values["robustness"])
+    return found | {"pretrained": {}, "hardware": MACHINE, "seed": values.get("seed", 0)}
+
+
+def _inside(model: str) -> str:
+    """A model's folder in the project: itself, or one that stands for it."""
+    path = PurePosixPath(model)
+    inside = not path.is_absolute() and ".." not in path.parts and path.parts[0] == "models"
+    return model if inside else f"models/elsewhere/{hashlib.sha256(model.encode()).hexdigest()[:12]}"
+
+
+def _folders(robustness: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if robustness.get("folders"):
+        found["folders"] = {name: f"{MADE_UP}/folder{place}" for place, name in enumerate(robustness["folders"])}
+    if robustness.get("corruptions_folder"):
+        found["corruptions_folder"] = f"{MADE_UP}/corruptions"
+    return found
 
 
 def _tiny(value: Any, largest: int, name: str = "") -> Any:

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 FILE = "multi_labels.parquet"
 
 
-def write_multi_labels(csv: Path | None, split_folder: Path, classes: list[str]) -> int:
+def write_multi_labels(csv: Path | None, split_folder: Path, classes: list[str], quarantined: set[str]) -> int:
     """Write the table of a split from a CSV (``file,label``, several rows an image); return how many images have a row.
 
-    None removes it. Raises UserError for a class that is none and a file that is not in the split.
+    None removes it. Rows of ``quarantined`` sources are left out. Raises UserError for a class that is none and a file
+    that is not in the split.
     """
     import polars as pl
 
@@ -37,10 +38,10 @@ def write_multi_labels(csv: Path | None, split_folder: Path, classes: list[str])
     )
     images = collect(scan_manifest(split_folder).select("key", "source"), split_folder)
     known = rows.join(index, on="class").join(images, on="source", how="left")
-    missing = known.filter(pl.col("key").is_null())
+    missing = known.filter(pl.col("key").is_null() & ~pl.col("source").is_in(sorted(quarantined)))
     if len(missing):
         raise UserError(f"{csv}: {missing['source'][0]} is not among the test images; correct or remove its row")
-    found = known.select("key", "label").sort("key", "label")
+    found = known.filter(pl.col("key").is_not_null()).select("key", "label").sort("key", "label")
     write_frame(found, split_folder / FILE)
     return found["key"].n_unique()
 

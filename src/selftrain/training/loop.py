@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.algorithms.runtime import Runtime
-from selftrain.counters import Stream, mixed_int
+from selftrain.counters import Stream, mixed_int, word
 from selftrain.images.device_noise import noised
 from selftrain.images.workers import in_order
 from selftrain.networks.freezing import freeze_shallow, train_mode
@@ -69,8 +69,9 @@ class Loop:
             for name, network in classifiers.items()
         }
         lengths = (total_steps, steps_per_epoch)
+        rests = {name: mixed_int(seed, Stream.LAYER_FREEZING, word(name)) for name in algorithm.trained_networks()}
         self.descents = {
-            name: Descent(network, config.of_network(name), *lengths, algorithm.first_step(name), seed)
+            name: Descent(network, config.of_network(name), *lengths, algorithm.first_step(name), rests[name])
             for name, network in algorithm.trained_networks().items()
         }
         self.ema = WeightsAverage(algorithm.student, config) if config.ema_decay else None

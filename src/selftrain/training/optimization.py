@@ -31,7 +31,7 @@ class Descent:
         total_steps: int,
         steps_per_epoch: float,
         first_step: int = 0,
-        seed: int = 0,
+        resting_stream: int = 0,
     ) -> None:
         self.network = network
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -40,7 +40,7 @@ class Descent:
         """Whether each gradient since the step began was finite; on the device."""
         self.step = 0
         freezing = config.noise.layer_freezing if hasattr(network, "group_matcher") else 0
-        self.resting_layers = RestingLayers(network, freezing, seed) if freezing else None
+        self.resting_layers = RestingLayers(network, freezing, resting_stream) if freezing else None
         self.optimizer = create_optimizer(network, config)
         self.steps_before = round(config.schedule_from * steps_per_epoch) - first_step
         self.schedule = create_schedule(self.optimizer, config, total_steps + self.steps_before, steps_per_epoch)
@@ -68,7 +68,9 @@ class Descent:
             gradient = tuple(None if rests else tensor for rests, tensor in zip(resting, gradient, strict=True))
         for parameter, tensor in zip(self.parameters, gradient, strict=True):
             parameter.grad = tensor
-        norm = get_total_norm([tensor for tensor in gradient if tensor is not None])
+        taken = [tensor for tensor in gradient if tensor is not None]
+        # Without any it would be on the CPU.
+        norm = get_total_norm(taken) if taken else torch.zeros((), device=self.parameters[0].device)
         self.finite.append(norm.isfinite())
         if self.clip_grad is not None:
             clip_grads_with_norm_(self.parameters, self.clip_grad, norm)

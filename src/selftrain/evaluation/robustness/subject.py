@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.networks.models import load_model, to_input
+from selftrain.networks.models import in_float32, load_model, to_input
 from selftrain.plumbing.hardware import Hardware, HardwareConfig, resolve
 
 
@@ -35,8 +35,9 @@ class Subject:
         if images.shape[1] != self.size:
             inputs = functional.interpolate(inputs, (self.size, self.size), mode="bilinear", antialias=True)
         with self.hardware.autocast():
-            logits: Tensor = self.model(inputs)
-        return logits.float().log_softmax(dim=1).cpu()
+            features = self.model.forward_features(inputs)  # type: ignore[operator]
+        logits: Tensor = self.model.forward_head(in_float32(features))  # type: ignore[operator]
+        return logits.log_softmax(dim=1).cpu()
 
     def network(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) values 0–1 → (B, C) logits, in float32: attacks need the gradient of just this."""
