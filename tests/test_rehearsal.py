@@ -84,6 +84,18 @@ def test_nothing_outside_is_touched_and_other_programs_are_not_run(
         rehearse({MAIN: main}, MAIN, MAIN, text.replace("vars:", "variables:"), lambda words: None)
 
 
+@pytest.mark.slow
+def test_a_policy_that_untrained_networks_cannot_satisfy_stops_no_rehearsal() -> None:
+    main = all_presets()[MAIN]
+    main["select"] = {"policy": "precision", "precision": 0.99, "gate": 0.05}
+    main["predict"]["embeddings"] = True
+    main["train"]["head"] = "linear_probe"
+    for entry in main["rounds"].values():
+        entry["train"]["then"] = {}
+    commands = rehearsed({MAIN: main}, MAIN)
+    assert commands[-1].startswith("selftrain ")
+
+
 def test_tiny_parameters_keep_what_matters() -> None:
     preset = load_params(FOLDERS / "noisy_student" / "paper.yaml")
     made = tiny(preset)

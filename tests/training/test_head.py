@@ -86,6 +86,13 @@ def test_fine_tuning_starts_from_the_probe(
         assert close == same
 
 
+def test_a_network_whose_features_were_asked_for_can_be_trained(digits_corpus: Path) -> None:
+    network = create_model("test_resnet", 10, 32)
+    features_of(network, load_index(digits_corpus / "labeled"), TrainConfig.model_validate(TINY), resolve(MACHINE))
+    assert not any(value.is_inference() for value in [*network.parameters(), *network.buffers()])
+    network.train()(torch.rand(4, 3, 32, 32)).sum().backward()
+
+
 def test_a_calibrated_export_needs_no_temperature_any_more(
     digits_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,6 @@ import io
 import os
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,8 +17,8 @@ from selftrain.plumbing.files import read_json, write_json
 from selftrain.project import PARAMS, PIPELINES, Project, all_pipelines
 from selftrain.rehearsal.made_up import write_corpus, write_corrupted_folder, write_labeled_folder, write_model
 from selftrain.rehearsal.tiny import LARGEST, tiny
+from selftrain.selection.select import NothingSelected
 from selftrain.tables.corrections import no_corrections, write_corrections
-from selftrain.tables.selection import KEPT
 
 Run = Callable[[list[str]], None]
 """Runs a command of the command line by its words."""
@@ -60,8 +59,10 @@ def rehearse(pipelines: Mapping[str, Mapping[str, Any]], main: str, wanted: str,
             try:
                 # What tiny networks have to say is of no interest.
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                    run(shlex.split(command)[1:])
-                    _keep_some(command, projects, run)
+                    try:
+                        run(shlex.split(command)[1:])
+                    except NothingSelected:
+                        _select_anything(shlex.split(command), projects, run)
             except FAILURES as error:
                 raise UserError(f"`{command}` would fail: {error or type(error).__name__}") from error
     return commands
@@ -123,17 +124,11 @@ def _make_up(projects: list[Project], commands: list[str]) -> None:
             write_corrupted_folder(Path(robustness.corruptions_folder))
 
 
-def _keep_some(command: str, projects: list[Project], run: Run) -> None:
-    """After a selection that kept nothing, as may happen with networks that know nothing: take whatever there is."""
-    words = shlex.split(command)
-    if words[1] != "select":
-        return
+def _select_anything(words: list[str], projects: list[Project], run: Run) -> None:
+    """Select once more, whatever there is: networks that know nothing may satisfy no policy."""
     project = next(project for project in projects if project.name == words[words.index("--pipeline") + 1])
-    if read_json(project.selections / words[2] / "summary.json", "dvc repro")["decisions"].get(KEPT):
-        return
     values = read_json(project.params_path, "selftrain check")
-    values["rounds"][words[2]]["select"] = {"threshold": 0.0, "per_class": "all", "policy": "threshold"}
-    values["select"] = {"threshold": 0.0, "per_class": "all"}
+    anything = {"policy": "threshold", "threshold": 0.0, "per_class": "all", "gate": None, "prior": None, "share": 1}
+    values["rounds"][words[2]]["select"] = anything
     write_json(project.params_path, values)
-    shutil.rmtree(project.selections / words[2])
     run(words[1:])

@@ -35,6 +35,10 @@ MEMORY_LIMIT = "2GB"
 REPEATS = "duplicates.parquet"
 
 
+class NothingSelected(UserError):
+    """A selection without an image: nobody can be trained on it."""
+
+
 def select(
     config: SelectConfig,
     seed: int,
@@ -70,7 +74,7 @@ def select(
         connection.read_parquet(files).create_view("candidates")
         planned = decisions.plan(connection)
     if planned is None:
-        raise UserError(_nothing_passed(decisions, parts, source))
+        raise NothingSelected(_nothing_passed(decisions, parts, source))
     quota, plans, plan = planned
 
     shutil.rmtree(out, ignore_errors=True)

@@ -59,7 +59,6 @@ def put_in_fitted_head(
     return head
 
 
-@torch.inference_mode()
 def features_of(network: nn.Module, images: ImageIndex, config: TrainConfig, hardware: Hardware) -> NDArray[np.float32]:
     """What the classifier gets of each image, clean and in eval mode, (N, D)."""
     batches = in_batches(np.arange(len(images), dtype=np.int64), BATCH_SIZE)
@@ -68,7 +67,8 @@ def features_of(network: nn.Module, images: ImageIndex, config: TrainConfig, har
     network.eval().to(hardware.device).to(memory_format=torch.channels_last)
     found = []
     for batch in in_order(squares, range(len(batches)), hardware.workers if len(batches) > 8 else 0):
-        with hardware.autocast():
+        # Not around the move to the device: weights that are moved in it cannot be trained any more.
+        with torch.inference_mode(), hardware.autocast():
             maps = network.forward_features(to_input(batch, mean, std, hardware.device))  # type: ignore[operator]
             found.append(network.forward_head(maps, pre_logits=True).float().cpu())  # type: ignore[operator]
     network.train()
