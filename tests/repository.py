@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 
@@ -120,7 +121,9 @@ def run_in_process(folder: Path, pipeline: str) -> str:
     from selftrain.plumbing.dvc_state import stage_commands
 
     printed = io.StringIO()
-    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+    # By its whole name: MLflow remembers databases by their names, and this process has other folders after this one.
+    database = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    with mock.patch.dict(os.environ, database), contextlib.chdir(folder), contextlib.redirect_stdout(printed):
         for command in stage_commands(Path("pipelines") / pipeline):
             app(shlex.split(command)[1:], standalone_mode=False)
     return printed.getvalue()

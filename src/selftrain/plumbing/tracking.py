@@ -89,7 +89,8 @@ def _make_database(uri: str) -> None:
     """Make a sqlite database that is not there, whole or not at all: a kill while MLflow makes its tables breaks it."""
     from mlflow import MlflowClient
 
-    path = Path(uri.removeprefix("sqlite:///"))
+    # Absolute, since MLflow remembers databases by their names.
+    path = Path(uri.removeprefix("sqlite:///")).absolute()
     if not uri.startswith("sqlite:///") or path.exists():
         return
     with atomic_path(path) as temporary:
