@@ -191,13 +191,14 @@ class TeachingAlgorithm(Algorithm):
         )
         gradient = student.averaged(tuple(None if slope is None else slope.detach().clone() for slope in slopes))
         whole, start, rate = gradient, here, student.learning_rate
-        own_slopes: Gradient = tuple(None if slope is None else torch.zeros_like(slope) for slope in gradient)
+        own_slopes: Gradient | None = None
         if config.student_labeled_factor:
             own_slopes = student.gradient(own_loss)
             whole = tuple(total(one, other) for one, other in zip(gradient, own_slopes, strict=True))
             start = plain_step(here, own_slopes, rate)
         if config.feedback_at == "own_step":
-            start = dict(zip(here, student.stepped(own_slopes), strict=True))
+            still = tuple(None if slope is None else torch.zeros_like(slope) for slope in gradient)
+            start = dict(zip(here, student.stepped(own_slopes or still), strict=True))
         with torch.no_grad():
             before = (
                 self._labeled(start, batch["labeled"], runtime)[0] if config.feedback == "finite_difference" else None
@@ -209,10 +210,10 @@ class TeachingAlgorithm(Algorithm):
             there = dict(zip(here, student.stepped(whole), strict=True))
         else:
             there = plain_step(start, gradient, rate)
-        # What the teacher's labels moved.
-        moved: Gradient = tuple(None if slope is None else rate * slope for slope in gradient)
+        # What the teacher's labels moved, but for a factor.
+        moved, factor = gradient, rate
         if config.feedback_at == "own_step":
-            moved = tuple(start[name].detach() - there[name].detach() for name in here)
+            moved, factor = tuple(start[name].detach() - there[name].detach() for name in here), 1.0
         with torch.set_grad_enabled(differentiated):
             labeled_loss, labeled_accuracy = self._labeled(there, batch["labeled"], runtime)
         found = {"student_labeled_loss": labeled_loss, "student_labeled_accuracy": labeled_accuracy}
@@ -222,19 +223,25 @@ class TeachingAlgorithm(Algorithm):
             feedback = rate * dot_product(labeled_gradient, slopes)
             found |= {"feedback": feedback, "feedback_loss": -config.feedback_factor * feedback}
         else:
-            feedback = self._feedback(moved, labeled_gradient, before, labeled_loss.detach(), student)
+            feedback = self._feedback(moved, factor, labeled_gradient, before, labeled_loss.detach(), student)
             found |= {"feedback": feedback, "feedback_baseline": self.baseline.clone()}
             found["feedback_loss"] = self._feedback_loss(feedback, teacher_logits, labels, batch["unlabeled"]["label"])
         return whole, found
 
     def _feedback(
-        self, moved: Gradient, labeled_gradient: Gradient, before: Tensor | None, after: Tensor, student: Minimizer
+        self,
+        moved: Gradient,
+        factor: float,
+        labeled_gradient: Gradient,
+        before: Tensor | None,
+        after: Tensor,
+        student: Minimizer,
     ) -> Tensor:
         """h, a scalar; positive if the labels helped, whichever way it is measured."""
         if self.config.feedback == "cosine":
             return cosine(labeled_gradient, moved)
         if self.config.feedback == "dot_product":
-            return dot_product(labeled_gradient, moved)
+            return factor * dot_product(labeled_gradient, moved)
         if before is not None:
             (difference,) = student.averaged((before - after,))
             assert difference is not None

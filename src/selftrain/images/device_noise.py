@@ -121,9 +121,8 @@ def _auto_contrast(pixels: Tensor, _: Tensor) -> Tensor:
     return torch.where(high > low, stretched, pixels)
 
 
-def _equalize(pixels: Tensor, unused: Tensor) -> Tensor:
-    del unused
-    batch, _, height, width = pixels.shape
+def _equalize(pixels: Tensor, _: Tensor) -> Tensor:
+    batch, height, width = len(pixels), *pixels.shape[2:]
     values = pixels.reshape(batch * 3, -1).long()
     counts = torch.zeros(batch * 3, 256, dtype=torch.long, device=pixels.device)
     counts.scatter_add_(1, values, torch.ones_like(values))

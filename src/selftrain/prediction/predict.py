@@ -151,7 +151,8 @@ class Predictor:
         self.precision = Verdict(0)
         if self.noised is not None:  # labels that change by themselves cannot be compared
             self.hardware = replace(self.hardware, bf16=False)
-        if self.noised is not None or not manifest_parts(validation):
+            return
+        if not manifest_parts(validation):
             return
         index = load_index(validation)
         rows = np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(np.int64)

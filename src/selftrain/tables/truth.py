@@ -44,23 +44,40 @@ def write_truth(
         truth = pl.concat([truth, read_truth_csv(truth_csv, "ingest.truth")]).unique(
             "source", keep="last", maintain_order=True
         )
-    unknown = truth.filter(pl.col("class").is_not_null() & ~pl.col("class").is_in(classes))
+    pool = corpus / "unlabeled"
+    found = match_sources(truth, pool, classes, quarantined, str(truth_csv), "the label", "unlabeled").sort("key")
+    write_frame(found, out)
+    return len(found)
+
+
+def match_sources(
+    rows: "pl.DataFrame",
+    split_folder: Path,
+    classes: list[str],
+    quarantined: set[str],
+    csv: str,
+    called: str,
+    split: str,
+) -> "pl.DataFrame":
+    """``source, class`` as ``key, label`` of a split's images; no class is -1, ``quarantined`` sources are left out.
+
+    Raises UserError for an unknown class (``called`` "the label") and for a file that is none of the ``split``.
+    """
+    import polars as pl
+
+    unknown = rows.filter(pl.col("class").is_not_null() & ~pl.col("class").is_in(classes))
     if len(unknown):
-        raise UserError(f"{truth_csv}: '{unknown['class'][0]}', the label of {unknown['source'][0]}, is not a class")
+        raise UserError(f"{csv}: '{unknown['class'][0]}', {called} of {unknown['source'][0]}, is not a class")
     index = pl.DataFrame(
         {"class": classes, "label": list(range(len(classes)))}, schema={"class": pl.String, "label": pl.Int32}
     )
-    rows = truth.join(index, on="class", how="left").with_columns(pl.col("label").fill_null(NO_CLASS))
-    pool = collect(scan_manifest(corpus / "unlabeled").select("key", "source"), corpus / "unlabeled")
-    known = rows.join(pool, on="source", how="left")
+    labeled = rows.join(index, on="class", how="left").with_columns(pl.col("label").fill_null(NO_CLASS))
+    images = collect(scan_manifest(split_folder).select("key", "source"), split_folder)
+    known = labeled.join(images, on="source", how="left")
     missing = known.filter(pl.col("key").is_null() & ~pl.col("source").is_in(sorted(quarantined)))
     if len(missing):
-        raise UserError(
-            f"{truth_csv}: {missing['source'][0]} is not among the unlabeled images; correct or remove its row"
-        )
-    found = known.filter(pl.col("key").is_not_null()).select("key", "label").sort("key")
-    write_frame(found, out)
-    return len(found)
+        raise UserError(f"{csv}: {missing['source'][0]} is not among the {split} images; correct or remove its row")
+    return known.filter(pl.col("key").is_not_null()).select("key", "label")
 
 
 def read_truth_csv(path: Path, parameter: str) -> "pl.DataFrame":
