@@ -188,7 +188,7 @@ def test_nothing_is_left_to_be_filled_in(page: str) -> None:
 def test_commands_that_pages_name_are_there(page: str) -> None:
     import typer
 
-    from selftrain.cli import results, stages, start, studies  # noqa: F401, they add their commands to the app
+    from selftrain.cli import results, stages, start, studies, workspace  # noqa: F401, they add their commands to the app
     from selftrain.cli.app import app
 
     commands = typer.main.get_command(app)

@@ -8,7 +8,7 @@ from selftrain.plumbing.processes import begin, death_of_worker
 def main() -> None:
     """Run the command line. Errors that the user can mend are one line; ``--debug`` shows where they come from."""
     begin()
-    from selftrain.cli import results, stages, start, studies  # noqa: F401, they add their commands to the app
+    from selftrain.cli import results, stages, start, studies, workspace  # noqa: F401, they add their commands to the app
     from selftrain.cli.app import app
     from selftrain.plumbing.errors import UserError
 

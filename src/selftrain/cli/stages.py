@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -253,53 +252,3 @@ def footprint(pipeline: Pipeline = None) -> None:
     project = Project.open(pipeline=pipeline)
     with sole_writer(project.footprint):
         write_footprints(project.evaluations, project.models, project.runs, project.footprint)
-
-
-@app.command()
-def check(
-    pipeline: Pipeline = None,
-    params: Annotated[Path | None, typer.Option(help="A parameters file, instead of a pipeline's.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Run every stage with tiny networks on made-up images, in a minute.")
-    ] = False,
-) -> None:
-    """Check every section of the parameters and the corrections, and mend DVC's lock file if a killed DVC broke it."""
-    from selftrain.check import check_project
-    from selftrain.plumbing.dvc_lock import mend_dvc_lock
-    from selftrain.plumbing.sections import load_params
-    from selftrain.project import Project
-
-    project = Project.open(pipeline=pipeline) if params is None else Project(Path(), params, load_params(params))
-    check_project(project)
-    mend_dvc_lock()
-    if dry_run:
-        from selftrain.rehearsal.rehearse import rehearse_project
-
-        commands = rehearse_project(project, lambda words: app(words, standalone_mode=False))
-        print(f"{project.params_path}: {len(commands)} stages ran with tiny networks on made-up images")
-    print(f"{project.params_path}: fine")
-
-
-@app.command()
-def doctor(
-    pipeline: Pipeline = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Do what is safe.")] = False,
-) -> None:
-    """Look at the workspace by content: corpus, tables, models, checkpoints, leftovers; say what to do."""
-    from selftrain.doctor import examine, versions
-    from selftrain.plumbing.dvc_state import would_run
-    from selftrain.project import Project
-
-    print(versions())
-    left = 0
-    for trouble in examine(Project.open(pipeline=pipeline)):
-        if fix and trouble.fix is not None:
-            trouble.fix()
-            print(f"mended: {trouble.what}")
-        else:
-            left += 1
-            print(f"{trouble.what}\n    {trouble.remedy}" + ("  (--fix does it)" if trouble.fix is not None else ""))
-    print("nothing is wrong" if not left else f"{left} troubles")
-    for stage, reasons in would_run().items():
-        print(f"`dvc repro` would run {stage}: {', '.join(reasons)}")
-    raise SystemExit(min(left, 1))
