@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from selftrain.plumbing.errors import UserError
-from selftrain.studies.study import all_studies, experiment_name, load_study, of_pipeline
+from selftrain.studies.study import all_studies, experiment_name, load_study
 from tests.repository import with_pipeline
 
 
@@ -19,7 +19,11 @@ def pipelines(tmp_path: Path) -> Path:
         "set": {"rounds": {"student1": {"train": {"steps": 9}}}},
         "arms": {
             "as it is": {},
-            "otherwise, 2": {"set": {"predict": {"noise": ["dropout"]}, "a": {"b": None, "c": True}}, "measure": ["x"]},
+            "otherwise, 2": {
+                "set": {"predict": {"noise": ["dropout"]}, "a": {"b": None, "c": True}},
+                "set_corpus": {"digits": {"labels_per_class": 7}},
+                "measure": ["x"],
+            },
         },
     }
     (tmp_path / "one").mkdir()
@@ -35,12 +39,12 @@ def test_arms_become_overrides_of_dvc(pipelines: Path, monkeypatch: pytest.Monke
         folder.mkdir(parents=True)
         (folder / "params.yaml").write_text(yaml.safe_dump(with_pipeline({"pipeline": name})))
     monkeypatch.chdir(project)
-    assert of_pipeline("noisy_student", ["++a=1"], 3) == ["++a=1"]
-    assert of_pipeline("one", ["++a=1"], 3) == ["pipelines/one/params.yaml:++a=1", "++seed=3"]
-    assert study.overrides("as it is", 3) == ["++rounds.student1.train.steps=9", "++seed=3"]
-    assert study.overrides("otherwise, 2", 3) == [
-        "++rounds.student1.train.steps=9", "++predict.noise=[dropout]", "++a.b=null", "++a.c=true", "++seed=3",
-    ]  # fmt: skip
+    steps, more = "++rounds.student1.train.steps=9", ["++predict.noise=[dropout]", "++a.b=null", "++a.c=true"]
+    digits = "++digits.labels_per_class=7"
+    assert study.overrides("as it is", 3, "noisy_student") == [steps, "++seed=3"]
+    assert study.overrides("otherwise, 2", 3, "noisy_student") == [steps, *more, "++seed=3", digits]
+    own = [f"pipelines/one/params.yaml:{override}" for override in (steps, *more, "++seed=3")]
+    assert study.overrides("otherwise, 2", 3, "one") == [*own, digits, "++seed=3"]
     assert study.measured("as it is") == ["student1"]
     assert study.measured("otherwise, 2") == ["x"]
     assert experiment_name("noise", "otherwise, 2", 3) == "noise-otherwise-2-3"

@@ -13,7 +13,7 @@ from selftrain.plumbing.progress import progress_bar
 from selftrain.plumbing.tracking import connect, tracking_uri
 from selftrain.project import Project
 from selftrain.studies.results import EXPERIMENT, recorded
-from selftrain.studies.study import Study, experiment_name, of_pipeline
+from selftrain.studies.study import Study, experiment_name
 
 TRAININGS = f"{EXPERIMENT} trainings"
 """The MLflow experiment of the trainings inside the studies: their curves."""
@@ -35,7 +35,7 @@ def run_study(name: str, study: Study, pipeline: str) -> None:
     with progress_bar(f"study {name}", total=len(todo)) as advance:
         for arm, seed in todo:
             experiment = experiment_name(name, arm, seed)
-            overrides = of_pipeline(pipeline, study.overrides(arm, seed), seed)
+            overrides = study.overrides(arm, seed, pipeline)
             _run_experiment(experiment, overrides, _targets(study.measured(arm), pipeline))
             for run in study.measured(arm):
                 _record(name, arm, seed, run, version, experiment, pipeline, overrides)

@@ -17,6 +17,8 @@ class Arm(Section):
 
     set: dict[str, Any] = {}
     """What it has otherwise than params.yaml, laid over the study's ``set``."""
+    set_corpus: dict[str, Any] = {}
+    """What it has otherwise than the root's params.yaml, which the corpus of most pipelines is made by."""
     measure: list[str] | None = None
     """Runs whose figures it gives, if not the study's."""
 
@@ -31,7 +33,7 @@ class Study(Section):
     """What that source found."""
     measure: list[str] = Field(min_length=1)
     """Runs whose figures are recorded."""
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    seeds: list[int] = Field(default=list(range(10)), min_length=1)
     set: dict[str, Any] = {}
     """What every arm has otherwise than params.yaml."""
     arms: dict[str, Arm] = Field(min_length=1)
@@ -40,10 +42,17 @@ class Study(Section):
         """The runs that an arm gives figures of."""
         return self.arms[arm].measure or self.measure
 
-    def overrides(self, arm: str, seed: int) -> list[str]:
-        """An arm's parameters as `dvc exp run --set-param` takes them."""
-        values = merged(merged(self.set, self.arms[arm].set), {"seed": seed})
-        return [f"++{path}={_as_hydra(value)}" for path, value in _leaves(values)]
+    def overrides(self, arm: str, seed: int, pipeline: str) -> list[str]:
+        """An arm's parameters as `dvc exp run --set-param` takes them.
+
+        The seed is the root's too, which draws the labeled images of all pipelines.
+        """
+        params = Project.open(pipeline=pipeline).params_path
+        own = merged(merged(self.set, self.arms[arm].set), {"seed": seed})
+        corpus = merged(self.arms[arm].set_corpus, {"seed": seed})
+        if params == PARAMS:
+            return _overrides(merged(own, corpus))
+        return [*(f"{params}:{override}" for override in _overrides(own)), *_overrides(corpus)]
 
 
 def all_studies(pipelines: Path = PIPELINES) -> dict[str, str]:
@@ -66,17 +75,13 @@ def load_study(name: str, pipelines: Path = PIPELINES) -> tuple[Study, str]:
     return parse_section(load_params(path)[name], Study, f"{path}: {name}"), studies[name]
 
 
-def of_pipeline(pipeline: str, overrides: list[str], seed: int) -> list[str]:
-    """Overrides of a pipeline's own parameters; the seed of the root's draws the labeled images of all of them."""
-    params = Project.open(pipeline=pipeline).params_path
-    if params == PARAMS:
-        return overrides
-    return [*(f"{params}:{override}" for override in overrides), f"++seed={seed}"]
-
-
 def experiment_name(study: str, arm: str, seed: int) -> str:
     """A name that git and DVC take."""
     return f"{study}-{re.sub(r'[^a-z0-9]+', '-', arm.lower()).strip('-')}-{seed}".replace("_", "-")
+
+
+def _overrides(values: dict[str, Any]) -> list[str]:
+    return [f"++{path}={_as_hydra(value)}" for path, value in _leaves(values)]
 
 
 def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
