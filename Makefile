@@ -79,9 +79,9 @@ torture: install ## Damage files of every kind, and count what is not noticed; t
 kills: install ## Kill trainings and dvc repro 200 times, and compare how they end; an hour
 	python benchmarks/kills.py
 
-bench: install ## Measure speed against ceilings and peers
-	QUICK=$(QUICK) python benchmarks/throughput.py
-	python benchmarks/selecting.py $(if $(QUICK),--rows 20000 --classes 10 --rows-a-part 5000)
+bench: install ## Hold every stage's speed against ceilings and peers, for docs/performance.md; 20 minutes
+	@for stage in ingest batches predict training selecting scale start; do \
+	  QUICK=$(QUICK) python benchmarks/speed/$$stage.py || exit 1; done
 
 audit: install ## Look for known vulnerabilities of the locked libraries; needs the internet
 	uv tool run pip-audit --require-hashes --disable-pip -r requirements.txt

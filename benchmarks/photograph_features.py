@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from selftrain.corpus.ingest import ingest
-from selftrain.images.loading import load_index
+from selftrain.images.index import load_index
 from selftrain.networks.models import create_model
 from selftrain.params.ingest import IngestConfig
 from selftrain.params.train import TrainConfig

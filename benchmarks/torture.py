@@ -25,7 +25,8 @@ from PIL import Image
 
 from selftrain.corpus.ingest import ingest
 from selftrain.corpus.sources import find_images
-from selftrain.images.loading import ImageLoader, load_index
+from selftrain.images.index import load_index
+from selftrain.images.loading import ImageLoader
 from selftrain.params.ingest import IngestConfig
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.errors import UserError

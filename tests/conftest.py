@@ -12,6 +12,7 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
+from selftrain.images import pixel_cache
 from selftrain.params.digits import DigitsConfig
 from selftrain.params.ingest import IngestConfig
 from tests.repository import reproduced, with_pipeline
@@ -63,6 +64,12 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with subprocess.Popen([*command, "--quiet"], stdout=subprocess.DEVNULL) as process:
         yield
         process.kill()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_pixels(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests that run in the repository's own folder keep no pixels there."""
+    pixel_cache.FOLDER = tmp_path_factory.mktemp("pixels")
 
 
 def image_bytes(seed: int = 0, size: tuple[int, int] = (12, 10), image_format: str = "PNG", mode: str = "RGB") -> bytes:

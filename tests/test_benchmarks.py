@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,16 +13,20 @@ from tests.repository import ROOT
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "rows"),
+    ("stage", "rows"),
     [
-        (["throughput.py"], ["ingest", "a noised view", "predict"]),
-        (["selecting.py", "--rows", "20000", "--classes", "10", "--rows-a-part", "5000"], ["a filter and a copy"]),
+        ("ingest", ["32 pixels", "photographs, 500×375, again with nothing new"]),
+        ("batches", ["32 pixels, first time", "224 pixels of photographs, kept"]),
+        ("predict", ["test_resnet, 32 pixels"]),
+        ("training", ["test_resnet, 32 pixels"]),
+        ("selecting", ["20,000 rows, 10 classes"]),
+        ("scale", ["20,000"]),
     ],
 )
-def test_a_benchmark_prints_its_ratios(script: list[str], rows: list[str]) -> None:
+def test_a_benchmark_prints_its_ratios(stage: str, rows: list[str], tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, f"benchmarks/{script[0]}", *script[1:]],
-        cwd=ROOT,
+        [sys.executable, str(ROOT / "benchmarks" / "speed" / f"{stage}.py")],
+        cwd=tmp_path,
         env=os.environ | {"QUICK": "1"},
         capture_output=True,
         text=True,
@@ -29,4 +34,5 @@ def test_a_benchmark_prints_its_ratios(script: list[str], rows: list[str]) -> No
     )
     assert ended.returncode == 0, ended.stderr
     for name in rows:
-        assert re.search(rf"^\| {name} \|.*\d \|$", ended.stdout, re.MULTILINE), ended.stdout
+        assert re.search(rf"^\| {re.escape(name)} \|.*\d \|$", ended.stdout, re.MULTILINE), ended.stdout
+    assert list(tmp_path.glob(".selftrain/speed/*.json"))

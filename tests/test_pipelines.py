@@ -72,7 +72,7 @@ def test_the_replication_prints_its_tables_leaky_and_leak_free(project: Project)
 
 @pytest.mark.slow
 def test_only_the_leaky_teacher_sees_what_the_students_are_tested_on(project: Project) -> None:
-    from selftrain.images.loading import load_index
+    from selftrain.images.index import load_index
     from selftrain.training.labeled_images import labeled_and_validation
 
     corpus = project.folder / "data" / LITE

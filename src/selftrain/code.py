@@ -27,7 +27,11 @@ def code_lines(command: str, named: Iterable[str] = ()) -> list[str]:
 
     ``named`` are modules that are found by name, such as ``algorithms.noisy_student``: no import shows them.
     """
-    todo = {*_imports_of_command(command), *named}
+    return _lines({*_imports_of_command(command), *named})
+
+
+def _lines(modules: set[str]) -> list[str]:
+    todo = set(modules)
     files: set[Path] = set()
     while todo:
         for file in _files_of(todo.pop()):
@@ -41,7 +45,16 @@ def code_lines(command: str, named: Iterable[str] = ()) -> list[str]:
 
 def code_digest(command: str, named: Iterable[str] = ()) -> str:
     """A short hash of ``code_lines``."""
-    return hashlib.sha256("\n".join(code_lines(command, named)).encode()).hexdigest()[:16]
+    return _short_hash(code_lines(command, named))
+
+
+def modules_digest(names: Iterable[str]) -> str:
+    """A short hash of some modules, ``images.decode`` for one, and of what they import."""
+    return _short_hash(_lines(set(names)))
+
+
+def _short_hash(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def commands() -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from selftrain.corpus.ingest import ingest
-from selftrain.images.loading import ImageLoader, load_index
+from selftrain.images.index import load_index
+from selftrain.images.loading import ImageLoader
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.manifest import part_path, read_manifest
 

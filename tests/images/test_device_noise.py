@@ -9,6 +9,7 @@ from selftrain.images.device_noise import AFFINE, TONES, as_row, noised
 from selftrain.images.randaugment import OPERATIONS, Drawn
 from selftrain.images.views import Plan, planned, view
 from selftrain.params.noise import NoiseConfig
+from tests.images.given import Given
 
 LEVELS = [0.0, 0.1, 0.3, -0.5, 0.9, -0.9, 1.0, 1.7, 2.7, -2.7]
 
@@ -17,10 +18,6 @@ def photo(seed: int, size: int = 32) -> Image.Image:
     """A smooth random image: how affine operations sample noise says nothing."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
-
-
-def no_other(uniform: float) -> Image.Image:
-    raise AssertionError(uniform)
 
 
 def on_device(images: list[Image.Image], plans: list[Plan], operations: int) -> np.ndarray:
@@ -74,11 +71,11 @@ def test_cutout_is_the_loaders() -> None:
 def test_shift_and_flip_are_the_loaders() -> None:
     noise = NoiseConfig(shift=0.2, flip=0.5, randaugment_ops=0)
     images = [photo(seed) for seed in range(40)]
-    plans = [planned(image, "image_weak", 32, 1.0, noise, seed)[1] for seed, image in enumerate(images)]
+    plans = [planned(Given(*images), row, "image_weak", 32, 1.0, noise, row)[1] for row in range(40)]
     assert len({plan.shift for plan in plans}) > 20
     found = on_device(images, plans, 0)
-    for seed, (image, own) in enumerate(zip(images, found, strict=True)):
-        assert np.array_equal(own, view(image, "image_weak", 32, 1.0, noise, seed, no_other))
+    for row, own in enumerate(found):
+        assert np.array_equal(own, view(Given(*images), row, "image_weak", 32, 1.0, noise, row))
 
 
 def test_whole_views_are_the_loaders_but_for_sampling() -> None:
@@ -86,9 +83,9 @@ def test_whole_views_are_the_loaders_but_for_sampling() -> None:
         random_crop=(0.5, 1.0), shift=0.1, flip=0.5, randaugment_ops=2, randaugment_magnitude=9, cutout=0.3
     )
     images = [photo(seed, 48) for seed in range(60)]
-    made = [planned(image, "image", 32, 1.0, noise, seed) for seed, image in enumerate(images)]
+    made = [planned(Given(*images), row, "image", 32, 1.0, noise, row) for row in range(60)]
     found = on_device([square for square, _ in made], [plan for _, plan in made], 3)
-    views = [view(image, "image", 32, 1.0, noise, seed, no_other) for seed, image in enumerate(images)]
+    views = [view(Given(*images), row, "image", 32, 1.0, noise, row) for row in range(60)]
     expected = np.stack(views).astype(float)
     assert (np.abs(found - expected).max(axis=3) > 8).mean() < 0.05
     assert np.abs(np.stack([np.asarray(square) for square, _ in made]) - expected).mean() > 10

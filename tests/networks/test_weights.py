@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from selftrain.images.transforms import clean
@@ -54,7 +53,7 @@ def test_the_package_s_network_sees_what_is_in_scikit_learns_photographs(
     mean, std = normalization(model)
     assert (mean, std) == ([0.5] * 3, [0.5] * 3)
     for name, word in (("china.jpg", "palace"), ("flower.jpg", "daisy")):
-        square = np.array(clean(Image.fromarray(load_sample_image(name)), 224, 0.875))
+        square = clean(np.array(load_sample_image(name)), 224, 0.875)
         with torch.inference_mode():
             logits = model(to_input(torch.from_numpy(square)[None], mean, std, torch.device("cpu")))
         assert word in ImageNetInfo().index_to_description(int(logits.argmax())), name

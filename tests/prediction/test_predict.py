@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from selftrain.corpus.ingest import ingest
-from selftrain.images.loading import ImageLoader, load_index
+from selftrain.images.index import load_index
+from selftrain.images.loading import ImageLoader
 from selftrain.images.transforms import clean
 from selftrain.networks.export import export_model
 from selftrain.networks.models import create_model, load_model, to_input

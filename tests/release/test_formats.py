@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from selftrain.images.decode import decode
+from selftrain.images.decode import decode_pixels
 from selftrain.images.transforms import clean
 from selftrain.networks.export import export_model
 from selftrain.networks.models import create_model, load_model, to_input
@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(folder: Path, files: list[bytes]) -> torch.Tensor:
     """Probabilities as ``predict`` has them."""
     network, record = load_model(folder)
-    squares = np.stack([np.asarray(clean(decode(data), 32, 0.9)) for data in files])
+    squares = np.stack([clean(decode_pixels(data), 32, 0.9) for data in files])
     config = record["pretrained_cfg"]
     inputs = to_input(torch.from_numpy(squares), config["mean"], config["std"], torch.device("cpu"))
     with torch.inference_mode():
@@ -52,7 +52,7 @@ def test_onnx_and_torch_export_are_the_model_for_any_batch(model: Path, tmp_path
     differences = export_formats(model, tmp_path)
     assert set(differences) == {"model.onnx", "model.pt2"}
     files = [image_bytes(seed, (40, 40)) for seed in range(5)]
-    squares = np.stack([np.asarray(clean(decode(data), 32, 0.9)) for data in files])
+    squares = np.stack([clean(decode_pixels(data), 32, 0.9) for data in files])
     images = (squares.transpose(0, 3, 1, 2) / 255).astype(np.float32)
     wanted = expected(model, files)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])

@@ -109,7 +109,7 @@ def test_the_student_is_sure_of_a_corrected_label(digits_corpus: Path, digits_ro
     chosen = manifest.row(700, named=True)
     path = write_rows(tmp_path / "r", [correction(chosen["key"], "7", sha256=chosen["sha256"])])
     select(SelectConfig(threshold=0.5), 0, predictions, digits_corpus, tmp_path / "s", path)
-    made = load_pseudo_labels(digits_corpus / "unlabeled", tmp_path / "s", predictions, tmp_path)
+    made = load_pseudo_labels(digits_corpus / "unlabeled", tmp_path / "s", predictions)
     (place,) = np.flatnonzero(made.index.keys == chosen["key"])
     log_probs = torch.from_numpy(np.array(made.log_probs))
     targets = with_temperature(log_probs, 2.0)
@@ -122,9 +122,7 @@ def test_the_student_is_sure_of_a_corrected_label(digits_corpus: Path, digits_ro
     # Algorithms that label the images themselves are told, and read no table.
     assert made.known[place] == 7
     assert set(made.known[others]) == {-1}
-    without = load_pseudo_labels(
-        digits_corpus / "unlabeled", tmp_path / "s", predictions, tmp_path, with_log_probs=False
-    )
+    without = load_pseudo_labels(digits_corpus / "unlabeled", tmp_path / "s", predictions, with_log_probs=False)
     assert without.log_probs is None
     assert np.array_equal(without.known, made.known)
 

@@ -8,7 +8,8 @@ import torch
 from selftrain.algorithms.algorithm import Batch
 from selftrain.images import transforms
 from selftrain.images.device_noise import noised
-from selftrain.images.loading import ImageLoader, load_index
+from selftrain.images.index import load_index
+from selftrain.images.loading import ImageLoader
 from selftrain.images.randaugment import Drawn
 from selftrain.images.workers import in_order
 from selftrain.training.batches import Process, TrainingBatches

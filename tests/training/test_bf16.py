@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from selftrain.algorithms.supervised import Supervised, SupervisedConfig
-from selftrain.images.loading import load_index
+from selftrain.images.index import load_index
 from selftrain.networks.models import create_model
 from selftrain.plumbing.hardware import Hardware
 from selftrain.training.batches import Process, TrainingBatches

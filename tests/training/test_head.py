@@ -11,7 +11,7 @@ from torch import nn
 
 from selftrain.algorithms.linear_probe import LinearProbe, LinearProbeConfig
 from selftrain.calibration import FIRMNESS, at_temperature, fit_temperature
-from selftrain.images.loading import load_index
+from selftrain.images.index import load_index
 from selftrain.networks.export import divide_logits, export_model
 from selftrain.networks.models import create_model, load_model
 from selftrain.params.train import TrainConfig

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from selftrain.evaluation.robustness.images import sampled
-from selftrain.images.loading import ImageLoader, load_index, load_splits
+from selftrain.images.index import load_index, load_splits
+from selftrain.images.loading import ImageLoader
 from selftrain.params.train import Resplit
 from selftrain.training.labeled_images import labeled_and_validation
 

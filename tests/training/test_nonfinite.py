@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Algorithm, Batch
 from selftrain.algorithms.runtime import Runtime
-from selftrain.images.loading import load_index
+from selftrain.images.index import load_index
 from selftrain.networks.models import create_model
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError

@@ -1,30 +1,23 @@
 """Bringing one split up to date: new images into new shards, removed ones out of their own shard."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import xxhash
 
-from selftrain.corpus.inspect import ImageFacts, image_facts
+from selftrain.corpus.examine import Examiner, examined, fingerprint
 from selftrain.corpus.mend import damaged_shards, mend_parts, remember
 from selftrain.corpus.shards import Shard, ShardWriter, recover
 from selftrain.corpus.source_image import SourceImage
-from selftrain.images.decode import BrokenImage
 from selftrain.images.reader import ShardReader
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import atomic_path
 from selftrain.tables.keys import shard_name, shard_of_part
 from selftrain.tables.manifest import iter_manifest, manifest_parts, part_path
 from selftrain.tables.parquet import read_arrow
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass
@@ -50,25 +43,24 @@ class KnownImages:
                 rows = zip(*(table.column(name).to_pylist() for name in ("source", "label", "sha256")), strict=True)
                 names = ((source, None if label is None else classes[label], digest) for source, label, digest in rows)
                 parts.append(np.array([fingerprint(*name) for name in names], dtype=np.uint64))
-        self._sorted = np.sort(np.concatenate(parts))
+        self._sorted = np.concatenate(parts)
+        self._sorted.sort()
         self._seen = np.zeros(len(self._sorted), dtype=bool)
 
-    def see(self, print_: int) -> bool:
-        """Whether the image is known; if so, remember that it is still there."""
-        place = int(np.searchsorted(self._sorted, np.uint64(print_)))
-        if place == len(self._sorted) or int(self._sorted[place]) != print_:
-            return False
-        self._seen[place] = True
-        return True
+    def __contains__(self, print_: int) -> bool:
+        place = self._place(print_)
+        return place < len(self._sorted) and int(self._sorted[place]) == print_
+
+    def see(self, print_: int) -> None:
+        """Remember that a known image is still there."""
+        self._seen[self._place(print_)] = True
+
+    def _place(self, print_: int) -> int:
+        return int(np.searchsorted(self._sorted, np.uint64(print_)))
 
     def gone(self) -> set[int]:
         """Fingerprints of known images that were not seen."""
         return set(self._sorted[~self._seen].tolist())
-
-
-def fingerprint(source: str, class_name: str | None, digest: bytes) -> int:
-    """64 bits that change when an image's place, class or content does."""
-    return xxhash.xxh3_64_intdigest(f"{source}\0{class_name or ''}\0".encode() + digest)
 
 
 def update_split(
@@ -105,36 +97,24 @@ def update_split(
     writer = ShardWriter(split_folder, split, images_per_shard, max(promised, max(shards, default=-1) + 1))
     sources: set[int] = set()
 
-    def examine(image: SourceImage) -> tuple[SourceImage, bytes, ImageFacts | str | None]:
-        if image.problem:
-            return image, b"", image.problem
-        try:
-            data = image.read()
-            print_ = fingerprint(image.source, image.class_name, sha256(data).digest())
-            if known.see(print_):
-                if print_ in lost:
-                    found_again[print_] = data
-                return image, b"", None
-            return image, data, image_facts(data, max_pixels)
-        except BrokenImage as error:
-            return image, b"", str(error)
-        except OSError as error:
-            return image, b"", f"cannot be read: {error.strerror or error}"
-
-    for image, data, facts in threaded(examine, images):
+    for image, seen in examined(images, Examiner(known, lost, max_pixels)):
         on_image()
         counts.found += 1
+        if seen.print_ in known:
+            known.see(seen.print_)
+            if seen.print_ in lost:
+                found_again[seen.print_] = seen.data
         name = xxhash.xxh3_64_intdigest(image.source.encode())
         if name in sources:
             counts.listed_twice += 1
-        elif isinstance(facts, str):
-            counts.quarantined.append((image.source, facts))
-        elif facts is None:
+        elif seen.problem is not None:
+            counts.quarantined.append((image.source, seen.problem))
+        elif seen.facts is None:
             counts.kept += 1
         else:
             counts.added += 1
             label = None if image.class_name is None else class_index[image.class_name]
-            writer.add(data, facts, label, image.source)
+            writer.add(seen.data, seen.facts, label, image.source)
         sources.add(name)
     writer.close()
     before_removal(counts)
@@ -145,18 +125,6 @@ def update_split(
     remember(split_folder)
     assert counts.found == counts.kept + counts.added + len(counts.quarantined) + counts.listed_twice
     return counts
-
-
-def threaded(work: Callable[[Item], Result], items: Iterable[Item], threads: int = 4) -> Iterator[Result]:
-    """``map`` on a few threads, in order, never running far ahead: decoding and hashing release the GIL."""
-    pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as executor:
-        for item in items:
-            pending.append(executor.submit(work, item))
-            if len(pending) >= threads * 16:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
 
 def _rewrite(

@@ -68,7 +68,7 @@ def picture_of(image: Image.Image) -> Picture:
     shown = [_through(side, frame) for side in sides for frame in FRAMES]
     return Picture(
         (_grey(sides[0]), _grey(sides[1])),
-        np.array([difference_hash(one) for one in shown], np.int64).view(np.uint64),
+        np.array([difference_hash(np.asarray(one)) for one in shown], np.int64).view(np.uint64),
         np.stack([thumbnail(one) for one in shown]),
     )
 

@@ -4,12 +4,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 from PIL import Image
 
-from selftrain.images.decode import decode_with_format
+from selftrain.images.decode import Pixels, decode_with_format
 from selftrain.images.reader import content_hash
 
 
@@ -38,35 +39,39 @@ class ImageFacts:
 
 def image_facts(data: bytes, max_pixels: int) -> ImageFacts:
     """Decode an image once and take everything the manifest needs. Raises BrokenImage."""
-    image, image_format = decode_with_format(data, max_pixels)
-    thumbnail = grey_thumbnail(image)
+    pixels, image_format = decode_with_format(data, max_pixels)
+    height, width, _ = pixels.shape
+    thumbnail = grey_thumbnail(pixels)
     return ImageFacts(
         format=image_format,
-        width=image.width,
-        height=image.height,
+        width=width,
+        height=height,
         xxh3=content_hash(data),
         sha256=hashlib.sha256(data).digest(),
-        pixels=pixel_hash(image),
+        pixels=pixel_hash(pixels),
         dhash=thumbnail_hash(thumbnail),
         dhash_mirrored=thumbnail_hash(thumbnail[:, ::-1]),
     )
 
 
-def pixel_hash(image: Image.Image) -> bytes:
-    """Hash of an RGB image's size and pixels, 16 bytes."""
-    digest = xxhash.xxh3_128(f"{image.width}x{image.height}".encode())
-    digest.update(image.tobytes())
+def pixel_hash(pixels: Pixels) -> bytes:
+    """Hash of an image's size and pixels (H, W, 3), 16 bytes."""
+    height, width, _ = pixels.shape
+    digest = xxhash.xxh3_128(f"{width}x{height}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 
-def grey_thumbnail(image: Image.Image) -> NDArray[np.int16]:
-    """The image as 8 rows of 9 grey pixels, (8, 9)."""
-    return np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR), np.int16)
+def grey_thumbnail(pixels: Pixels) -> NDArray[np.int16]:
+    """The image (H, W, 3) as 8 rows of 9 grey pixels, (8, 9)."""
+    # OpenCV's grey is Pillow's, in a quarter of the time.
+    grey = Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    return np.asarray(grey.resize((9, 8), Image.Resampling.BILINEAR), np.int16)
 
 
-def difference_hash(image: Image.Image) -> int:
-    """DHash of an RGB image."""
-    return thumbnail_hash(grey_thumbnail(image))
+def difference_hash(pixels: Pixels) -> int:
+    """DHash of an image (H, W, 3)."""
+    return thumbnail_hash(grey_thumbnail(pixels))
 
 
 def thumbnail_hash(grey: NDArray[np.int16]) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from selftrain.corpus.inspect import image_facts
-from selftrain.corpus.shards import ShardTar
+from selftrain.corpus.shard_tar import ShardTar
 from selftrain.images.decode import EXTENSIONS
 from selftrain.images.reader import ShardReader
 from selftrain.plumbing.errors import UserError

@@ -5,16 +5,13 @@ Both are written under staged names, then renamed, the tar first. The next proce
 """
 
 import contextlib
-import io
-import json
 import os
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from selftrain.corpus.inspect import ImageFacts
-from selftrain.images.decode import EXTENSIONS
+from selftrain.corpus.shard_tar import ShardTar
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import remove_temporary_files
 from selftrain.plumbing.room import writing
@@ -23,34 +20,6 @@ from selftrain.tables.manifest import manifest_schema, part_path
 from selftrain.tables.parquet import write_arrow
 
 STAGED = "staged-"
-
-
-class ShardTar:
-    """A shard's tar being written: of each image its bytes, its class if it has one, and its source."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-        self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-
-    def add(self, row: dict[str, Any], data: bytes) -> int:
-        """Add an image, by its manifest row, and return the offset of its bytes."""
-        key = str(row["key"])
-        offset = self._add_member(f"{key}.{EXTENSIONS[row['format']]}", data)
-        if row["label"] is not None:
-            self._add_member(f"{key}.cls", str(row["label"]).encode())
-        self._add_member(f"{key}.json", json.dumps({"source": row["source"]}, ensure_ascii=False).encode())
-        return offset
-
-    def close(self) -> None:
-        """Write the tar's end."""
-        self._tar.close()
-
-    def _add_member(self, name: str, data: bytes) -> int:
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        offset = self._tar.offset + tarfile.BLOCKSIZE
-        self._tar.addfile(info, io.BytesIO(data))
-        return offset
 
 
 class Shard:

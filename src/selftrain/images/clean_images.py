@@ -5,7 +5,6 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from selftrain.images import transforms
 from selftrain.images.loading import ImageLoader
 
 
@@ -27,7 +26,7 @@ class CleanImages(Dataset[torch.Tensor]):
 
     def square(self, row: int) -> NDArray[np.uint8]:
         """One image as the network sees it, (size, size, 3)."""
-        return np.asarray(transforms.clean(self.loader.image(row), self.size, self.crop_fraction))
+        return self.loader.square(row, self.size, self.crop_fraction)
 
 
 def in_batches(rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from selftrain.images.heif import HEIF, MISSING, is_heif, teach_pillow
+from selftrain.images.plain_jpeg import decode_plain, plain_size
 from selftrain.plumbing.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
@@ -31,25 +32,39 @@ SUFFIXES = frozenset(
 Image.MAX_IMAGE_PIXELS = None
 
 
+Pixels = NDArray[np.uint8]
+"""A decoded RGB image (H, W, 3)."""
+
+
 class BrokenImage(UserError):
     """An image that cannot be used; the message is the reason, without the file's name."""
 
 
-def decode(data: bytes, max_pixels: int | None = None) -> Image.Image:
-    """Decode an image file to upright 8-bit RGB; the first frame of an animation.
+def decode(data: bytes) -> Image.Image:
+    """``decode_pixels`` as Pillow has images."""
+    return Image.fromarray(decode_pixels(data))
+
+
+def decode_pixels(data: bytes) -> Pixels:
+    """``decode_with_format`` without the format."""
+    return decode_with_format(data)[0]
+
+
+def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Pixels, str]:
+    """Decode an image file to upright 8-bit RGB, (H, W, 3); the first frame of an animation. Also what format it has.
 
     Transparency is laid on white, 16-bit and floating-point grey are scaled to 0–255 (by their
     type's range, or by the image's own range for floats), EXIF rotation is applied.
 
     Raises BrokenImage with a short reason.
     """
-    return decode_with_format(data, max_pixels)[0]
-
-
-def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Image.Image, str]:
-    """``decode``, and the file's real format (one of ``FORMATS``)."""
     if not data:
         raise BrokenImage("empty file")
+    size = plain_size(data)
+    if size is not None and (max_pixels is None or size[0] * size[1] <= max_pixels):
+        pixels = decode_plain(data)
+        if pixels is not None:
+            return pixels, "JPEG"
     formats = (HEIF,) if is_heif(data) else FORMATS
     if formats == (HEIF,) and not teach_pillow():
         raise BrokenImage(MISSING)
@@ -62,7 +77,7 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Imag
                 if max_pixels is not None and width * height > max_pixels:
                     raise BrokenImage(f"too large: {width}×{height} pixels, `ingest.max_pixels` is {max_pixels}")
                 image.load()
-                return _to_rgb(_upright(image)), image_format
+                return np.array(_to_rgb(_upright(image))), image_format
     except BrokenImage:
         raise
     except UnidentifiedImageError:
@@ -85,7 +100,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image.copy()
+        return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_scaled_to_8_bits(image)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

@@ -29,5 +29,4 @@ class NoisedImages(CleanImages):
     def square(self, row: int) -> NDArray[np.uint8]:
         """The noised view of an image, (size, size, 3)."""
         noise_seed = mixed_int(self.seed, self.stream, int(self.loader.index.keys[row]))
-        how = ("image", self.size, self.crop_fraction, self.noise, noise_seed, self.loader.another)
-        return view(self.loader.image(row), *how)
+        return view(self.loader, row, "image", self.size, self.crop_fraction, self.noise, noise_seed)

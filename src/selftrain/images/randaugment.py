@@ -8,13 +8,14 @@ noise must be a function of (seed, epoch, position), and the libraries draw from
 import math
 import random
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from selftrain.images.decode import Pixels
 from selftrain.plumbing.by_name import find_module
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import did_you_mean
@@ -46,7 +47,6 @@ class Drawn(NamedTuple):
     y: float = 0.5
 
 
-Pixels = NDArray[np.uint8]
 Partner = Callable[[Drawn], Pixels]
 """The image that Sample Pairing mixes in, as large as the view."""
 
@@ -148,8 +148,22 @@ def _affine(image: Pixels, operation: Drawn) -> Pixels:
 
 def _looked_up(image: Pixels, table: NDArray[np.floating] | NDArray[np.integer]) -> Pixels:
     """Every value replaced by that of a table (256, 1), or (256, 3), one a channel; rounded, from 0 to 255."""
-    rounded = np.clip(np.rint(table), 0, 255).astype(np.uint8)
-    return cv2.LUT(image, rounded.reshape(1, 256, -1))  # type: ignore[return-value]
+    return cv2.LUT(image, _rounded(table))  # type: ignore[return-value]
+
+
+def _rounded(table: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.uint8]:
+    rounded: NDArray[np.uint8] = np.clip(np.rint(table), 0, 255).astype(np.uint8).reshape(1, 256, -1)
+    return rounded
+
+
+@lru_cache(4096)
+def _table(name: str, level: float, mean: int = 0) -> NDArray[np.uint8]:
+    """What an operation makes of each value; with one magnitude there are few tables."""
+    if name == "solarize":
+        return _rounded(np.where(solarize_threshold(level) > VALUES, VALUES, 255 - VALUES))
+    if name == "solarize_add":
+        return _rounded(np.where(VALUES < 128, VALUES + solarize_added(level), VALUES))
+    return _rounded(mean + enhancement(name, level) * (VALUES - mean))
 
 
 def _histograms(image: Pixels) -> NDArray[np.int64]:
@@ -175,14 +189,8 @@ def _equalize(image: Pixels, operation: Drawn) -> Pixels:
     return _looked_up(image, np.where((step > 0) & (there.sum(axis=0) > 1), table, VALUES))
 
 
-def _solarize(image: Pixels, operation: Drawn) -> Pixels:
-    return _looked_up(
-        image, np.where(solarize_threshold(operation.level) > VALUES[:, 0], VALUES[:, 0], 255 - VALUES[:, 0])
-    )
-
-
-def _solarize_add(image: Pixels, operation: Drawn) -> Pixels:
-    return _looked_up(image, np.where(VALUES < 128, VALUES + solarize_added(operation.level), VALUES))
+def _tone(image: Pixels, operation: Drawn) -> Pixels:
+    return cv2.LUT(image, _table(operation.name, operation.level))  # type: ignore[return-value]
 
 
 def _posterize(image: Pixels, operation: Drawn) -> Pixels:
@@ -201,11 +209,7 @@ def _color(image: Pixels, operation: Drawn) -> Pixels:
 
 def _contrast(image: Pixels, operation: Drawn) -> Pixels:
     mean = int(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5)
-    return _looked_up(image, mean + enhancement("contrast", operation.level) * (VALUES - mean))
-
-
-def _brightness(image: Pixels, operation: Drawn) -> Pixels:
-    return _looked_up(image, enhancement("brightness", operation.level) * VALUES)
+    return cv2.LUT(image, _table("contrast", operation.level, mean))  # type: ignore[return-value]
 
 
 def _sharpness(image: Pixels, operation: Drawn) -> Pixels:
@@ -229,11 +233,11 @@ OPERATIONS: dict[str, Callable[[Pixels, Drawn], Pixels]] = {
     "equalize": _equalize,
     "invert": lambda image, operation: np.subtract(255, image),
     "posterize": _posterize,
-    "solarize": _solarize,
-    "solarize_add": _solarize_add,
+    "solarize": _tone,
+    "solarize_add": _tone,
     "color": _color,
     "contrast": _contrast,
-    "brightness": _brightness,
+    "brightness": _tone,
     "sharpness": _sharpness,
     "shear_x": _affine,
     "shear_y": _affine,

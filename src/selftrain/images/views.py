@@ -1,15 +1,14 @@
 """Views: the versions of an image that algorithms ask for, as functions of (seed, epoch, position)."""
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+import cv2
 
 from selftrain.counters import mixed_int
 from selftrain.images import transforms
+from selftrain.images.decode import Pixels
 from selftrain.images.randaugment import CUTOUT, Drawn, drawn, randaugment
 from selftrain.params.noise import NoiseConfig
 
@@ -28,44 +27,48 @@ class Plan:
     """RandAugment's, and Cutout."""
 
 
-def view(
-    image: Image.Image,
-    name: str,
-    size: int,
-    crop_fraction: float,
-    noise: NoiseConfig,
-    noise_seed: int,
-    another: Callable[[float], Image.Image],
-) -> NDArray[np.uint8]:
-    """One view of a decoded RGB image, (size, size, 3) uint8; all its noise comes from ``noise_seed``.
+class Images(Protocol):
+    """What views are made of: an ``ImageLoader``, which says what its methods do."""
 
-    ``another`` gives some decoded image of the same source for a number from 0 to 1; Sample Pairing mixes it in.
+    def image(self, row: int) -> Pixels: ...  # noqa: D102
+
+    def square(self, row: int, size: int, crop_fraction: float) -> Pixels: ...  # noqa: D102
+
+    def another(self, uniform: float, size: int, crop_fraction: float) -> Pixels: ...  # noqa: D102
+
+
+def view(
+    images: Images, row: int, name: str, size: int, crop_fraction: float, noise: NoiseConfig, noise_seed: int
+) -> Pixels:
+    """One view of an image, (size, size, 3) uint8; all its noise comes from ``noise_seed``.
+
+    Sample Pairing mixes in another one.
     """
-    square, plan = planned(image, name, size, crop_fraction, noise, noise_seed)
+    square, plan = planned(images, row, name, size, crop_fraction, noise, noise_seed)
     pixels = transforms.shift(square, *plan.shift)
     if plan.flip:
-        pixels = np.fliplr(pixels)
+        pixels = cv2.flip(pixels, 1)  # type: ignore[assignment]  # a seventh of NumPy's time
 
-    def partner(operation: Drawn) -> NDArray[np.uint8]:
-        return transforms.clean(another(operation.x), size, crop_fraction)
+    def partner(operation: Drawn) -> Pixels:
+        return images.another(operation.x, size, crop_fraction)
 
-    return randaugment(np.ascontiguousarray(pixels), plan.operations, partner)
+    return randaugment(pixels, plan.operations, partner)
 
 
 def planned(
-    image: Image.Image, name: str, size: int, crop_fraction: float, noise: NoiseConfig, noise_seed: int
-) -> tuple[NDArray[np.uint8], Plan]:
+    images: Images, row: int, name: str, size: int, crop_fraction: float, noise: NoiseConfig, noise_seed: int
+) -> tuple[Pixels, Plan]:
     """A view's square (size, size, 3), cropped already, and the rest of its noise, to be applied in order: shift, flip,
     operations.
     """
     assert name in IMAGE_VIEWS
     if name == "image_clean":
-        return transforms.clean(image, size, crop_fraction), Plan()
+        return images.square(row, size, crop_fraction), Plan()
     rng = random.Random(mixed_int(noise_seed, IMAGE_VIEWS.index(name)))
     if noise.random_crop is None:
-        square = transforms.clean(image, size, crop_fraction)
+        square = images.square(row, size, crop_fraction)
     else:
-        square = transforms.random_resized_crop(image, size, noise.random_crop, rng)
+        square = transforms.random_resized_crop(images.image(row), size, noise.random_crop, rng)
     reach = round(noise.shift * size)
     shift = (rng.randint(-reach, reach), rng.randint(-reach, reach)) if reach else (0, 0)
     flip = rng.random() < noise.flip

@@ -35,7 +35,7 @@ class Classifier:
         Raises UserError for what is no image, naming its file.
         """
         size, crop_fraction = self.data["input_size"][1], self.data["crop_pct"]
-        squares = np.stack([np.asarray(clean(_decoded(image), size, crop_fraction)) for image in images])
+        squares = np.stack([clean(np.array(_decoded(image)), size, crop_fraction) for image in images])
         inputs = to_input(torch.from_numpy(squares), self.data["mean"], self.data["std"], torch.device("cpu"))
         probs: NDArray[np.float64] = self.network(inputs).softmax(dim=1).double().numpy()
         return probs

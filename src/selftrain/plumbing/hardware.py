@@ -1,6 +1,7 @@
 """The section of params.yaml about the machine, and what ``auto`` means on this one."""
 
 import os
+import shutil
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ class HardwareConfig(Section):
     """Loader processes for each training process."""
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """CPU threads for each training process; ``auto``: the cores that the loader leaves."""
+    pixel_cache_gib: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """How much of decoded images is kept on the disk, under ``.selftrain/pixels``; ``auto``: a quarter of what is free
+    there. 0: every image is decoded each time."""
     checkpoint_seconds: float = Field(default=60, gt=0)
     predict_batch_size: int = Field(default=256, ge=1)
 
@@ -45,6 +49,8 @@ class Hardware:
     workers: int
     threads: int
     compile: bool = False
+    cache_bytes: int = 0
+    """Of decoded images."""
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision that forward passes run in."""
@@ -76,7 +82,13 @@ def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 
     # The fastest convolutions of cuDNN differ from run to run.
     torch.backends.cudnn.deterministic = True
     bf16 = config.precision == "bf16" or (config.precision == "auto" and _calculates_in_bf16(device))
-    return Hardware(device, bf16, int(workers), int(threads), config.compile)
+    return Hardware(device, bf16, int(workers), int(threads), config.compile, _cache_bytes(config))
+
+
+def _cache_bytes(config: HardwareConfig) -> int:
+    if config.pixel_cache_gib == "auto":
+        return shutil.disk_usage(".").free // 4
+    return int(config.pixel_cache_gib * 2**30)
 
 
 def _calculates_in_bf16(device: "torch.device") -> bool:

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from selftrain.code import code_digest
 from selftrain.images.clean_images import CleanImages, in_batches
-from selftrain.images.loading import ImageIndex, ImageLoader, load_index
+from selftrain.images.index import ImageIndex, load_index
+from selftrain.images.loading import ImageLoader
 from selftrain.images.workers import in_order
+from selftrain.networks.folding import folded
 from selftrain.networks.frozen_teacher import feature_maps
 from selftrain.networks.models import in_float32, load_model, to_input
 from selftrain.params.predict import PredictConfig
@@ -34,7 +36,7 @@ from selftrain.prediction.noised_teacher import BATCH_SIZE, NoisedTeacher
 from selftrain.prediction.precision import SAMPLE, Verdict, compare
 from selftrain.tables.embeddings import FOLDER, Embeddings, embeddings_folder, write_embeddings
 from selftrain.tables.keys import make_key, part_name, shard_of_part, split_of
-from selftrain.tables.manifest import manifest_parts
+from selftrain.tables.manifest import images_in, manifest_parts, part_path
 from selftrain.tables.predictions import PredictionPart, made_from, made_from_text, write_part
 from selftrain.tables.records import check_weights
 
@@ -101,9 +103,10 @@ class Predictor:
         self.clamped = 0
         self.precision: Verdict | None = None
         model, config_json = load_model(model_folder) if noised is None else noised.load(model_folder)
-        self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
         self.classes: list[str] = config_json["label_names"]
         self.pretrained: dict[str, Any] = config_json["pretrained_cfg"]
+        model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
+        self.model = folded(model, self.size) if noised is None else model
         self.weights = check_weights(model_folder)
         digest = hashlib.sha256((model_folder / "config.json").read_bytes())
         digest.update(code_digest("predict").encode())
@@ -125,9 +128,8 @@ class Predictor:
         """Bring a split's prediction table up to date, shard by shard, and its embeddings if they have a folder."""
         folders = [out] if embeddings is None else [out, embeddings]
         todo = self._outdated(self._wanted(split_folder, folders), folders)
-        index = load_index(split_folder) if todo else None
-        if index is not None:
-            images = sum(len(_rows_of_shard(index.keys, shard)) for shard in todo)
+        if todo:
+            images = sum(images_in(part_path(split_folder, shard)) for shard in todo)
             width = len(self.classes) + (0 if embeddings is None else int(self.model.num_features))  # type: ignore[arg-type]
             check_room(out, images * (KEY_BYTES + 2 * width), f"predictions of {images:,} images")
             self._settle_precision(split_folder.parent / "validation", out)
@@ -138,8 +140,8 @@ class Predictor:
                     locks.enter_context(sole_writer(out / part_name(shard)))
                 # Another process may have made some of them meanwhile.
                 group = self._outdated(group, folders)
-                if group and index is not None:
-                    self._predict_parts(group, index, out, embeddings)
+                if group:
+                    self._predict_parts(group, load_index(split_folder, group), out, embeddings)
         if self.clamped:
             print(f"{out}: {self.clamped:,} numbers beyond float16 became ±{LARGEST:,.0f}, its largest")
             self.clamped = 0
@@ -157,7 +159,7 @@ class Predictor:
         index = load_index(validation)
         rows = np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(np.int64)
         batches = in_batches(rows, self.batch_size)
-        images = CleanImages(ImageLoader(index), batches, self.size, self.crop_fraction)
+        images = CleanImages(ImageLoader(index, self.hardware.cache_bytes), batches, self.size, self.crop_fraction)
         self.precision = compare(
             in_order(images, range(len(batches)), workers=0),
             self.hardware,
@@ -243,16 +245,27 @@ class Predictor:
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float16]]]:
         """The model's log-probabilities (B, C) float32, batch by batch, and embeddings (B, D), where D may be 0."""
         make = CleanImages if self.noised is None else self.noised.images
-        views = make(ImageLoader(index), batches, self.size, self.crop_fraction)
+        views = make(ImageLoader(index, self.hardware.cache_bytes), batches, self.size, self.crop_fraction)
         # Starting workers costs more than a few batches do.
         workers = self.hardware.workers if len(batches) > 8 else 0
         on_cuda = self.hardware.device.type == "cuda"
+        # A batch's results are fetched when the next one is on its way, so that a GPU never waits for it.
+        waiting: tuple[torch.Tensor, torch.Tensor] | None = None
         for rows, images in zip(batches, in_order(views, range(len(batches)), workers, on_cuda), strict=True):
             if self.noised is not None:
                 self.noised.before_batch(int(index.keys[rows[0]]))
             logits, vectors = self._forward(images, self.hardware, embed)
-            yield logits.log_softmax(dim=1).cpu().numpy(), self._as_float16(vectors.cpu().numpy())
+            if waiting is not None:
+                yield self._fetched(*waiting)
+            waiting = logits.log_softmax(dim=1), vectors
             advance(len(images))
+        assert waiting is not None
+        yield self._fetched(*waiting)
+
+    def _fetched(
+        self, log_probs: torch.Tensor, vectors: torch.Tensor
+    ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+        return log_probs.cpu().numpy(), self._as_float16(vectors.cpu().numpy())
 
     def _as_part(self, keys: NDArray[np.int64], log_probs: NDArray[np.float32]) -> PredictionPart:
         labels = log_probs.argmax(axis=1)

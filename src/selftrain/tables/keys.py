@@ -26,6 +26,11 @@ def shard_of(key: int) -> int:
     return key // MAX_IMAGES_PER_SHARD % MAX_SHARDS
 
 
+def place_of(key: int) -> int:
+    """The place of an image in its shard, among all that were ever written to it."""
+    return key % MAX_IMAGES_PER_SHARD
+
+
 def shard_name(shard: int) -> str:
     """File name of a shard's tar, inside its split's folder."""
     return f"shard-{shard:08d}.tar"

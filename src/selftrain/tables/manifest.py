@@ -7,7 +7,7 @@ bytes, and ``xxh3`` is compared with them whenever they are read. ``sha256`` nam
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,11 +57,24 @@ def manifest_parts(split_folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def iter_manifest(split_folder: Path, columns: list[str]) -> Iterator[tuple[int, "pa.Table"]]:
-    """A split's manifest, shard by shard: (shard number, table with the columns asked for)."""
+def images_in(part: Path) -> int:
+    """How many images a manifest part has. Raises UserError if it is missing or damaged."""
     import pyarrow.parquet as pq
 
-    for path in manifest_parts(split_folder):
+    with reading(part):
+        return int(pq.read_metadata(part).num_rows)
+
+
+def iter_manifest(
+    split_folder: Path, columns: list[str], shards: Collection[int] | None = None
+) -> Iterator[tuple[int, "pa.Table"]]:
+    """A split's manifest, or that of some shards, one by one: (shard number, table with the columns asked for)."""
+    import pyarrow.parquet as pq
+
+    paths = (
+        manifest_parts(split_folder) if shards is None else [part_path(split_folder, each) for each in sorted(shards)]
+    )
+    for path in paths:
         with reading(path):
             made_by_older = not set(columns) <= set(pq.read_schema(path).names)
         if made_by_older:

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 from selftrain.algorithms.algorithm import Batch
 from selftrain.counters import Stream, mix, mixed_int
 from selftrain.images.device_noise import as_row
-from selftrain.images.loading import ImageIndex, ImageLoader
+from selftrain.images.index import ImageIndex
+from selftrain.images.loading import ImageLoader
 from selftrain.images.order import stream
 from selftrain.images.views import IMAGE_VIEWS, planned, view
 from selftrain.params.train import TrainConfig
@@ -54,11 +55,12 @@ class TrainingBatches(Dataset[Batch]):
         labeled: ImageIndex,
         pseudo_labels: PseudoLabels | None,
         labeled_log_probs: NDArray[np.float16] | None = None,
+        cache_bytes: int = 0,
     ) -> None:
         self.config, self.views, self.seed, self.process = config, views, seed, process
-        self.labeled, self.labeled_log_probs = ImageLoader(labeled), labeled_log_probs
+        self.labeled, self.labeled_log_probs = ImageLoader(labeled, cache_bytes), labeled_log_probs
         self.pseudo_labels = pseudo_labels
-        self.unlabeled = ImageLoader(pseudo_labels.index) if pseudo_labels else None
+        self.unlabeled = ImageLoader(pseudo_labels.index, cache_bytes) if pseudo_labels else None
 
     def __getitem__(self, step: int) -> Batch:
         """This process's part of the global batch of a step."""
@@ -131,17 +133,16 @@ class TrainingBatches(Dataset[Batch]):
         below_one = np.nextafter(np.float32(1), np.float32(0))
         targets = targets | {"uniform": np.minimum(uniforms.astype(np.float32), below_one)}
         for place, row in enumerate(rows):
-            decoded = loader.image(int(row))
             # The place in the endless stream is (epoch, position) in one number.
             noise_seed = mixed_int(self.seed, NOISE[source], int(places[place]))
             for name in names:
-                how = (decoded, seen[name], size, config.crop_fraction, config.noise, noise_seed)
+                how = (loader, int(row), seen[name], size, config.crop_fraction, config.noise, noise_seed)
                 if config.noise.on_device:
                     square, plan = planned(*how)
-                    images[name][place] = np.asarray(square)
+                    images[name][place] = square
                     plans[f"{name}{PLAN}"].append(as_row(plan, config.noise.most_operations))
                 else:
-                    images[name][place] = view(*how, loader.another)
+                    images[name][place] = view(*how)
         arrays = {**images, **{name: targets[name] for name in self.views[source] if name in targets}}
         arrays |= {name: np.stack(plan) for name, plan in plans.items()}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}

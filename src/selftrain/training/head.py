@@ -8,7 +8,8 @@ from torch import nn
 from selftrain.algorithms.algorithm import Algorithm
 from selftrain.algorithms.closed_form import FittedHead, FittedTo, Pool
 from selftrain.images.clean_images import CleanImages, in_batches
-from selftrain.images.loading import ImageIndex, ImageLoader
+from selftrain.images.index import ImageIndex
+from selftrain.images.loading import ImageLoader
 from selftrain.images.workers import in_order
 from selftrain.networks.models import normalization, to_input
 from selftrain.params.train import TrainConfig
@@ -62,7 +63,7 @@ def put_in_fitted_head(
 def features_of(network: nn.Module, images: ImageIndex, config: TrainConfig, hardware: Hardware) -> NDArray[np.float32]:
     """What the classifier gets of each image, clean and in eval mode, (N, D)."""
     batches = in_batches(np.arange(len(images), dtype=np.int64), BATCH_SIZE)
-    squares = CleanImages(ImageLoader(images), batches, config.image_size, config.crop_fraction)
+    squares = CleanImages(ImageLoader(images, hardware.cache_bytes), batches, config.image_size, config.crop_fraction)
     mean, std = normalization(network)
     network.eval().to(hardware.device).to(memory_format=torch.channels_last)
     found = []

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftrain.counters import Stream, mix
-from selftrain.images.loading import ImageIndex, load_index, load_splits
+from selftrain.images.index import ImageIndex, load_index, load_splits
 from selftrain.params.train import Resplit
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.predictions import iter_predictions

@@ -8,8 +8,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from selftrain.calibration import shift_log_probs
-from selftrain.images.loading import ImageIndex, load_index
+from selftrain.images.index import COLUMNS, ImageIndex, IndexColumns
+from selftrain.plumbing.columns import Column
 from selftrain.plumbing.errors import UserError
+from selftrain.tables.keys import shard_of_part
+from selftrain.tables.manifest import iter_manifest, manifest_parts
 from selftrain.tables.parquet import read_arrow
 from selftrain.tables.predictions import read_part
 from selftrain.tables.selection import CORRECTED, selection_parts, selection_shift
@@ -34,27 +37,42 @@ class PseudoLabels:
 
 
 def load_pseudo_labels(
-    split_folder: Path, selection: Path, predictions: Path, scratch: Path, *, with_log_probs: bool = True
+    split_folder: Path, selection: Path, predictions: Path, *, with_log_probs: bool = True
 ) -> PseudoLabels:
     """Gather the images with copies from a selection, and their teacher's log-probabilities, if they are wanted; a
     corrected image's are those of the person who corrected it, who is sure.
 
-    The log-probabilities go to a file in ``scratch`` that is mapped, not read: processes and loader workers
-    share it, and it may be larger than memory.
+    One pass, part by part. What is gathered may be larger than memory: processes and loader workers share it.
     """
-    index = load_index(split_folder)
-    columns = ["key", "copies", "label", "weight", "decision"]
-    rows = [read_arrow(part, columns) for part in selection_parts(selection)]
-    keys, copies, labels, weights = (np.concatenate([table[name].to_numpy() for table in rows]) for name in columns[:4])
-    corrected = np.concatenate([pc.equal(table["decision"], CORRECTED).to_numpy() for table in rows])
-    if not np.array_equal(keys, index.keys):
-        raise UserError(f"{selection}: was made from other images than {split_folder} holds; run `dvc repro`")
-    selected = copies > 0
-    chosen = index.take(selected)
-    log_probs = _gather_log_probs(predictions, selection, selected, scratch) if with_log_probs else None
-    known = np.where(corrected, labels, -1)[selected].astype(np.int32)
-    epoch = np.repeat(np.arange(len(chosen), dtype=np.int32), copies[selected])
-    return PseudoLabels(chosen, log_probs, known, weights[selected], epoch)
+    images = IndexColumns(split_folder)
+    known, weights, epoch = Column(np.int32), Column(np.float32), Column(np.int32)
+    log_probs: Column[np.float16] | None = None
+    shift = selection_shift(selection)
+    parts = {shard_of_part(part.name): part for part in selection_parts(selection)}
+    other_images = f"{selection}: was made from other images than {split_folder} holds; run `dvc repro`"
+    if list(parts) != [shard_of_part(part.name) for part in manifest_parts(split_folder)]:
+        raise UserError(other_images)
+    count = 0
+    for shard, of_part in iter_manifest(split_folder, list(COLUMNS)):
+        part = parts[shard]
+        rows = read_arrow(part, ["key", "copies", "label", "weight", "decision"])
+        if not rows["key"].equals(of_part["key"]):
+            raise UserError(other_images)
+        copies, labels = rows["copies"].to_numpy(), rows["label"].to_numpy()
+        corrected = pc.equal(rows["decision"], CORRECTED).to_numpy()
+        selected = copies > 0
+        images.add(of_part, selected)
+        known.append(np.where(corrected, labels, -1)[selected])
+        weights.append(rows["weight"].to_numpy()[selected])
+        chosen = int(selected.sum())
+        epoch.append(np.repeat(np.arange(count, count + chosen, dtype=np.int32), copies[selected]))
+        count += chosen
+        if with_log_probs:
+            of_teacher = _targets(read_part(predictions / part.name).log_probs, labels, corrected, shift)
+            log_probs = log_probs or Column(np.float16, of_teacher.shape[1])
+            log_probs.append(of_teacher[selected])
+    gathered = None if log_probs is None else log_probs.array()
+    return PseudoLabels(images.index(), gathered, known.array(), weights.array(), epoch.array())
 
 
 def labeled_as_pool(labeled: ImageIndex, num_classes: int) -> PseudoLabels:
@@ -66,29 +84,16 @@ def labeled_as_pool(labeled: ImageIndex, num_classes: int) -> PseudoLabels:
     return PseudoLabels(labeled, log_probs, known, weights, np.arange(len(labeled), dtype=np.int32))
 
 
-def _gather_log_probs(
-    predictions: Path, selection: Path, selected: NDArray[np.bool_], scratch: Path
+def _targets(
+    of_teacher: NDArray[np.float16],
+    labels: NDArray[np.int32],
+    corrected: NDArray[np.bool_],
+    shift: list[float] | None,
 ) -> NDArray[np.float16]:
-    """The selected rows of a prediction table, (N, C), as a mapped file without a name."""
-    gathered: np.memmap | None = None
-    shift = selection_shift(selection)
-    seen, written = 0, 0
-    for part in selection_parts(selection):
-        rows = read_part(predictions / part.name).log_probs.copy()
-        if shift is not None:
-            rows = shift_log_probs(rows, np.array(shift)).astype(np.float16)
-        decided = read_arrow(part, ["label", "decision"])
-        corrected = pc.equal(decided["decision"], CORRECTED).to_numpy()
-        rows[corrected] = IMPOSSIBLE
-        rows[corrected, decided["label"].to_numpy()[corrected]] = 0
-        if gathered is None:
-            scratch.mkdir(parents=True, exist_ok=True)
-            path = scratch / f"log_probs-{np.random.default_rng().integers(2**62)}.f16"
-            gathered = np.memmap(path, np.float16, "w+", shape=(int(selected.sum()), rows.shape[1]))
-            # Unlinked at once: whatever ends this process frees the space.
-            path.unlink()
-        taken = rows[selected[seen : seen + len(rows)]]
-        gathered[written : written + len(taken)] = taken
-        seen, written = seen + len(rows), written + len(taken)
-    assert gathered is not None and seen == len(selected) and written == len(gathered)
-    return gathered
+    """What a part's images are said to be, (N, C): by the teacher, aligned to the prior, or by who corrected them."""
+    rows = of_teacher.copy()
+    if shift is not None:
+        rows = shift_log_probs(rows, np.array(shift)).astype(np.float16)
+    rows[corrected] = IMPOSSIBLE
+    rows[corrected, labels[corrected]] = 0
+    return rows

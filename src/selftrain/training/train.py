@@ -97,7 +97,6 @@ def _pseudo_labels(training: Training, tables: set[str]) -> PseudoLabels | None:
         training.corpus / "unlabeled",
         training.selection,
         training.predictions,
-        WORK / "scratch",
         with_log_probs="predictions" in tables,
     )
 

@@ -11,7 +11,8 @@ from torch.nn import functional
 from selftrain.algorithms.algorithm import evaluating
 from selftrain.calibration import FIRMNESS, fit_temperature
 from selftrain.images.clean_images import CleanImages, in_batches
-from selftrain.images.loading import ImageIndex, ImageLoader
+from selftrain.images.index import ImageIndex
+from selftrain.images.loading import ImageLoader
 from selftrain.images.workers import in_order
 from selftrain.networks.models import normalization, to_input
 from selftrain.params.train import TrainConfig
@@ -37,7 +38,7 @@ class Validation:
     def __init__(self, index: ImageIndex, config: TrainConfig, hardware: Hardware, process: Process) -> None:
         mine = np.arange(process.rank, len(index), process.world_size)
         batches = in_batches(mine, 256)
-        images = CleanImages(ImageLoader(index), batches, config.image_size, config.crop_fraction)
+        images = CleanImages(ImageLoader(index, hardware.cache_bytes), batches, config.image_size, config.crop_fraction)
         self.hardware = hardware
         self.labels = [torch.from_numpy(index.labels[batch].astype(np.int64)) for batch in batches]
         self.images = images

@@ -77,7 +77,8 @@ def test_every_condition_has_a_table_of_the_same_images(tables: Path, digits_cor
 
 def test_predictions_are_those_of_the_corrupted_image(tables: Path, digits_corpus: Path) -> None:
     from selftrain.images import transforms
-    from selftrain.images.loading import ImageLoader, load_index
+    from selftrain.images.index import load_index
+    from selftrain.images.loading import ImageLoader
     from selftrain.networks.models import load_model, to_input
 
     model, record = load_model(tables.parent / "student")

@@ -13,7 +13,8 @@ from selftrain.counters import Stream, mix
 from selftrain.images import transforms
 from selftrain.images.clean_images import CleanImages
 from selftrain.images.decode import BrokenImage, decode
-from selftrain.images.loading import ImageIndex, ImageLoader
+from selftrain.images.index import ImageIndex
+from selftrain.images.loading import ImageLoader
 from selftrain.plumbing.errors import UserError
 
 Change = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.uint8]]
@@ -75,11 +76,11 @@ def folder_batches(
                 f"{folder}: its class '{image.class_name}' is none of the model's; rename or remove the folder"
             )
         try:
-            square = transforms.clean(decode(image.read()), size, crop_fraction)
+            square = transforms.clean(np.array(decode(image.read())), size, crop_fraction)
         except (BrokenImage, OSError) as error:
             broken.append(f"{image.source}: {error}")
             continue
-        squares.append(np.asarray(square))
+        squares.append(square)
         labels.append(places[image.class_name])
         if len(squares) == batch_size:
             yield torch.from_numpy(np.stack(squares)), np.array(labels, np.int32)

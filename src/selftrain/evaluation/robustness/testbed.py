@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from selftrain.evaluation.robustness.images import Change, Changed, folder_batches, sampled
 from selftrain.evaluation.robustness.subject import Subject
 from selftrain.images.clean_images import CleanImages, in_batches
-from selftrain.images.loading import ImageIndex, ImageLoader, load_index
+from selftrain.images.index import ImageIndex, load_index
+from selftrain.images.loading import ImageLoader
 from selftrain.images.workers import in_order
 from selftrain.params.robustness import RobustnessConfig
 from selftrain.plumbing.errors import UserError
@@ -48,7 +49,7 @@ class Testbed:
 
     def images(self, batches: list[NDArray[np.int64]], change: Change | None) -> Iterator[torch.Tensor]:
         """Batches of test images, uint8 (B, S, S, 3), or what the change makes of them."""
-        loader, crop_fraction = ImageLoader(self.test), self.subject.crop_fraction
+        loader, crop_fraction = ImageLoader(self.test, self.subject.hardware.cache_bytes), self.subject.crop_fraction
         if change is None:
             made = CleanImages(loader, batches, self.subject.size, crop_fraction)
         else:

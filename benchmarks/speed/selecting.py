@@ -1,7 +1,7 @@
-"""`select` beside a filter with a copy, and beside a window query, in one run: time, and memory.
+"""`select`, held against a filter with a copy of what it lets through, and against a window query that ranks it.
 
-    python benchmarks/selecting.py                                  # 10 million rows, 1,000 classes
-    python benchmarks/selecting.py --rows 100000 --classes 10       # seconds
+    python benchmarks/speed/selecting.py                                  # 10 million rows, 1,000 classes
+    python benchmarks/speed/selecting.py --rows 100000 --classes 10       # seconds
 
 The table has no log-probabilities, since this policy reads none. One row in a hundred is a copy of another.
 """
@@ -10,16 +10,14 @@ import argparse
 import contextlib
 import io
 import json
-import resource
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from measure import QUICK, Table, take_turns
 
 from selftrain.params.select import SelectConfig
 from selftrain.selection.select import select
@@ -31,34 +29,35 @@ from selftrain.tables.predictions import EMBEDDED_CLASSES, MADE_FROM
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--rows-a-part", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=20_000 if QUICK else 10_000_000)
+    parser.add_argument("--classes", type=int, default=10 if QUICK else 1000)
+    parser.add_argument("--rows-a-part", type=int, default=5_000 if QUICK else 100_000)
     options = parser.parse_args()
+    table = Table("select")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_tables(folder, options.rows, options.classes, options.rows_a_part)
-        print("| | s | ratio |\n| --- | ---: | ---: |")
         config = SelectConfig(threshold=0.3)
-        with contextlib.redirect_stdout(io.StringIO()):
-            ours = seconds(lambda: select(config, 0, folder / "table", folder / "corpus", folder / "out"))
-        table = f"{folder}/table/*.parquet"
-        copying = seconds(
-            lambda: pl.scan_parquet(table).filter(pl.col("confidence") > 0.3).sink_parquet(folder / "copy.parquet")
-        )
+        parts = f"{folder}/table/*.parquet"
         window = (
             "SELECT *, row_number() OVER (PARTITION BY label ORDER BY confidence DESC, key) AS rank "
-            f"FROM '{table}' WHERE confidence > 0.3"
+            f"FROM '{parts}' WHERE confidence > 0.3"
         )
-        ranking = seconds(lambda: duckdb.sql(f"COPY ({window}) TO '{folder}/rank.parquet'"))
-        print(f"| select | {ours:.1f} | |")
-        print(f"| a filter and a copy | {copying:.1f} | {ours / copying:.1f} |")
-        print(f"| a window query | {ranking:.1f} | {ours / ranking:.1f} |")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        print(
-            f"\n{options.rows:,} rows, {options.classes:,} classes, {options.rows_a_part:,} a part; "
-            f"peak {peak:,.0f} MiB"
-        )
+
+        def ours() -> None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                select(config, 0, folder / "table", folder / "corpus", folder / "out")
+
+        works = {
+            "ours": ours,
+            "a filter and a copy": lambda: (
+                pl.scan_parquet(parts).filter(pl.col("confidence") > 0.3).sink_parquet(folder / "copy.parquet")
+            ),
+            "a window query": lambda: duckdb.sql(f"COPY ({window}) TO '{folder}/rank.parquet'"),
+        }
+        seconds = take_turns(works, 1)
+        table.compare(f"{options.rows:,} rows, {options.classes:,} classes", options.rows, "ours", seconds, "rows/s")
+    table.write()
 
 
 def write_tables(folder: Path, rows: int, classes: int, rows_a_part: int) -> None:
@@ -78,13 +77,6 @@ def write_tables(folder: Path, rows: int, classes: int, rows_a_part: int) -> Non
     columns = {"key": copies, "kind": ["duplicate"] * len(copies), "match": ["bytes"] * len(copies)}
     write_frame(pl.DataFrame(columns), folder / "corpus" / "duplicates.parquet")
     (folder / "corpus" / "classes.json").write_text(json.dumps(names))
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """How long a call takes."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

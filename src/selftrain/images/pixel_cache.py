@@ -1,0 +1,95 @@
+"""Decoded pixels, kept between readings: one file a shard under ``.selftrain/pixels``.
+
+Every image has its own place in its shard's file. Before its pixels stands a seal, a hash of them that is seeded with
+the hash of the image's bytes. Only pixels with their seal are believed. So a killed writer, a damaged disk or another
+image under the same key cost a decoding, and never a wrong pixel.
+"""
+
+import hashlib
+import os
+import shutil
+from collections import OrderedDict
+from collections.abc import Callable
+from importlib.metadata import version
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from selftrain.code import modules_digest
+from selftrain.images.decode import Pixels
+from selftrain.images.pixel_layouts import SEAL, Layout
+from selftrain.plumbing.locks import WORK
+from selftrain.tables.keys import shard_of, split_of
+
+FOLDER = WORK / "pixels"
+OPEN_FILES = 256
+MADE_BY = ("images.decode", "images.transforms", "images.pixel_layouts")
+LIBRARIES = ("pillow", "simplejpeg", "torch")
+"""What pixels depend on, beside the image's bytes."""
+
+
+def cache_folder(corpus: Path, what: str) -> Path:
+    """Where a corpus' pixels lie; ``what`` names the size and the crop."""
+    made_of = f"{corpus.resolve()} {modules_digest(MADE_BY)} {[version(library) for library in LIBRARIES]}"
+    return FOLDER / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}-{what}"
+
+
+def make_room(folder: Path, needed: int, limit: int) -> bool:
+    """Whether ``needed`` bytes may be kept in a folder; other folders that were used longest ago are removed for it."""
+    if needed > limit:
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    others = sorted((other for other in FOLDER.glob("*") if other != folder), key=lambda other: other.stat().st_mtime)
+    sizes = [sum(file.stat().st_blocks * 512 for file in other.rglob("*.u8")) for other in others]
+    for place, other in enumerate(others):
+        if needed + sum(sizes[place:]) > limit:
+            shutil.rmtree(other, ignore_errors=True)
+    return True
+
+
+class PixelCache:
+    """Pixels by key. Several processes may share a folder: they write the same bytes."""
+
+    def __init__(self, folder: Path, layout: Layout) -> None:
+        self.folder, self.layout = folder, layout
+        self._refused = False
+        self._files: OrderedDict[tuple[str, int], FileIO] = OrderedDict()
+
+    def pixels(self, key: int, content: int, make: Callable[[], Pixels]) -> Pixels:
+        """An image's pixels; what is missing is made and kept. ``content`` is the image's ``xxh3``."""
+        start, shape = self.layout(key)
+        file = self._file(split_of(key), shard_of(key))
+        found = np.empty(SEAL + int(np.prod(shape)), np.uint8)
+        whole = os.preadv(file, [found.data], start) == len(found)
+        if whole and found[:SEAL].tobytes() == _seal(found[SEAL:], content):
+            return found[SEAL:].reshape(shape)
+        made = make()
+        assert made.shape == shape
+        if not self._refused:
+            flat = np.ascontiguousarray(made).reshape(-1)
+            try:
+                os.pwritev(file, [_seal(flat, content), flat.data], start)
+            except OSError as error:
+                self._refused = True
+                print(f"{self.folder}: {error.strerror}; images are decoded each time from here on")
+        return made
+
+    def _file(self, split: str, shard: int) -> int:
+        key = (split, shard)
+        if key in self._files:
+            self._files.move_to_end(key)
+            return self._files[key].fileno()
+        path = self.folder / split / f"{shard:08d}.u8"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not for appending: there the system writes everything to the end.
+        self._files[key] = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+        if len(self._files) > OPEN_FILES:
+            self._files.popitem(last=False)[1].close()
+        return self._files[key].fileno()
+
+
+def _seal(pixels: Pixels, content: int) -> bytes:
+    return xxhash.xxh3_64_digest(pixels.data, seed=content & (2**64 - 1))
