@@ -12,6 +12,7 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
+from selftrain.corpus import verdicts
 from selftrain.images import pixel_cache
 from selftrain.params.digits import DigitsConfig
 from selftrain.params.ingest import IngestConfig
@@ -68,8 +69,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_pixels(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests that run in the repository's own folder keep no pixels there."""
+    """Tests that run in the repository's own folder keep nothing there."""
     pixel_cache.FOLDER = tmp_path_factory.mktemp("pixels")
+    verdicts.FOLDER = tmp_path_factory.mktemp("near")
 
 
 def image_bytes(seed: int = 0, size: tuple[int, int] = (12, 10), image_format: str = "PNG", mode: str = "RGB") -> bytes:

@@ -1,5 +1,6 @@
 import io
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from selftrain.corpus import near, verdicts
 from selftrain.corpus.ingest import ingest
 from selftrain.corpus.near import near_pairs
 from selftrain.params.ingest import IngestConfig
@@ -177,3 +179,50 @@ def test_of_copies_inside_the_pool_the_largest_stays(planted: Path, tmp_path: Pa
     assert found.items() <= wanted.items(), "nothing else is taken for a copy, and the largest is the one that stays"
     assert len(found) >= 0.95 * len(wanted)
     assert summary["unlabeled"]["near_duplicates"] == len(found)
+
+
+def test_nothing_is_looked_at_twice(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a change no image is decoded; a new image of the pool is looked at alone; the same is found as anew."""
+    monkeypatch.setattr(verdicts, "FOLDER", tmp_path / "near")
+    images = tmp_path / "images"
+    shutil.copytree(planted / "images", images)
+    corpus = tmp_path / "corpus"
+    values = {"root": str(images), "unlabeled": {"images": "pool"}}
+    config = IngestConfig.model_validate(
+        values | {split: {"images": split} for split in ("labeled", "validation", "test")}
+    )
+    held_back = images / "pool" / "encoded-0.png"
+    later = held_back.read_bytes()
+    held_back.unlink()
+
+    def found() -> list[tuple[object, ...]]:
+        ingest(config, 0, corpus)
+        return pl.read_parquet(corpus / "duplicates.parquet").rows()
+
+    decoded: list[int] = []
+    original = near.decode
+
+    def counted(data: bytes) -> Image.Image:
+        decoded.append(len(data))
+        return original(data)
+
+    monkeypatch.setattr(near, "decode", counted)
+    first = found()
+    assert len(first) > 20
+    looked_at = len(decoded)
+    decoded.clear()
+    assert found() == first
+    assert not decoded
+    held_back.write_bytes(later)
+    second = found()
+    assert 0 < len(decoded) < looked_at / 10
+    assert set(first) < set(second)
+    assert len(second) == len(first) + 1
+    shutil.rmtree(tmp_path / "near")
+    assert found() == second
+    # What is damaged is not believed.
+    for file in (tmp_path / "near").rglob("*.parquet"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    assert found() == second

@@ -10,6 +10,7 @@ import xxhash
 
 from selftrain.corpus.examine import Examiner, examined, fingerprint
 from selftrain.corpus.mend import damaged_shards, mend_parts, remember
+from selftrain.corpus.seen import Seen
 from selftrain.corpus.shards import Shard, ShardWriter, recover
 from selftrain.corpus.source_image import SourceImage
 from selftrain.images.reader import ShardReader
@@ -95,7 +96,7 @@ def update_split(
     next_shard = split_folder / "next_shard"
     promised = _number_in(next_shard)
     writer = ShardWriter(split_folder, split, images_per_shard, max(promised, max(shards, default=-1) + 1))
-    sources: set[int] = set()
+    sources = Seen()
 
     for image, seen in examined(images, Examiner(known, lost, max_pixels)):
         on_image()
@@ -104,8 +105,7 @@ def update_split(
             known.see(seen.print_)
             if seen.print_ in lost:
                 found_again[seen.print_] = seen.data
-        name = xxhash.xxh3_64_intdigest(image.source.encode())
-        if name in sources:
+        if sources.add(xxhash.xxh3_64_intdigest(image.source.encode())):
             counts.listed_twice += 1
         elif seen.problem is not None:
             counts.quarantined.append((image.source, seen.problem))
@@ -115,7 +115,6 @@ def update_split(
             counts.added += 1
             label = None if image.class_name is None else class_index[image.class_name]
             writer.add(seen.data, seen.facts, label, image.source)
-        sources.add(name)
     writer.close()
     before_removal(counts)
     if writer.next_shard != promised:

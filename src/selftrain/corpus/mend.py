@@ -17,7 +17,7 @@ from selftrain.corpus.shard_tar import ShardTar
 from selftrain.images.decode import EXTENSIONS
 from selftrain.images.reader import ShardReader
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import write_json
+from selftrain.plumbing.files import as_file_name, write_json
 from selftrain.plumbing.locks import WORK
 from selftrain.tables.keys import shard_name, shard_of_part
 from selftrain.tables.manifest import manifest_parts, manifest_schema, part_path
@@ -144,7 +144,7 @@ def _looked_at(split_folder: Path) -> dict[str, list[int]]:
 
 
 def _note(split_folder: Path) -> Path:
-    return WORK / "looked_at" / f"{str(split_folder.resolve()).strip('/').replace('/', '--')}.json"
+    return WORK / "looked_at" / f"{as_file_name(split_folder.resolve())}.json"
 
 
 def _size_and_time(path: Path) -> list[int]:

@@ -5,7 +5,8 @@ give candidates: all pairs within ``MAX_DISTANCE`` bits. Each candidate is then 
 Both thresholds were set on photographs and checked on others (docs/leaks.md has the figures).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from selftrain.corpus.copies import MIN_AGREEMENT, Picture, agreement, picture_of, small_grey, thumbnail
+from selftrain.corpus.copies import FRAMES, MIN_AGREEMENT, agreement, picture_of, small_grey, thumbnail
+from selftrain.corpus.verdicts import FrameHashes, Int64Array, Verdicts
 from selftrain.images.decode import decode
 from selftrain.images.reader import read_rows
 from selftrain.tables.manifest import find_rows, iter_manifest
@@ -33,36 +35,93 @@ BLOCK = 2**22
 HELD_OUT = 2**11
 """Held-out images whose frames are in memory at a time: 300 MiB."""
 
-COLUMNS = ["key", "width", "height", "dhash"]
+COLUMNS = ["key", "width", "height", "dhash", "xxh3"]
 
 UInt64Array = NDArray[np.uint64]
-Int64Array = NDArray[np.int64]
 
 
 def near_copies(corpus: Path) -> list[tuple[int, int, float]]:
     """(pool key, key of the held-out image that it copies, agreement), one for each copy in the pool."""
     found: dict[int, tuple[int, float]] = {}
-    for held_out in _held_out(corpus):
-        keys = np.array(list(held_out), np.int64)
-        frames = len(next(iter(held_out.values())).hashes)
-        hashes = np.concatenate([picture.hashes for picture in held_out.values()])
-        for pool_keys, pool_hashes in _pool_chunks(corpus / "unlabeled"):
-            rows, places = near_pairs(pool_hashes, hashes, MAX_DISTANCE)
-            pairs = np.unique(np.stack([rows, places // frames], axis=1), axis=0)
-            candidates = zip(pool_keys[pairs[:, 0]].tolist(), keys[pairs[:, 1]].tolist(), strict=True)
-            for pool_key, other_key, agrees in _looked_at(corpus, candidates, held_out):
-                if agrees >= MIN_AGREEMENT and agrees > found.get(pool_key, (0, 0.0))[1]:
-                    found[pool_key] = (other_key, agrees)
+    verdicts, frames = Verdicts(corpus, "held_out"), FrameHashes(corpus)
+    for split in ("validation", "test"):
+        for held_out in _chunks(corpus / split, HELD_OUT):
+            hashes = _frame_hashes(corpus / split, held_out, frames)  # (H · frames,)
+            for pool in _chunks(corpus / "unlabeled", POOL_CHUNK):
+                rows, places = near_pairs(pool.hashes, hashes, MAX_DISTANCE)
+                near = np.unique(np.stack([rows, places // (2 * len(FRAMES))], axis=1), axis=0)
+                agreements = _agreements(corpus, split, pool, held_out, near, verdicts)
+                for (row, place), agrees in zip(near.tolist(), agreements.tolist(), strict=True):
+                    key = int(pool.keys[row])
+                    if agrees >= MIN_AGREEMENT and agrees > found.get(key, (0, 0.0))[1]:
+                        found[key] = (int(held_out.keys[place]), agrees)
+    frames.save()
+    verdicts.save()
     return [(key, *found[key]) for key in sorted(found)]
 
 
-def _held_out(corpus: Path) -> Iterator[dict[int, Picture]]:
-    """The held-out images that are large enough, some at a time."""
-    for split in ("validation", "test"):
-        tables = [table for _, table in iter_manifest(corpus / split, COLUMNS)]
-        keys = np.concatenate([np.empty(0, np.int64), *(t["key"].to_numpy()[large_enough(t)] for t in tables)])
-        for start in range(0, len(keys), HELD_OUT):
-            yield {key: picture_of(image) for key, image in images_of(corpus / split, keys[start : start + HELD_OUT])}
+@dataclass(frozen=True)
+class Hashed:
+    """Images of a split that are large enough, (N,) each."""
+
+    keys: Int64Array
+    contents: Int64Array
+    """Hashes of their bytes."""
+    hashes: UInt64Array
+    """Of what they look like."""
+
+
+def _chunks(split_folder: Path, size: int) -> Iterator[Hashed]:
+    """A split's images, about so many at a time."""
+    parts: list[Hashed] = []
+    for _, table in iter_manifest(split_folder, COLUMNS):
+        large = large_enough(table)
+        keys, contents, looks = (table[name].to_numpy()[large] for name in ("key", "xxh3", "dhash"))
+        for start in range(0, len(keys), size):
+            some = slice(start, start + size)
+            parts.append(Hashed(keys[some], contents[some], looks[some].view(np.uint64)))
+            if sum(len(part.keys) for part in parts) >= size:
+                yield _together(parts)
+                parts = []
+    if parts:
+        yield _together(parts)
+
+
+def _together(parts: list[Hashed]) -> Hashed:
+    names = ("keys", "contents", "hashes")
+    return Hashed(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _frame_hashes(split_folder: Path, held_out: Hashed, frames: FrameHashes) -> UInt64Array:
+    """The hashes of what every frame shows of held-out images, one image after the other."""
+    contents = dict(zip(held_out.keys.tolist(), held_out.contents.tolist(), strict=True))
+    unknown = [key for key, content in contents.items() if frames.get(content) is None]
+    for key, image in images_of(split_folder, np.array(unknown, np.int64)):
+        frames.add(contents[key], picture_of(image).hashes)
+    known = [frames.get(content) for content in contents.values()]
+    return np.concatenate([np.empty(0, np.uint64), *(hashes for hashes in known if hashes is not None)])
+
+
+def _agreements(
+    corpus: Path, split: str, pool: Hashed, held_out: Hashed, near: Int64Array, verdicts: Verdicts
+) -> NDArray[np.float32]:
+    """The agreement of pairs (N, 2), places in the pool and among the held-out images. Unknown ones are looked at."""
+    contents = np.stack([pool.contents[near[:, 0]], held_out.contents[near[:, 1]]], axis=1)
+    agreements = verdicts.of(contents).copy()
+    unknown = np.flatnonzero(np.isnan(agreements))
+    pictures = {
+        key: picture_of(image) for key, image in images_of(corpus / split, np.unique(held_out.keys[near[unknown, 1]]))
+    }
+    partners: dict[int, list[int]] = {}
+    for pair in unknown.tolist():
+        partners.setdefault(int(pool.keys[near[pair, 0]]), []).append(pair)
+    # Every image of the pool is decoded once.
+    for key, image in images_of(corpus / "unlabeled", np.array(sorted(partners), np.int64)):
+        seen, grey = thumbnail(image), small_grey(image)
+        for pair in partners[key]:
+            agreements[pair] = agreement(pictures[int(held_out.keys[near[pair, 1]])], seen, grey)
+    verdicts.add(contents[unknown], agreements[unknown].tolist())
+    return agreements
 
 
 def near_pairs(pool: UInt64Array, others: UInt64Array, max_distance: int) -> tuple[Int64Array, Int64Array]:
@@ -97,37 +156,10 @@ def _by_band(hashes: UInt64Array, band: int) -> dict[int, Int64Array]:
     return dict(zip(distinct.tolist(), np.split(order, starts[1:]), strict=True)) if len(values) else {}
 
 
-def _pool_chunks(split_folder: Path) -> Iterator[tuple[Int64Array, UInt64Array]]:
-    keys: list[Int64Array] = []
-    hashes: list[UInt64Array] = []
-    for _, table in iter_manifest(split_folder, COLUMNS):
-        large = large_enough(table)
-        keys.append(table["key"].to_numpy()[large])
-        hashes.append(table["dhash"].to_numpy().view(np.uint64)[large])
-        if sum(map(len, keys)) >= POOL_CHUNK:
-            yield np.concatenate(keys), np.concatenate(hashes)
-            keys, hashes = [], []
-    if keys:
-        yield np.concatenate(keys), np.concatenate(hashes)
-
-
 def large_enough(table: "pa.Table") -> NDArray[np.bool_]:
     """Which images of a manifest show enough to tell a copy from a likeness, (N,)."""
     sides = np.minimum(table["width"].to_numpy(), table["height"].to_numpy())
     return np.asarray(sides >= MIN_SIDE)
-
-
-def _looked_at(
-    corpus: Path, candidates: Iterable[tuple[int, int]], held_out: dict[int, Picture]
-) -> Iterator[tuple[int, int, float]]:
-    """Each candidate pair with its agreement; every pool image is decoded once."""
-    partners: dict[int, list[int]] = {}
-    for pool_key, other_key in candidates:
-        partners.setdefault(pool_key, []).append(other_key)
-    for pool_key, image in images_of(corpus / "unlabeled", np.array(sorted(partners), np.int64)):
-        seen, grey = thumbnail(image), small_grey(image)
-        for other_key in partners[pool_key]:
-            yield pool_key, other_key, agreement(held_out[other_key], seen, grey)
 
 
 def images_of(split_folder: Path, keys: Int64Array) -> Iterator[tuple[int, Image.Image]]:

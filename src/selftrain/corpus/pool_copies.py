@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from selftrain.corpus.copies import MIN_AGREEMENT, agreement, picture_of, small_grey, thumbnail
-from selftrain.corpus.near import Int64Array, images_of, large_enough, near_pairs
+from selftrain.corpus.near import images_of, large_enough, near_pairs
+from selftrain.corpus.verdicts import Int64Array, Verdicts
 from selftrain.tables.manifest import iter_manifest
 
 MAX_DISTANCE = 4
@@ -28,24 +29,34 @@ def pool_copies(corpus: Path, left_out: set[int]) -> list[tuple[int, int, float]
     """
     import pyarrow as pa
 
-    columns = ["key", "width", "height", "dhash", "dhash_mirrored"]
+    columns = ["key", "width", "height", "xxh3", "dhash", "dhash_mirrored"]
     table = pa.concat_tables([part for _, part in iter_manifest(corpus / "unlabeled", columns)])
-    keys = table["key"].to_numpy()
-    usable = large_enough(table) & ~np.isin(keys, list(left_out))
-    keys = keys[usable]
-    areas = dict(
-        zip(keys.tolist(), (table["width"].to_numpy() * table["height"].to_numpy())[usable].tolist(), strict=True)
-    )
+    usable = large_enough(table) & ~np.isin(table["key"].to_numpy(), list(left_out))
+    keys, contents, widths, heights = (table[name].to_numpy()[usable] for name in ("key", "xxh3", "width", "height"))
     upright, mirrored = (table[name].to_numpy().view(np.uint64)[usable] for name in ("dhash", "dhash_mirrored"))
     rows, others = near_pairs(upright, np.concatenate([upright, mirrored]), MAX_DISTANCE)
     others = others % max(len(keys), 1)
     pairs = np.unique(np.stack([rows, others], axis=1)[rows < others], axis=0)
-    found = [pair for pair in _compared(corpus, keys[pairs]) if pair[2] >= MIN_AGREEMENT]
+    verdicts = Verdicts(corpus, "pool")
+    agreements = verdicts.of(contents[pairs])
+    unknown = np.isnan(agreements)
+    looked_at = [agrees for _, _, agrees in _compared(corpus, keys[pairs[unknown]])]
+    verdicts.add(contents[pairs[unknown]], looked_at)
+    verdicts.save()
+    agreements = np.where(unknown, 0, agreements)
+    agreements[unknown] = looked_at
+    copies = pairs[agreements >= MIN_AGREEMENT]
+    found = [
+        (*pair, agrees)
+        for pair, agrees in zip(keys[copies].tolist(), agreements[agreements >= MIN_AGREEMENT].tolist(), strict=True)
+    ]
+    some = np.unique(copies)
+    areas = dict(zip(keys[some].tolist(), (widths[some].astype(np.int64) * heights[some]).tolist(), strict=True))
     return _all_but_the_best(found, areas)
 
 
 def _compared(corpus: Path, pairs: Int64Array) -> Iterator[tuple[int, int, float]]:
-    """Pairs of keys (N, 2), sorted by the first, with their agreement."""
+    """Pairs of keys (N, 2), sorted by the first, with their agreement, in this order."""
     firsts = np.unique(pairs[:, 0])
     for start in range(0, len(firsts), LOOKED_AT):
         some = firsts[start : start + LOOKED_AT]

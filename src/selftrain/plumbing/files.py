@@ -61,6 +61,11 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def as_file_name(path: Path) -> str:
+    """A path as the name of one file."""
+    return str(path).strip("/").replace("/", "--")
+
+
 def read_json(path: Path, made_by: str) -> Any:
     """Read JSON; ``made_by`` names the stage to run when it is missing or damaged."""
     try:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selftrain.plumbing.files import as_file_name
+
 if TYPE_CHECKING:
     from filelock import FileLock
 
@@ -77,4 +79,4 @@ def _flock(out: Path, kind: int, words: str) -> Iterator[None]:
 def _path(out: Path, kind: str) -> Path:
     locks = WORK / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    return locks / f"{str(out).strip('/').replace('/', '--')}.{kind}"
+    return locks / f"{as_file_name(out)}.{kind}"

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEMORY_LIMIT = "2GB"
+COUNTED_TOGETHER = 2**17
+"""Rows."""
 REPEATS = "duplicates.parquet"
 
 
@@ -78,17 +80,16 @@ def select(
     quota, plans, plan = planned
 
     shutil.rmtree(out, ignore_errors=True)
-    totals: dict[tuple[int, str], tuple[int, int]] = {}
+    totals = Totals()
     with progress_bar(f"select {out.name}", total=len(parts)) as advance:
         for part in parts:
             rows = decisions.decide(_rows(part, source, decisions), plan)
             write_frame(rows, out / part.name)
-            for label, decision, images, copies in _count(rows).iter_rows():
-                before = totals.get((label, decision), (0, 0))
-                totals[label, decision] = (before[0] + images, before[1] + copies)
+            totals.add(rows)
             advance()
+    totals.count()
     found = decisions.policy.summary(classes) | ({"gate": decisions.gate.cutoff} if decisions.gate is not None else {})
-    summary = _summary(totals, classes, decisions, quota) | {
+    summary = _summary(totals.counts, classes, decisions, quota) | {
         "policy": {"name": config.policy, **found},
         "shift": None if decisions.aligned is None else decisions.aligned.shift.tolist(),
         "predictions": made_from_digest(predictions),
@@ -96,7 +97,7 @@ def select(
         "digest": selection.parts_digest(out),
     }
     assert {p.label: p.kept for p in plans} == {
-        p.label: totals.get((p.label, selection.KEPT), (0, 0))[0] for p in plans
+        p.label: totals.counts.get((p.label, selection.KEPT), (0, 0))[0] for p in plans
     }
     write_json(out / "summary.json", summary)
     return summary
@@ -133,10 +134,31 @@ def _decided_before(corpus: Path, classes: list[str], config: SelectConfig, corr
     return pl.concat([kinds.join(by_hand, on="key", how="anti"), by_hand])
 
 
-def _count(decided: "pl.DataFrame") -> "pl.DataFrame":
-    import polars as pl
+class Totals:
+    """Images and copies by label and decision, counted many parts at a time."""
 
-    return decided.group_by("label", "decision").agg(pl.len().alias("images"), pl.col("copies").sum())
+    def __init__(self) -> None:
+        self.counts: dict[tuple[int, str], tuple[int, int]] = {}
+        """(images, copies)"""
+        self._waiting: list[pl.DataFrame] = []
+
+    def add(self, decided: "pl.DataFrame") -> None:
+        """Add a part's decisions."""
+        self._waiting.append(decided.select("label", "decision", "copies"))
+        if sum(map(len, self._waiting)) >= COUNTED_TOGETHER:
+            self.count()
+
+    def count(self) -> None:
+        """Count what was added."""
+        import polars as pl
+
+        if not self._waiting:
+            return
+        groups = pl.concat(self._waiting).group_by("label", "decision")
+        for label, decision, images, copies in groups.agg(pl.len(), pl.col("copies").sum()).iter_rows():
+            before = self.counts.get((label, decision), (0, 0))
+            self.counts[label, decision] = (before[0] + images, before[1] + copies)
+        self._waiting.clear()
 
 
 def _summary(

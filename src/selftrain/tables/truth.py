@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain.plumbing.errors import UserError
-from selftrain.tables.manifest import scan_manifest
-from selftrain.tables.parquet import collect, write_frame
+from selftrain.tables.manifest import iter_manifest
+from selftrain.tables.parquet import write_frame
 
 if TYPE_CHECKING:
     import polars as pl
@@ -72,12 +72,15 @@ def match_sources(
         {"class": classes, "label": list(range(len(classes)))}, schema={"class": pl.String, "label": pl.Int32}
     )
     labeled = rows.join(index, on="class", how="left").with_columns(pl.col("label").fill_null(NO_CLASS))
-    images = collect(scan_manifest(split_folder).select("key", "source"), split_folder)
-    known = labeled.join(images, on="source", how="left")
-    missing = known.filter(pl.col("key").is_null() & ~pl.col("source").is_in(sorted(quarantined)))
+    known = [labeled.clear().select(pl.lit(0, pl.Int64).alias("key"), "label", "source")]
+    # Part by part: a pool may have more images than memory has room for their names.
+    for _, part in iter_manifest(split_folder, ["key", "source"]) if len(labeled) else ():
+        known.append(pl.DataFrame(part).join(labeled, on="source").select(known[0].columns))
+    found = pl.concat(known)
+    missing = labeled.join(found, on="source", how="anti").filter(~pl.col("source").is_in(sorted(quarantined)))
     if len(missing):
         raise UserError(f"{csv}: {missing['source'][0]} is not among the {split} images; correct or remove its row")
-    return known.filter(pl.col("key").is_not_null()).select("key", "label")
+    return found.select("key", "label")
 
 
 def read_truth_csv(path: Path, parameter: str) -> "pl.DataFrame":
