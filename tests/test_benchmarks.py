@@ -21,6 +21,7 @@ from tests.repository import ROOT
         ("training", ["test_resnet, 32 pixels"]),
         ("selecting", ["20,000 rows, 10 classes"]),
         ("scale", ["20,000"]),
+        ("start", ["nothing to do, one pipeline"]),
     ],
 )
 def test_a_benchmark_prints_its_ratios(stage: str, rows: list[str], tmp_path: Path) -> None:
