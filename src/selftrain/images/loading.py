@@ -73,8 +73,10 @@ class ImageLoader:
         """Kept pixels, if those of all images of the corpus have room."""
         if not self.cache_bytes:
             return None
-        summary = read_json(self.corpus / "summary.json", "dvc repro ingest")
-        images = sum(summary[split]["images"] for split in SPLITS)
+        images, summary = len(self.index), self.corpus / "summary.json"
+        if summary.exists():  # not of corpora that `st.train` makes
+            of_split = read_json(summary, "dvc repro ingest")
+            images = sum(of_split[split]["images"] for split in SPLITS)
         folder = cache_folder(self.corpus, what)
         return PixelCache(folder, layout) if make_room(folder, images * bytes_an_image, self.cache_bytes) else None
 
