@@ -12,7 +12,7 @@ from selftrain.plumbing.files import read_json, write_json
 from selftrain.report import charts
 from selftrain.report.copies_section import copies_section
 from selftrain.report.diff_page import DiffSection, diff_section
-from selftrain.report.label_quality import precision_chart, quality_section
+from selftrain.report.label_quality import QualitySection, precision_chart, quality_section
 from selftrain.report.mlflow_figures import hand_to_mlflow
 from selftrain.report.page import render
 from selftrain.report.pictures import picture_grids
@@ -46,9 +46,10 @@ def build_report(sources: Sources, names: Collection[str], out: Path) -> None:
     runs = load_runs(sources.evaluation, names)
     rounds = [run for run in runs if run.is_round]
     best = best_run(runs)
+    quality = {run.name: quality_section(run, run.metrics["threshold"]) for run in rounds}
     out.mkdir(parents=True, exist_ok=True)
     for pictured in WITH_PICTURES:
-        page = _page(sources, runs, rounds, best, pictured)
+        page = _page(sources, runs, rounds, best, quality, pictured)
         if len(page.encode()) <= LARGEST:
             break
         print(f"{out / 'index.html'}: too large with pictures of {pictured} rounds; it gets fewer")
@@ -57,7 +58,7 @@ def build_report(sources: Sources, names: Collection[str], out: Path) -> None:
     for run in runs:
         run_charts = make_charts([run], [run] if run.is_round else [], run)
         if run.is_round:
-            run_charts["precision_by_class"] = quality_section(run, run.metrics["threshold"]).chart
+            run_charts["precision_by_class"] = quality[run.name].chart
         hand_to_mlflow(run, run_charts)
 
 
@@ -77,7 +78,12 @@ def make_charts(runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: Eval
 
 
 def _page(
-    sources: Sources, runs: list[EvaluatedRun], rounds: list[EvaluatedRun], best: EvaluatedRun, pictured: int
+    sources: Sources,
+    runs: list[EvaluatedRun],
+    rounds: list[EvaluatedRun],
+    best: EvaluatedRun,
+    quality: dict[str, QualitySection],
+    pictured: int,
 ) -> str:
 
     classes, unlabeled = best.record["classes"], sources.corpus / "unlabeled"
@@ -102,7 +108,7 @@ def _page(
         "charts": make_charts(runs, rounds, best),
         "pictures": pictures,
         "truth": any("pseudo_label_accuracy" in run.metrics for run in rounds),
-        "quality": [quality_section(run, run.metrics["threshold"]) for run in rounds],
+        "quality": list(quality.values()),
         "review": review_section(sources.review, [run.name for run in rounds], unlabeled, classes, 24)
         if rounds
         else None,

@@ -25,9 +25,12 @@ def read_csv(path: Path, text: Sequence[str] = ()) -> "pl.DataFrame":
 
 
 def panels_figure(
-    panels: int, height: float = 2.9, width: float | None = None, columns: int = 3
+    panels: int, height: float = 2.9, width: float | None = None, columns: int = 3, share: bool = False
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure of so many panels, at most ``columns`` beside each other; sizes in inches."""
+    """A figure of so many panels, at most ``columns`` beside each other; sizes in inches.
+
+    Panels that ``share`` their axes have numbers at the outer ones alone.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -42,7 +45,7 @@ def panels_figure(
     columns = min(panels, columns)
     rows = -(-panels // columns)
     figure = Figure(figsize=(width or max(4.8, 3.2 * columns), height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).reshape(-1)
     for unused in axes[panels:]:
         unused.remove()
     return figure, list(axes[:panels])

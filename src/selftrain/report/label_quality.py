@@ -58,7 +58,7 @@ def precision_chart(runs: list[EvaluatedRun]) -> str:
 
 def class_chart(run: EvaluatedRun, classes: list[str]) -> str:
     """The same for some classes of one round, a panel a class."""
-    figure, panels = panels_figure(len(classes), height=2.2)
+    figure, panels = panels_figure(len(classes), height=2.2, share=True)
     table = read_csv(run.folder / "details" / "label_quality.csv", text=["class"])
     for axes, name in zip(panels, classes, strict=True):
         curve = table.filter(table["class"] == name)
