@@ -9,9 +9,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,18 +20,15 @@ from selftrain.images.clean_images import CleanImages, in_batches
 from selftrain.images.index import ImageIndex, load_index
 from selftrain.images.loading import ImageLoader
 from selftrain.images.workers import in_order
-from selftrain.networks.folding import folded
-from selftrain.networks.frozen_teacher import feature_maps
-from selftrain.networks.models import in_float32, load_model, to_input
 from selftrain.params.predict import PredictConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import TEMPORARY_PREFIX, read_json
-from selftrain.plumbing.hardware import Hardware, HardwareConfig, resolve
+from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.locks import has_writer, sole_writer
 from selftrain.plumbing.progress import progress_bar
 from selftrain.plumbing.room import check_room
-from selftrain.prediction.noised_teacher import BATCH_SIZE, NoisedTeacher
-from selftrain.prediction.precision import SAMPLE, Verdict, compare
+from selftrain.prediction.network import LabelingNetwork
+from selftrain.prediction.noised_teacher import NoisedTeacher
 from selftrain.tables.embeddings import FOLDER, Embeddings, embeddings_folder, write_embeddings
 from selftrain.tables.keys import make_key, part_name, shard_of_part, split_of
 from selftrain.tables.manifest import images_in, manifest_parts, part_path
@@ -75,7 +70,7 @@ def predict(
             model_folder, machine, noise, rank, world_size, config.embeddings_layer
         )
         predictors[noised] = predictor
-        if predictor.classes != classes:
+        if predictor.network.classes != classes:
             raise UserError(f"{model_folder}: was trained on other classes than {corpus} has; train it again")
         embeddings = embeddings_folder(out, split) if config.embeddings else None
         predictor.predict_split(corpus / split, out / split, embeddings)
@@ -95,18 +90,10 @@ class Predictor:
         world_size: int = 1,
         layer: int | None = None,
     ) -> None:
-        self.layer = layer
+        self.network = LabelingNetwork(model_folder, config, noised, layer)
         self.rank, self.world_size = rank, world_size
-        self.hardware: Hardware = resolve(config)
-        self.batch_size = config.predict_batch_size if noised is None else BATCH_SIZE
         self.noised = noised
         self.clamped = 0
-        self.precision: Verdict | None = None
-        model, config_json = load_model(model_folder) if noised is None else noised.load(model_folder)
-        self.classes: list[str] = config_json["label_names"]
-        self.pretrained: dict[str, Any] = config_json["pretrained_cfg"]
-        model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
-        self.model = folded(model, self.size) if noised is None else model
         self.weights = check_weights(model_folder)
         digest = hashlib.sha256((model_folder / "config.json").read_bytes())
         digest.update(code_digest("predict").encode())
@@ -115,14 +102,7 @@ class Predictor:
             digest.update(f"{noised.noises} {noised.seed} {noised.config} {policy}".encode())
         if layer is not None:
             digest.update(f"embeddings_layer {layer}".encode())
-            self._check_layer(layer)
         self.made_with = digest.hexdigest()[:32]
-
-    def _check_layer(self, layer: int) -> None:
-        """Raises UserError if the network has no such feature map."""
-        maps = len(feature_maps(self.model, "predict.embeddings_layer"))
-        if not -maps <= layer < maps:
-            raise UserError(f"predict.embeddings_layer: {layer}; this network has {maps} feature maps, 0 to {maps - 1}")
 
     def predict_split(self, split_folder: Path, out: Path, embeddings: Path | None = None) -> None:
         """Bring a split's prediction table up to date, shard by shard, and its embeddings if they have a folder."""
@@ -130,9 +110,9 @@ class Predictor:
         todo = self._outdated(self._wanted(split_folder, folders), folders)
         if todo:
             images = sum(images_in(part_path(split_folder, shard)) for shard in todo)
-            width = len(self.classes) + (0 if embeddings is None else int(self.model.num_features))  # type: ignore[arg-type]
+            width = len(self.network.classes) + (0 if embeddings is None else self.network.num_features)
             check_room(out, images * (KEY_BYTES + 2 * width), f"predictions of {images:,} images")
-            self._settle_precision(split_folder.parent / "validation", out)
+            self.network.settle(split_folder.parent / "validation", images, out.parent.name)
         for start in range(0, len(todo), LOCKED_TOGETHER):
             group = dict(list(todo.items())[start : start + LOCKED_TOGETHER])
             with contextlib.ExitStack() as locks:
@@ -146,62 +126,10 @@ class Predictor:
             print(f"{out}: {self.clamped:,} numbers beyond float16 became ±{LARGEST:,.0f}, its largest")
             self.clamped = 0
 
-    def _settle_precision(self, validation: Path, out: Path) -> None:
-        """Go back to float32 if bf16 changes the labels of validation images."""
-        if self.precision is not None or not self.hardware.bf16:
-            return
-        self.precision = Verdict(0)
-        if self.noised is not None:  # labels that change by themselves cannot be compared
-            self.hardware = replace(self.hardware, bf16=False)
-            return
-        if not manifest_parts(validation):
-            return
-        index = load_index(validation)
-        rows = np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(np.int64)
-        batches = in_batches(rows, self.batch_size)
-        images = CleanImages(ImageLoader(index, self.hardware.cache_bytes), batches, self.size, self.crop_fraction)
-        self.precision = compare(
-            in_order(images, range(len(batches)), workers=0),
-            self.hardware,
-            lambda batch, hardware: self._forward(batch, hardware, embed=False)[0],
-        )
-        print(f"predict {out.parent.name}: {self.precision}")
-        if not self.precision.agrees:
-            self.hardware = replace(self.hardware, bf16=False)
-
-    @torch.inference_mode()
-    def _forward(self, images: torch.Tensor, hardware: Hardware, embed: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (B, C) and embeddings (B, D), where D may be 0, of images (B, H, W, 3).
-
-        The classifier works in float32: logits in bf16 are so coarse that many confidences are the same.
-        """
-        inputs = to_input(images, self.pretrained["mean"], self.pretrained["std"], hardware.device)
-        layer_map = None
-        with hardware.autocast():
-            if embed and self.layer is not None:
-                features, (layer_map,) = self.model.forward_intermediates(inputs, indices=[self.layer])  # type: ignore[operator]
-            else:
-                features = self.model.forward_features(inputs)  # type: ignore[operator]
-        features = in_float32(features)
-        logits: torch.Tensor = self.model.forward_head(features)  # type: ignore[operator]
-        if layer_map is not None:  # (B, D, H, W)
-            return logits, layer_map.float().mean((2, 3))
-        return logits, self.model.forward_head(features, pre_logits=True) if embed else logits[:, :0]  # type: ignore[operator]
-
-    @property
-    def size(self) -> int:
-        """Pixels a side."""
-        return int(self.pretrained["input_size"][1])
-
-    @property
-    def crop_fraction(self) -> float:
-        """Share of the shorter side that is seen."""
-        return float(self.pretrained["crop_pct"])
-
     def _predict_parts(self, todo: dict[int, str], index: ImageIndex, out: Path, embeddings: Path | None) -> None:
         """Write the parts of some shards; the values of ``todo`` are their stamps."""
         rows_of = {shard: _rows_of_shard(index.keys, shard) for shard in todo}
-        batches = [batch for rows in rows_of.values() for batch in in_batches(rows, self.batch_size)]
+        batches = [batch for rows in rows_of.values() for batch in in_batches(rows, self.network.batch_size)]
         with progress_bar(f"predict {out.parent.name}/{out.name}", total=sum(map(len, batches))) as advance:
             outputs = self._outputs(index, batches, embeddings is not None, advance)
             for shard, made_from_ in todo.items():
@@ -212,7 +140,14 @@ class Predictor:
                 log_probs, vectors = (np.concatenate(arrays) for arrays in zip(*of_shard, strict=True))
                 if embeddings is not None:
                     write_embeddings(embeddings, shard, Embeddings(keys, vectors), made_from_)
-                write_part(out, shard, self._as_part(keys, log_probs), self.classes, made_from_, self.hardware.bf16)
+                write_part(
+                    out,
+                    shard,
+                    self._as_part(keys, log_probs),
+                    self.network.classes,
+                    made_from_,
+                    self.network.hardware.bf16,
+                )
 
     def _wanted(self, split_folder: Path, folders: list[Path]) -> dict[int, str]:
         """This process's shards, and the stamps of their parts. The first process removes stray parts."""
@@ -245,16 +180,21 @@ class Predictor:
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float16]]]:
         """The model's log-probabilities (B, C) float32, batch by batch, and embeddings (B, D), where D may be 0."""
         make = CleanImages if self.noised is None else self.noised.images
-        views = make(ImageLoader(index, self.hardware.cache_bytes), batches, self.size, self.crop_fraction)
+        views = make(
+            ImageLoader(index, self.network.hardware.cache_bytes),
+            batches,
+            self.network.size,
+            self.network.crop_fraction,
+        )
         # Starting workers costs more than a few batches do.
-        workers = self.hardware.workers if len(batches) > 8 else 0
-        on_cuda = self.hardware.device.type == "cuda"
+        workers = self.network.hardware.workers if len(batches) > 8 else 0
+        on_cuda = self.network.hardware.device.type == "cuda"
         # A batch's results are fetched when the next one is on its way, so that a GPU never waits for it.
         waiting: tuple[torch.Tensor, torch.Tensor] | None = None
         for rows, images in zip(batches, in_order(views, range(len(batches)), workers, on_cuda), strict=True):
             if self.noised is not None:
                 self.noised.before_batch(int(index.keys[rows[0]]))
-            logits, vectors = self._forward(images, self.hardware, embed)
+            logits, vectors = self.network.forward(images, embed)
             if waiting is not None:
                 yield self._fetched(*waiting)
             waiting = logits.log_softmax(dim=1), vectors
