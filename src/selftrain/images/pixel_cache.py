@@ -20,10 +20,10 @@ import xxhash
 from selftrain.code import modules_digest
 from selftrain.images.decode import Pixels
 from selftrain.images.pixel_layouts import SEAL, Layout
-from selftrain.plumbing.locks import WORK
+from selftrain.plumbing.hardware import PIXELS
 from selftrain.tables.keys import shard_of, split_of
 
-FOLDER = WORK / "pixels"
+FOLDER = PIXELS
 OPEN_FILES = 256
 MADE_BY = ("images.decode", "images.transforms", "images.pixel_layouts")
 LIBRARIES = ("pillow", "simplejpeg", "torch")

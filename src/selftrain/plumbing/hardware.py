@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.sections import Section
 
 if TYPE_CHECKING:
     import torch
+
+
+PIXELS = WORK / "pixels"
+"""Where decoded images are kept."""
 
 
 class HardwareConfig(Section):
@@ -34,8 +39,8 @@ class HardwareConfig(Section):
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """CPU threads for each training process; ``auto``: the cores that the loader leaves."""
     pixel_cache_gib: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """How much of decoded images is kept on the disk, under ``.selftrain/pixels``; ``auto``: a quarter of what is free
-    there. 0: every image is decoded each time."""
+    """How much of decoded images is kept on the disk, under ``.selftrain/pixels``; ``auto``: a quarter of what would be
+    free there without them. 0: every image is decoded each time."""
     checkpoint_seconds: float = Field(default=60, gt=0)
     predict_batch_size: int = Field(default=256, ge=1)
 
@@ -87,7 +92,8 @@ def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 
 
 def _cache_bytes(config: HardwareConfig) -> int:
     if config.pixel_cache_gib == "auto":
-        return shutil.disk_usage(".").free // 4
+        kept = sum(file.stat().st_blocks * 512 for file in PIXELS.rglob("*.u8"))
+        return (shutil.disk_usage(".").free + kept) // 4
     return int(config.pixel_cache_gib * 2**30)
 
 
