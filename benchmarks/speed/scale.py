@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from measure import QUICK, machine
+from measure import OUT, QUICK, machine
 
 from selftrain.tables.keys import make_key, shard_name
 from selftrain.tables.manifest import part_path
@@ -77,15 +77,14 @@ def main() -> None:
                 )
                 if ended.returncode:
                     raise SystemExit(f"{stage}: {ended.stderr}")
-                seconds, peak = map(float, ended.stdout.split())
+                seconds, peak = map(float, ended.stdout.splitlines()[-1].split())  # after a progress bar, perhaps
                 if stage == "nothing":
                     imported = peak
                     continue
                 results.append({"rows": rows, "stage": stage, "seconds": seconds, "peak": peak - imported})
                 print(f"| {rows:,} | {stage} | {seconds:.2f} | {(peak - imported) / 2**20:,.0f} |", flush=True)
-    out = Path(".selftrain/speed/scale.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"machine": machine(), "rows": results}, indent=2))
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "scale.json").write_text(json.dumps({"machine": machine(), "rows": results}, indent=2))
 
 
 def write_tables(folder: Path, rows: int) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from selftrain.evaluation import pseudo_labels
+from selftrain.evaluation import examples, pseudo_labels
 from selftrain.evaluation.examples import COLUMNS, select_examples
 from selftrain.tables.parquet import write_frame
 
@@ -107,10 +107,10 @@ def test_examples_are_what_their_group_says(tables: tuple[Path, Path, pl.DataFra
     flipped = pl.DataFrame({"key": [7, 9], "label": [1, 1], "confidence": [0.2, 0.9], "teacher_label": [0, 2]}).cast(
         {"label": pl.Int32, "confidence": pl.Float32, "teacher_label": pl.Int32}
     )
-    examples = select_examples(selection, flipped, truth, 10)
-    assert tuple(examples.columns) == COLUMNS
+    shown = select_examples(selection, flipped, truth, 10)
+    assert tuple(shown.columns) == COLUMNS
     kept = rows.filter(pl.col("decision") == "kept").sort("confidence", "key", descending=[True, False])
-    groups = {name: group for (name,), group in examples.group_by("group", maintain_order=True)}
+    groups = {name: group for (name,), group in shown.group_by("group", maintain_order=True)}
     assert groups["surest"]["key"].to_list() == kept["key"].to_list()[:10]
     assert groups["least sure kept"]["confidence"].to_list() == sorted(kept["confidence"].to_list())[:10]
     assert set(groups["below the threshold"]["decision"]) == {"low_confidence"}
@@ -119,3 +119,15 @@ def test_examples_are_what_their_group_says(tables: tuple[Path, Path, pl.DataFra
     assert (wrong["truth"] != wrong["label"]).all()
     assert (groups["out of domain and kept"]["truth"] == -1).all()
     assert select_examples(None, None, truth, 10).is_empty()
+
+
+def test_examples_of_some_parts_at_a_time_are_those_of_all(
+    digits_rounds: Path, digits_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selection, truth = digits_rounds / "selections" / "noisy_student" / "student1", digits_corpus / "truth.parquet"
+    assert len(list(selection.glob("part-*.parquet"))) > 2
+    whole = select_examples(selection, None, truth, 7)
+    assert whole["group"].n_unique() >= 4
+    for at_once in (1, 2):
+        monkeypatch.setattr(examples, "PARTS_AT_ONCE", at_once)
+        assert select_examples(selection, None, truth, 7).equals(whole)

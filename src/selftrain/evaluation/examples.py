@@ -1,16 +1,18 @@
 """Images worth showing of a round: the surest, the least sure kept, the rejected, the flipped, the wrong."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain.counters import Stream, mix
 from selftrain.tables.parquet import reading, scan
-from selftrain.tables.selection import CORRECTED, KEPT, LOW_CONFIDENCE, scan_selection
+from selftrain.tables.selection import CORRECTED, KEPT, LOW_CONFIDENCE, selection_parts
 from selftrain.tables.truth import NO_CLASS
 
 if TYPE_CHECKING:
     import polars as pl
 
+PARTS_AT_ONCE = 32
 COLUMNS = ("group", "key", "label", "confidence", "decision", "copies", "truth", "teacher_label")
 
 
@@ -25,20 +27,16 @@ def _select_examples(selection: Path | None, flipped: "pl.DataFrame | None", tru
 
     known = scan([truth]).rename({"label": "truth"})
     groups = []
-    if selection is not None:
-        rows = scan_selection(selection).join(known, on="key", how="left")
-        kept, unsure = pl.col("decision") == KEPT, pl.col("decision") == LOW_CONFIDENCE
-        groups += [
-            _named("surest", _first(rows.filter(kept), count, "confidence", descending=True)),
-            _named("least sure kept", _first(rows.filter(kept), count, "confidence")),
-            _named("corrected", _sample(rows.filter(pl.col("decision") == CORRECTED), count)),
-            _named("below the threshold", _sample(rows.filter(unsure), count)),
-            _named("wrong and kept", _first(rows.filter(kept & _wrong()), count, "confidence", descending=True)),
-            _named(
-                "out of domain and kept",
-                _first(rows.filter(kept & (pl.col("truth") == NO_CLASS)), count, "confidence", descending=True),
-            ),
-        ]
+    parts = [] if selection is None else selection_parts(selection)
+    if parts:
+        picks = _picks(count)
+        found: dict[str, list[pl.DataFrame]] = {name: [] for name in picks}
+        # The first of the first are the first of all, so that memory holds some parts at a time.
+        for start in range(0, len(parts), PARTS_AT_ONCE):
+            rows = scan(parts[start : start + PARTS_AT_ONCE]).join(known, on="key", how="left")
+            for name, pick in picks.items():
+                found[name].append(pick(rows))
+        groups += [_named(name, pick(pl.concat(found[name]).lazy())) for name, pick in picks.items()]
     if flipped is not None:
         rows = flipped.lazy().join(known, on="key", how="left")
         groups.append(_named("flipped", _first(rows, count, "confidence", descending=True)))
@@ -55,6 +53,24 @@ def _select_examples(selection: Path | None, flipped: "pl.DataFrame | None", tru
         }
     )
     return pl.concat([empty, *groups], how="diagonal").select(COLUMNS)
+
+
+def _picks(count: int) -> "dict[str, Callable[[pl.LazyFrame], pl.DataFrame]]":
+    """By group, how to take its images from some rows of a selection; taken from what was taken, they are the same."""
+    import polars as pl
+
+    kept, unsure = pl.col("decision") == KEPT, pl.col("decision") == LOW_CONFIDENCE
+    out_of_domain = pl.col("truth") == NO_CLASS
+    return {
+        "surest": lambda rows: _first(rows.filter(kept), count, "confidence", descending=True),
+        "least sure kept": lambda rows: _first(rows.filter(kept), count, "confidence"),
+        "corrected": lambda rows: _sample(rows.filter(pl.col("decision") == CORRECTED), count),
+        "below the threshold": lambda rows: _sample(rows.filter(unsure), count),
+        "wrong and kept": lambda rows: _first(rows.filter(kept & _wrong()), count, "confidence", descending=True),
+        "out of domain and kept": lambda rows: _first(
+            rows.filter(kept & out_of_domain), count, "confidence", descending=True
+        ),
+    }
 
 
 def _wrong() -> "pl.Expr":

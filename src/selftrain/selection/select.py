@@ -31,7 +31,7 @@ from selftrain.tables.predictions import made_from_digest, prediction_parts
 if TYPE_CHECKING:
     import polars as pl
 
-MEMORY_LIMIT = "2GB"
+MEMORY_LIMIT = "1GB"
 COUNTED_TOGETHER = 2**17
 """Rows."""
 REPEATS = "duplicates.parquet"
