@@ -30,7 +30,7 @@ def main() -> None:
             subprocess.run(["git", "clone", "--quiet", str(ROOT), str(project)], check=True)
             wall, processor, _ = repro(project)
             print(f"the main job: {wall:.0f} s, {processor:.0f} s of processor time\n")
-            table.rows.append(Row("the main job, of a minute", "60 s", 1 / wall, 1 / 60, "jobs/s"))
+            table.rows.append(Row("the main job", "one in a minute", 3600 / wall, 60, "an hour"))
             _, ours, said = repro(project)
             stages = len(re.findall("didn't change, skipping", said))
             # DVC reads every dvc.yaml below the root before it does anything. A project of one's own has one.
