@@ -14,6 +14,7 @@ from selftrain.images import pixel_cache
 from selftrain.images.index import load_index, load_splits
 from selftrain.images.loading import ImageLoader
 from selftrain.params.ingest import IngestConfig
+from tests.conftest import image_bytes
 
 PLENTY = 2**30
 
@@ -139,3 +140,35 @@ def test_a_disk_that_takes_no_more_is_said_once(
     monkeypatch.setattr(os, "pwritev", full)
     assert squares(ImageLoader(index, PLENTY)) == expected
     assert capsys.readouterr().out.count("No space left on device") == 1
+
+
+def test_a_pool_of_small_and_large_images_is_counted_whole(
+    photos: Path, ingest_config: Callable[..., IngestConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first shard has small images, the second large ones."""
+    monkeypatch.setattr(pixel_cache, "FOLDER", tmp_path / "pixels")
+    for path in sorted((photos / "pool").iterdir())[5:]:
+        path.write_bytes(image_bytes(1, (300, 200)))
+    ingest(ingest_config(), 0, tmp_path / "corpus")
+    index = load_index(tmp_path / "corpus" / "unlabeled")
+    needed = (36 + 5) * (8 + 12 * 10 * 3) + 4 * (8 + 300 * 200 * 3)
+    for limit, kept in ((needed - 1, False), (needed, True)):
+        loader = ImageLoader(index, limit)
+        assert loader.image(0).shape == (10, 12, 3)
+        assert loader.image(8).shape == (200, 300, 3)
+        assert bool(list(pixel_cache.FOLDER.rglob("*.u8"))) == kept
+
+
+def test_a_place_that_may_not_be_used_costs_decodings(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index = load_index(corpus / "unlabeled")
+    expected = squares(ImageLoader(index))
+    assert squares(ImageLoader(index, PLENTY)) == expected
+    (folder,) = pixel_cache.FOLDER.iterdir()
+    shutil.rmtree(folder)
+    (folder / "unlabeled").mkdir(parents=True)
+    (folder / "unlabeled" / "00000000.u8").mkdir()
+    assert squares(ImageLoader(index, PLENTY)) == expected
+    assert capsys.readouterr().out.count("images are decoded each time") == 1
+    shutil.rmtree(pixel_cache.FOLDER)
+    pixel_cache.FOLDER.write_text("a file")
+    assert squares(ImageLoader(index, PLENTY)) == expected

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from selftrain.networks.export import export_model
 from selftrain.networks.models import create_model
@@ -42,8 +43,11 @@ def test_labels_are_the_same(
     predict(model, digits_corpus, ["test"], tmp_path / "plain", config, 0, MACHINE)
     assert "compiled" not in capsys.readouterr().out
     monkeypatch.setattr(compiled, "PAYS", 0.0)
+    torch._dynamo.reset()
+    counters.clear()
     predict(model, digits_corpus, ["test"], tmp_path / "compiled", config, 0, MACHINE)
     assert "compiled; 40 of 40 validation images keep their labels" in capsys.readouterr().out
+    assert counters["stats"]["unique_graphs"] == 1, "what labels is what was compiled, with weights as constants"
     plain, quick = (
         np.concatenate([part.log_probs for _, part in iter_predictions(tmp_path / name / "test")])
         for name in ("plain", "compiled")

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
@@ -17,6 +18,7 @@ import xxhash
 from selftrain.corpus.inspect import ImageFacts, image_facts
 from selftrain.corpus.source_image import SourceImage
 from selftrain.images.decode import BrokenImage
+from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.processes import starting_workers, worker
 
 ALONE = 0.1
@@ -77,7 +79,8 @@ def fingerprint(source: str, class_name: str | None, digest: bytes) -> int:
 
 def examined(images: Iterable[SourceImage], examiner: Examiner) -> Iterator[tuple[SourceImage, Examined]]:
     """Every image with what was found, in order. Processes never run far ahead of who takes the results."""
-    processes = min(os.cpu_count() or 1, MOST_PROCESSES)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = min(cores, MOST_PROCESSES)
     given, until = iter(images), time.monotonic() + ALONE
     for image in given:
         yield image, examiner.examine(image)
@@ -105,7 +108,14 @@ def _first(
     pending: deque[tuple[list[SourceImage], Future[list[Examined]]]],
 ) -> Iterator[tuple[SourceImage, Examined]]:
     chunk, future = pending.popleft()
-    yield from zip(chunk, future.result(), strict=True)
+    try:
+        found = future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            f"a process that decodes images died between {chunk[0].source} and {chunk[-1].source}; memory may be "
+            "short: close other programs or set `ingest.max_pixels` lower, and run it again"
+        ) from None
+    yield from zip(chunk, found, strict=True)
 
 
 _examiner: Examiner | None = None

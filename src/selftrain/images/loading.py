@@ -36,15 +36,15 @@ class ImageLoader:
         """
         if "images" not in self._caches:
             layout = WholeImages(self.corpus)
-            each = layout.mean_bytes(int(self.index.keys[row])) if self.cache_bytes else 0
-            self._caches["images"] = self._cache("images", layout, each)
+            needed = layout.total_bytes(self._splits(), self.cache_bytes) if self.cache_bytes else 0
+            self._caches["images"] = self._cache("images", layout, needed)
         return self._kept("images", row, lambda: self._decoded(row))
 
     def square(self, row: int, size: int, crop_fraction: float) -> Pixels:
         """The image at a place in the index as a network sees it without noise, (size, size, 3)."""
         what = f"{size}-{crop_fraction}"
         if what not in self._caches:
-            self._caches[what] = self._cache(what, squares(size), square_bytes(size))
+            self._caches[what] = self._cache(what, squares(size), self._images() * square_bytes(size))
         return self._kept(what, row, lambda: clean(self._decoded(row), size, crop_fraction))
 
     def another(self, uniform: float, size: int, crop_fraction: float) -> Pixels:
@@ -69,16 +69,24 @@ class ImageLoader:
                 "restore the shard with `dvc checkout`"
             ) from None
 
-    def _cache(self, what: str, layout: Layout, bytes_an_image: int) -> PixelCache | None:
-        """Kept pixels, if those of all images of the corpus have room."""
+    def _cache(self, what: str, layout: Layout, needed: int) -> PixelCache | None:
+        """Kept pixels, if those of all images of the corpus, ``needed`` bytes, have room."""
         if not self.cache_bytes:
             return None
-        images, summary = len(self.index), self.corpus / "summary.json"
-        if summary.exists():  # not of corpora that `st.train` makes
-            of_split = read_json(summary, "dvc repro ingest")
-            images = sum(of_split[split]["images"] for split in SPLITS)
         folder = cache_folder(self.corpus, what)
-        return PixelCache(folder, layout) if make_room(folder, images * bytes_an_image, self.cache_bytes) else None
+        return PixelCache(folder, layout) if make_room(folder, needed, self.cache_bytes) else None
+
+    def _images(self) -> int:
+        """Images of the whole corpus; of those that `st.train` makes, the index's."""
+        summary = self.corpus / "summary.json"
+        if not self.cache_bytes or not summary.exists():
+            return len(self.index)
+        of_split = read_json(summary, "dvc repro ingest")
+        return sum(of_split[split]["images"] for split in SPLITS)
+
+    def _splits(self) -> list[str]:
+        """Those that the corpus has: one that `st.train` makes may lack some."""
+        return [split for split in SPLITS if (self.corpus / split / "manifest").is_dir()]
 
     def _kept(self, what: str, row: int, make: Callable[[], Pixels]) -> Pixels:
         cache = self._caches[what]

@@ -24,7 +24,7 @@ from selftrain.plumbing.hardware import PIXELS
 from selftrain.tables.keys import shard_of, split_of
 
 FOLDER = PIXELS
-OPEN_FILES = 256
+OPEN_FILES = 64
 MADE_BY = ("images.decode", "images.transforms", "images.pixel_layouts")
 LIBRARIES = ("pillow", "simplejpeg", "torch")
 """What pixels depend on, beside the image's bytes."""
@@ -40,11 +40,15 @@ def make_room(folder: Path, needed: int, limit: int) -> bool:
     """Whether ``needed`` bytes may be kept in a folder; other folders that were used longest ago are removed for it."""
     if needed > limit:
         return False
-    folder.mkdir(parents=True, exist_ok=True)
-    os.utime(folder)
-    others = sorted((other for other in FOLDER.glob("*") if other != folder), key=lambda other: other.stat().st_mtime)
-    sizes = [sum(file.stat().st_blocks * 512 for file in other.rglob("*.u8")) for other in others]
-    for place, other in enumerate(others):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)
+        others = sorted((other.stat().st_mtime, other) for other in FOLDER.glob("*") if other != folder)
+        sizes = [sum(file.stat().st_blocks * 512 for file in other.rglob("*.u8")) for _, other in others]
+    except OSError as error:  # another process removes folders just now, or the place may not be written
+        print(f"{folder}: {error.strerror}; images are decoded each time")
+        return False
+    for place, (_, other) in enumerate(others):
         if needed + sum(sizes[place:]) > limit:
             shutil.rmtree(other, ignore_errors=True)
     return True
@@ -61,20 +65,28 @@ class PixelCache:
     def pixels(self, key: int, content: int, make: Callable[[], Pixels]) -> Pixels:
         """An image's pixels; what is missing is made and kept. ``content`` is the image's ``xxh3``."""
         start, shape = self.layout(key)
-        file = self._file(split_of(key), shard_of(key))
-        found = np.empty(SEAL + int(np.prod(shape)), np.uint8)
-        whole = os.preadv(file, [found.data], start) == len(found)
+        if self._refused:
+            return make()
+        try:
+            file = self._file(split_of(key), shard_of(key))
+            found = np.empty(SEAL + int(np.prod(shape)), np.uint8)
+            whole = os.preadv(file, [found.data], start) == len(found)
+        except OSError as error:
+            return self._refuse(error, make())
         if whole and found[:SEAL].tobytes() == _seal(found[SEAL:], content):
             return found[SEAL:].reshape(shape)
         made = make()
         assert made.shape == shape
-        if not self._refused:
-            flat = np.ascontiguousarray(made).reshape(-1)
-            try:
-                os.pwritev(file, [_seal(flat, content), flat.data], start)
-            except OSError as error:
-                self._refused = True
-                print(f"{self.folder}: {error.strerror}; images are decoded each time from here on")
+        flat = np.ascontiguousarray(made).reshape(-1)
+        try:
+            os.pwritev(file, [_seal(flat, content), flat.data], start)
+        except OSError as error:
+            return self._refuse(error, made)
+        return made
+
+    def _refuse(self, error: OSError, made: Pixels) -> Pixels:
+        self._refused = True
+        print(f"{self.folder}: {error.strerror}; images are decoded each time from here on")
         return made
 
     def _file(self, split: str, shard: int) -> int:

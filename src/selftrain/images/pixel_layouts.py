@@ -1,15 +1,15 @@
 """Where in a shard's file of kept pixels each image has its place: squares of one size, or images as they are."""
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from selftrain.tables.keys import place_of, shard_of, split_of
-from selftrain.tables.manifest import part_path
+from selftrain.tables.manifest import iter_manifest, part_path
 from selftrain.tables.parquet import read_arrow
 
 Shape = tuple[int, int, int]
@@ -49,18 +49,28 @@ class WholeImages:
         row = int(np.searchsorted(keys, key))
         return int(starts[row]), (int(heights[row]), int(widths[row]), 3)
 
-    def mean_bytes(self, key: int) -> int:
-        """What the images of a key's shard take in the mean."""
-        _, _, heights, widths = self._shard(key)
-        return math.ceil(SEAL + 3 * float((heights * widths).mean()))
+    def total_bytes(self, splits: Sequence[str], enough: int) -> int:
+        """What all images of some splits take; the rest is not counted where it is more than ``enough`` already."""
+        total = 0
+        for split in splits:
+            for _, table in iter_manifest(self.corpus / split, ["height", "width"]):
+                total += len(table) * SEAL + 3 * int(_areas(table).sum())
+                if total > enough:
+                    return total
+        return total
 
     def _shard(self, key: int) -> tuple[NDArray[np.int64], ...]:
         shard = (split_of(key), shard_of(key))
         if shard not in self._shards:
             table = read_arrow(part_path(self.corpus / shard[0], shard[1]), ["key", "height", "width"])
             keys, heights, widths = (table[name].to_numpy().astype(np.int64) for name in ("key", "height", "width"))
-            sizes = SEAL + 3 * heights * widths
+            sizes = SEAL + 3 * _areas(table)
             self._shards[shard] = (keys, np.cumsum(sizes) - sizes, heights, widths)
             if len(self._shards) > KNOWN_SHARDS:
                 self._shards.popitem(last=False)
         return self._shards[shard]
+
+
+def _areas(table: pa.Table) -> NDArray[np.int64]:
+    areas: NDArray[np.int64] = table["height"].to_numpy().astype(np.int64) * table["width"].to_numpy()
+    return areas

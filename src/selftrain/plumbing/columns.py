@@ -48,7 +48,8 @@ class Column(Generic[Number]):
         shape = (self._rows, *self.row_shape)
         if self._file is None:
             return np.concatenate([np.empty((0, *self.row_shape), self.dtype), *self._parts])
-        self._file.flush()
+        with writing(WORK):
+            self._file.flush()
         return np.memmap(self._file, self.dtype, "r", shape=shape)
 
 

@@ -92,7 +92,10 @@ def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 
 
 def _cache_bytes(config: HardwareConfig) -> int:
     if config.pixel_cache_gib == "auto":
-        kept = sum(file.stat().st_blocks * 512 for file in PIXELS.rglob("*.u8"))
+        try:
+            kept = sum(file.stat().st_blocks * 512 for file in PIXELS.rglob("*.u8"))
+        except OSError:  # another process removes some just now
+            kept = 0
         return (shutil.disk_usage(".").free + kept) // 4
     return int(config.pixel_cache_gib * 2**30)
 

@@ -29,8 +29,9 @@ def compiled(forward: Forward, batch: Tensor) -> Forward | None:
     whole = len(batch)
     made = torch.compile(forward, dynamic=False)
     try:
-        with torch._inductor.config.patch(freezing=True), torch.no_grad():
-            made(batch)
+        # As it is called later: what is compiled in inference mode would be compiled again, without constants.
+        with torch._inductor.config.patch(freezing=True), torch.inference_mode(mode=False), torch.no_grad():
+            made(batch.clone(memory_format=torch.channels_last))
     # A missing C++ compiler, an operation that is not known: each version says it in another way.
     except Exception as error:  # noqa: BLE001
         reason = " ".join(str(error).split())[:200]

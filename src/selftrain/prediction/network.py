@@ -41,8 +41,8 @@ class LabelingNetwork:
         model, config_json = load_model(folder) if noised is None else noised.load(folder)
         self.classes: list[str] = config_json["label_names"]
         self.pretrained: dict[str, Any] = config_json["pretrained_cfg"]
-        model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
-        self.model = folded(model, self.size) if noised is None else model
+        model = folded(model, self.size) if noised is None else model
+        self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
         if layer is not None:
             self._check_layer(layer)
 

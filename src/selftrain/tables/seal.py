@@ -51,7 +51,8 @@ def _encodings(schema: "pa.Schema") -> dict[str, Any]:
     import pyarrow as pa
 
     rising = {field.name: "DELTA_BINARY_PACKED" for field in schema if field.name in RISING}
-    repeats = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_int32(field.type)]
+    repeating = (pa.string(), pa.large_string(), pa.int32())
+    repeats = [field.name for field in schema if field.type in repeating]
     return {"use_dictionary": repeats, "column_encoding": rising}
 
 

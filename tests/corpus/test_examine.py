@@ -1,0 +1,46 @@
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from selftrain.corpus import examine
+from selftrain.corpus.examine import Examiner, examined
+from selftrain.corpus.source_image import SourceImage
+from selftrain.plumbing.errors import UserError
+from tests.conftest import image_bytes
+
+EXAMINER = Examiner(set(), set(), 10**6)
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def die() -> bytes:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return b""
+
+
+@pytest.fixture(autouse=True)
+def two_processes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "ALONE", 0.0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+
+
+def test_processes_find_what_one_does_in_its_order() -> None:
+    data = [image_bytes(number) if number % 7 else b"broken" for number in range(150)]
+    images = [SourceImage(f"{number}.png", None, partial(bytes, content)) for number, content in enumerate(data)]
+    images[20] = SourceImage("20.png", None, bytes, problem="is in no class")
+    found = list(examined(images, EXAMINER))
+    assert [image for image, _ in found] == images
+    assert [seen for _, seen in found] == [EXAMINER.examine(image) for image in images]
+    assert sum(seen.facts is not None for _, seen in found) > 100
+
+
+def test_a_process_that_dies_is_told_in_a_line() -> None:
+    images = [SourceImage(f"{number}.png", None, partial(bytes, image_bytes(number))) for number in range(40)]
+    images.insert(30, SourceImage("fatal.png", None, die))
+    with pytest.raises(UserError, match=r"a process that decodes images died between \d+.png and \d+.png"):
+        list(examined(images, EXAMINER))
