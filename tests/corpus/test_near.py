@@ -226,3 +226,22 @@ def test_nothing_is_looked_at_twice(planted: Path, tmp_path: Path, monkeypatch: 
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
     assert found() == second
+
+
+def test_blank_images_are_compared_with_none(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are all alike: what is near would be all pairs. An image that grows darker to the right is none of them."""
+    monkeypatch.setattr(verdicts, "FOLDER", tmp_path / "near")
+    for number in range(60):
+        _save(Image.new("RGB", (40 + number, 40), (number, 9, 9)), photos / "pool" / f"blank-{number}.png")
+    falling = Image.fromarray(np.tile(np.linspace(200, 20, 64).astype(np.uint8)[None, :, None], (64, 1, 3)))
+    _save(falling, photos / "pool" / "falling.png")
+    _save(as_jpeg(falling, 80).resize((80, 80)), photos / "pool" / "falling again.png")
+    values = {"root": str(photos), "unlabeled": {"images": "pool"}}
+    splits = {split: {"images": split} for split in ("labeled", "validation", "test")}
+    ingest(IngestConfig.model_validate(values | splits), 0, tmp_path / "corpus")
+    manifest = pl.read_parquet(tmp_path / "corpus" / "unlabeled" / "manifest" / "*.parquet").to_arrow()
+    shown = near.comparable(manifest)
+    assert [Path(source).name for source, here in zip(manifest["source"].to_pylist(), shown, strict=True) if here] == [
+        "falling again.png", "falling.png",
+    ]  # fmt: skip
+    assert len(pl.read_parquet(tmp_path / "near" / "*" / "pool.parquet")) == 1

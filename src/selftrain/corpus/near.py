@@ -27,6 +27,8 @@ MAX_DISTANCE = 10
 """Bits, of 64."""
 MIN_SIDE = 24
 """Pixels a side below which an image shows too little to tell a copy from a likeness."""
+MIN_BITS = 3
+"""Set bits below which an image is blank, of the hash of either side."""
 BANDS = 4
 POOL_CHUNK = 2**22
 """Pool images whose hashes are compared at a time."""
@@ -35,7 +37,7 @@ BLOCK = 2**22
 HELD_OUT = 2**11
 """Held-out images whose frames are in memory at a time: 300 MiB."""
 
-COLUMNS = ["key", "width", "height", "dhash", "xxh3"]
+COLUMNS = ["key", "width", "height", "dhash", "dhash_mirrored", "xxh3"]
 
 UInt64Array = NDArray[np.uint64]
 
@@ -62,7 +64,7 @@ def near_copies(corpus: Path) -> list[tuple[int, int, float]]:
 
 @dataclass(frozen=True)
 class Hashed:
-    """Images of a split that are large enough, (N,) each."""
+    """Images of a split that can be compared, (N,) each."""
 
     keys: Int64Array
     contents: Int64Array
@@ -75,8 +77,8 @@ def _chunks(split_folder: Path, size: int) -> Iterator[Hashed]:
     """A split's images, about so many at a time."""
     parts: list[Hashed] = []
     for _, table in iter_manifest(split_folder, COLUMNS):
-        large = large_enough(table)
-        keys, contents, looks = (table[name].to_numpy()[large] for name in ("key", "xxh3", "dhash"))
+        shown = comparable(table)
+        keys, contents, looks = (table[name].to_numpy()[shown] for name in ("key", "xxh3", "dhash"))
         for start in range(0, len(keys), size):
             some = slice(start, start + size)
             parts.append(Hashed(keys[some], contents[some], looks[some].view(np.uint64)))
@@ -156,10 +158,14 @@ def _by_band(hashes: UInt64Array, band: int) -> dict[int, Int64Array]:
     return dict(zip(distinct.tolist(), np.split(order, starts[1:]), strict=True)) if len(values) else {}
 
 
-def large_enough(table: "pa.Table") -> NDArray[np.bool_]:
-    """Which images of a manifest show enough to tell a copy from a likeness, (N,)."""
+def comparable(table: "pa.Table") -> NDArray[np.bool_]:
+    """Which images of a manifest show enough to tell a copy from a likeness, (N,).
+
+    Blank ones are all alike: a thousand of them would be half a million pairs.
+    """
     sides = np.minimum(table["width"].to_numpy(), table["height"].to_numpy())
-    return np.asarray(sides >= MIN_SIDE)
+    bits = [np.bitwise_count(table[name].to_numpy().view(np.uint64)) for name in ("dhash", "dhash_mirrored")]
+    return np.asarray((sides >= MIN_SIDE) & (np.maximum(*bits) >= MIN_BITS))
 
 
 def images_of(split_folder: Path, keys: Int64Array) -> Iterator[tuple[int, Image.Image]]:

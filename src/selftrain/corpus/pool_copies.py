@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from selftrain.corpus.copies import MIN_AGREEMENT, agreement, picture_of, small_grey, thumbnail
-from selftrain.corpus.near import images_of, large_enough, near_pairs
+from selftrain.corpus.near import comparable, images_of, near_pairs
 from selftrain.corpus.verdicts import Int64Array, Verdicts
 from selftrain.tables.manifest import iter_manifest
 
@@ -31,7 +31,7 @@ def pool_copies(corpus: Path, left_out: set[int]) -> list[tuple[int, int, float]
 
     columns = ["key", "width", "height", "xxh3", "dhash", "dhash_mirrored"]
     table = pa.concat_tables([part for _, part in iter_manifest(corpus / "unlabeled", columns)])
-    usable = large_enough(table) & ~np.isin(table["key"].to_numpy(), list(left_out))
+    usable = comparable(table) & ~np.isin(table["key"].to_numpy(), list(left_out))
     keys, contents, widths, heights = (table[name].to_numpy()[usable] for name in ("key", "xxh3", "width", "height"))
     upright, mirrored = (table[name].to_numpy().view(np.uint64)[usable] for name in ("dhash", "dhash_mirrored"))
     rows, others = near_pairs(upright, np.concatenate([upright, mirrored]), MAX_DISTANCE)
