@@ -10,7 +10,7 @@ import xxhash
 
 from selftrain.corpus.examine import Examiner, examined, fingerprint
 from selftrain.corpus.mend import damaged_shards, mend_parts, remember
-from selftrain.corpus.seen import Seen
+from selftrain.corpus.seen import Seen, holds
 from selftrain.corpus.shards import Shard, ShardWriter, recover
 from selftrain.corpus.source_image import SourceImage
 from selftrain.images.reader import ShardReader
@@ -49,15 +49,11 @@ class KnownImages:
         self._seen = np.zeros(len(self._sorted), dtype=bool)
 
     def __contains__(self, print_: int) -> bool:
-        place = self._place(print_)
-        return place < len(self._sorted) and int(self._sorted[place]) == print_
+        return holds(self._sorted, print_)
 
     def see(self, print_: int) -> None:
         """Remember that a known image is still there."""
-        self._seen[self._place(print_)] = True
-
-    def _place(self, print_: int) -> int:
-        return int(np.searchsorted(self._sorted, np.uint64(print_)))
+        self._seen[np.searchsorted(self._sorted, np.uint64(print_))] = True
 
     def gone(self) -> set[int]:
         """Fingerprints of known images that were not seen."""
@@ -101,7 +97,7 @@ def update_split(
     for image, seen in examined(images, Examiner(known, lost, max_pixels)):
         on_image()
         counts.found += 1
-        if seen.print_ in known:
+        if seen.facts is None and seen.problem is None:
             known.see(seen.print_)
             if seen.print_ in lost:
                 found_again[seen.print_] = seen.data

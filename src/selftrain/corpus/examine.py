@@ -2,7 +2,6 @@
 
 import itertools
 import multiprocessing
-import os
 import sys
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from selftrain.corpus.inspect import ImageFacts, image_facts
 from selftrain.corpus.source_image import SourceImage
 from selftrain.images.decode import BrokenImage
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.hardware import usable_cores
 from selftrain.plumbing.processes import starting_workers, worker
 
 ALONE = 0.1
@@ -79,8 +79,7 @@ def fingerprint(source: str, class_name: str | None, digest: bytes) -> int:
 
 def examined(images: Iterable[SourceImage], examiner: Examiner) -> Iterator[tuple[SourceImage, Examined]]:
     """Every image with what was found, in order. Processes never run far ahead of who takes the results."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = min(cores, MOST_PROCESSES)
+    processes = min(usable_cores(), MOST_PROCESSES)
     given, until = iter(images), time.monotonic() + ALONE
     for image in given:
         yield image, examiner.examine(image)

@@ -38,17 +38,16 @@ def pool_copies(corpus: Path, left_out: set[int]) -> list[tuple[int, int, float]
     others = others % max(len(keys), 1)
     pairs = np.unique(np.stack([rows, others], axis=1)[rows < others], axis=0)
     verdicts = Verdicts(corpus, "pool")
-    agreements = verdicts.of(contents[pairs])
+    agreements = verdicts.of(contents[pairs]).copy()
     unknown = np.isnan(agreements)
     looked_at = [agrees for _, _, agrees in _compared(corpus, keys[pairs[unknown]])]
     verdicts.add(contents[pairs[unknown]], looked_at)
     verdicts.save()
-    agreements = np.where(unknown, 0, agreements)
     agreements[unknown] = looked_at
-    copies = pairs[agreements >= MIN_AGREEMENT]
+    agrees_enough = agreements >= MIN_AGREEMENT
+    copies = pairs[agrees_enough]
     found = [
-        (*pair, agrees)
-        for pair, agrees in zip(keys[copies].tolist(), agreements[agreements >= MIN_AGREEMENT].tolist(), strict=True)
+        (*pair, agrees) for pair, agrees in zip(keys[copies].tolist(), agreements[agrees_enough].tolist(), strict=True)
     ]
     some = np.unique(copies)
     areas = dict(zip(keys[some].tolist(), (widths[some].astype(np.int64) * heights[some]).tolist(), strict=True))

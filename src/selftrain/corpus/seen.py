@@ -17,7 +17,7 @@ class Seen:
 
     def add(self, number: int) -> bool:
         """See a number; whether it was seen before."""
-        if number in self._recent or any(_holds(array, number) for array in self._sorted):
+        if number in self._recent or any(holds(array, number) for array in self._sorted):
             return True
         self._recent.add(number)
         if len(self._recent) >= RECENT:
@@ -30,6 +30,7 @@ class Seen:
         return False
 
 
-def _holds(array: NDArray[np.uint64], number: int) -> bool:
+def holds(array: NDArray[np.uint64], number: int) -> bool:
+    """Whether a sorted array has a number."""
     place = int(np.searchsorted(array, np.uint64(number)))
     return place < len(array) and int(array[place]) == number

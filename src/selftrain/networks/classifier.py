@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from selftrain.images.decode import BrokenImage, decode
+from selftrain.images.decode import BrokenImage, Pixels, decode_pixels
 from selftrain.images.transforms import clean
 from selftrain.networks.models import load_model, to_input
 from selftrain.plumbing.errors import UserError
@@ -35,22 +35,22 @@ class Classifier:
         Raises UserError for what is no image, naming its file.
         """
         size, crop_fraction = self.data["input_size"][1], self.data["crop_pct"]
-        squares = np.stack([clean(np.array(_decoded(image)), size, crop_fraction) for image in images])
+        squares = np.stack([clean(_decoded(image), size, crop_fraction) for image in images])
         inputs = to_input(torch.from_numpy(squares), self.data["mean"], self.data["std"], torch.device("cpu"))
         probs: NDArray[np.float64] = self.network(inputs).softmax(dim=1).double().numpy()
         return probs
 
 
-def _decoded(image: Any) -> Image.Image:
+def _decoded(image: Any) -> Pixels:
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return np.array(image.convert("RGB"))
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
             raise UserError(f"an array has to be uint8, (H, W, 3) or (H, W); this is {image.dtype}, {image.shape}")
-        return Image.fromarray(image).convert("RGB")
+        return np.array(Image.fromarray(image).convert("RGB"))
     name = "an image's bytes" if isinstance(image, bytes) else str(image)
     try:
-        return decode(image if isinstance(image, bytes) else Path(image).read_bytes())
+        return decode_pixels(image if isinstance(image, bytes) else Path(image).read_bytes())
     except FileNotFoundError:
         raise UserError(f"{name}: no such file") from None
     except BrokenImage as error:

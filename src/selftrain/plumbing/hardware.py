@@ -79,8 +79,7 @@ def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 
         raise UserError(f"hardware.device: '{name}' is not a device; use auto, cpu, cuda or cuda:0") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("hardware.device: there is no CUDA device on this machine; use auto or cpu")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // local_processes)
+    cores = max(1, usable_cores() // local_processes)
     workers = config.workers if config.workers != "auto" else (min(8, cores) if device.type == "cuda" else cores // 2)
     threads = config.threads if config.threads != "auto" else max(1, cores - int(workers))
     torch.set_num_threads(int(threads))
@@ -88,6 +87,11 @@ def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 
     torch.backends.cudnn.deterministic = True
     bf16 = config.precision == "bf16" or (config.precision == "auto" and _calculates_in_bf16(device))
     return Hardware(device, bf16, int(workers), int(threads), config.compile, _cache_bytes(config))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cache_bytes(config: HardwareConfig) -> int:

@@ -12,7 +12,7 @@ from selftrain.corpus.sources import find_images
 from selftrain.counters import Stream, mix
 from selftrain.images import transforms
 from selftrain.images.clean_images import CleanImages
-from selftrain.images.decode import BrokenImage, decode
+from selftrain.images.decode import BrokenImage, decode_pixels
 from selftrain.images.index import ImageIndex
 from selftrain.images.loading import ImageLoader
 from selftrain.plumbing.errors import UserError
@@ -76,7 +76,7 @@ def folder_batches(
                 f"{folder}: its class '{image.class_name}' is none of the model's; rename or remove the folder"
             )
         try:
-            square = transforms.clean(np.array(decode(image.read())), size, crop_fraction)
+            square = transforms.clean(decode_pixels(image.read()), size, crop_fraction)
         except (BrokenImage, OSError) as error:
             broken.append(f"{image.source}: {error}")
             continue
