@@ -48,6 +48,9 @@ def panels_figure(
     axes = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).reshape(-1)
     for unused in axes[panels:]:
         unused.remove()
+    # The lowest of each column, also above a place that is empty.
+    for lowest in axes[max(0, panels - columns) : panels]:
+        lowest.tick_params(labelbottom=True)
     return figure, list(axes[:panels])
 
 
