@@ -13,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from selftrain.corpus import verdicts
-from selftrain.images import pixel_cache
+from selftrain.images import pixel_cache, remote_shard
 from selftrain.params.digits import DigitsConfig
 from selftrain.params.ingest import IngestConfig
 from tests.repository import reproduced, with_pipeline
@@ -72,6 +72,7 @@ def kept_pixels(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests that run in the repository's own folder keep nothing there."""
     pixel_cache.FOLDER = tmp_path_factory.mktemp("pixels")
     verdicts.FOLDER = tmp_path_factory.mktemp("near")
+    remote_shard.KEPT = tmp_path_factory.mktemp("shards")
 
 
 def image_bytes(seed: int = 0, size: tuple[int, int] = (12, 10), image_format: str = "PNG", mode: str = "RGB") -> bytes:

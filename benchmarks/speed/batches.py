@@ -25,6 +25,7 @@ from selftrain.images.loading import ImageLoader
 from selftrain.images.views import view
 from selftrain.params.ingest import IngestConfig
 from selftrain.params.noise import NoiseConfig
+from selftrain.plumbing.hardware import Caches
 
 BATCH = 64
 CASES = {"32 pixels": (32, 32, 64 if QUICK else 2048), "224 pixels of photographs": (375, 224, 16 if QUICK else 256)}
@@ -54,7 +55,7 @@ def measure(name: str, side: int, size: int, count: int, clean: Table, noised: T
     rows = np.arange(len(index), dtype=np.int64)
 
     def batches(cache_bytes: int) -> Callable[[], object]:
-        loader = ImageLoader(index, cache_bytes)
+        loader = ImageLoader(index, Caches(cache_bytes))
         made = CleanImages(loader, in_batches(rows, BATCH), size, 1.0)
         return lambda: [made[batch] for batch in range(len(made))]
 
@@ -81,7 +82,7 @@ def measure(name: str, side: int, size: int, count: int, clean: Table, noised: T
     )  # fmt: skip
 
     def views(cache_bytes: int) -> Callable[[], object]:
-        loader = ImageLoader(index, cache_bytes)
+        loader = ImageLoader(index, Caches(cache_bytes))
         return lambda: [view(loader, row, "image", size, 1.0, noise, row) for row in range(count)]
 
     kept = views(2**40)

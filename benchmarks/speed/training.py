@@ -65,7 +65,7 @@ def measure(table: Table, name: str, side: int, size: int, batch_size: int, step
     loop = new_loop("supervised", parameters, machine)
     labeled = load_index(Path("corpus/labeled"))
     batches = TrainingBatches(
-        loop.config, {"labeled": ("image", "label")}, 0, Process(), labeled, None, None, machine.cache_bytes
+        loop.config, {"labeled": ("image", "label")}, 0, Process(), labeled, None, None, machine.caches
     )
 
     def ours() -> None:

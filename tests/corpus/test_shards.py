@@ -89,13 +89,3 @@ def test_a_short_or_missing_shard_is_named(tmp_path: Path) -> None:
     tar.unlink()
     with ShardReader(tmp_path) as reader, pytest.raises(UserError, match="shard is missing or empty"):
         reader.read(row["shard"], row["offset"], row["size"], row["xxh3"])
-
-
-def test_remote_shards_are_read_by_range(tmp_path: Path) -> None:
-    import fsspec
-
-    write(tmp_path)
-    row = rows(tmp_path)[1]
-    fsspec.filesystem("memory").pipe("/corpus/s.tar", (tmp_path / row["shard"]).read_bytes())
-    with ShardReader(tmp_path) as reader:
-        assert reader.read("memory://corpus/s.tar", row["offset"], row["size"], row["xxh3"]) == image_bytes(1)

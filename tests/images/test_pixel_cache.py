@@ -14,6 +14,7 @@ from selftrain.images import pixel_cache
 from selftrain.images.index import load_index, load_splits
 from selftrain.images.loading import ImageLoader
 from selftrain.params.ingest import IngestConfig
+from selftrain.plumbing.hardware import Caches
 from tests.conftest import image_bytes
 
 PLENTY = 2**30
@@ -32,7 +33,7 @@ def squares(loader: ImageLoader) -> list[list[object]]:
 
 def squares_of_pool(corpus: Path, folder: Path) -> list[list[object]]:
     pixel_cache.FOLDER = folder
-    return squares(ImageLoader(load_index(corpus / "unlabeled"), PLENTY))
+    return squares(ImageLoader(load_index(corpus / "unlabeled"), Caches(PLENTY)))
 
 
 def images(loader: ImageLoader) -> list[list[object]]:
@@ -43,8 +44,8 @@ def images(loader: ImageLoader) -> list[list[object]]:
 def test_kept_pixels_are_the_decoded_ones(corpus: Path, seen: Callable[[ImageLoader], list[list[object]]]) -> None:
     for index in (load_index(corpus / "unlabeled"), load_splits(corpus, ["labeled", "test"])):
         expected = seen(ImageLoader(index))
-        assert seen(ImageLoader(index, PLENTY)) == expected
-        kept = ImageLoader(index, PLENTY)
+        assert seen(ImageLoader(index, Caches(PLENTY))) == expected
+        kept = ImageLoader(index, Caches(PLENTY))
         shards = {path: path.read_bytes() for path in corpus.rglob("*.tar")}
         for path in shards:
             path.write_bytes(b"")
@@ -55,15 +56,15 @@ def test_kept_pixels_are_the_decoded_ones(corpus: Path, seen: Callable[[ImageLoa
 
 def test_an_index_of_some_images_finds_them_in_the_same_place(corpus: Path) -> None:
     index = load_index(corpus / "unlabeled")
-    expected = squares(ImageLoader(index, PLENTY))
+    expected = squares(ImageLoader(index, Caches(PLENTY)))
     some = np.array([7, 2, 5])
-    assert squares(ImageLoader(index.take(some), PLENTY)) == [expected[row] for row in some]
+    assert squares(ImageLoader(index.take(some), Caches(PLENTY))) == [expected[row] for row in some]
     assert len(list(pixel_cache.FOLDER.iterdir())) == 1
 
 
 def test_damaged_pixels_are_made_again(corpus: Path) -> None:
     index = load_index(corpus / "unlabeled")
-    expected = squares(ImageLoader(index, PLENTY))
+    expected = squares(ImageLoader(index, Caches(PLENTY)))
     files = sorted(pixel_cache.FOLDER.rglob("*.u8"))
     assert len(files) == 2, "one a shard"
     whole = [file.read_bytes() for file in files]
@@ -71,11 +72,11 @@ def test_damaged_pixels_are_made_again(corpus: Path) -> None:
         damaged = bytearray(whole[0])
         damaged[place] ^= 1
         files[0].write_bytes(damaged)
-        assert squares(ImageLoader(index, PLENTY)) == expected
+        assert squares(ImageLoader(index, Caches(PLENTY))) == expected
         assert files[0].read_bytes() == whole[0]
     for length in (0, 5, 8, 100):
         files[0].write_bytes(whole[0][:length])
-        assert squares(ImageLoader(index, PLENTY)) == expected
+        assert squares(ImageLoader(index, Caches(PLENTY))) == expected
         assert files[0].read_bytes() == whole[0]
 
 
@@ -83,7 +84,7 @@ def test_other_images_under_the_same_keys_are_not_confused(
     corpus: Path, ingest_config: Callable[..., IngestConfig], photos: Path
 ) -> None:
     index = load_index(corpus / "unlabeled")
-    before = squares(ImageLoader(index, PLENTY))
+    before = squares(ImageLoader(index, Caches(PLENTY)))
     shutil.rmtree(corpus)
     pool = sorted((photos / "pool").iterdir())
     contents = [path.read_bytes() for path in pool]
@@ -92,8 +93,8 @@ def test_other_images_under_the_same_keys_are_not_confused(
     ingest(ingest_config(), 0, corpus)
     again = load_index(corpus / "unlabeled")
     assert again.keys.tolist() == index.keys.tolist()
-    assert squares(ImageLoader(again, PLENTY)) == squares(ImageLoader(again))
-    assert squares(ImageLoader(again, PLENTY)) == before[1:] + before[:1]
+    assert squares(ImageLoader(again, Caches(PLENTY))) == squares(ImageLoader(again))
+    assert squares(ImageLoader(again, Caches(PLENTY))) == before[1:] + before[:1]
 
 
 def test_processes_share_what_they_keep(corpus: Path) -> None:
@@ -102,16 +103,16 @@ def test_processes_share_what_they_keep(corpus: Path) -> None:
     with ProcessPoolExecutor(4) as processes:
         found = list(processes.map(squares_of_pool, [corpus] * 8, [pixel_cache.FOLDER] * 8))
     assert found == [expected] * 8
-    assert squares(ImageLoader(index, PLENTY)) == expected
+    assert squares(ImageLoader(index, Caches(PLENTY))) == expected
 
 
 def test_no_more_is_kept_than_allowed(corpus: Path) -> None:
     index = load_index(corpus / "unlabeled")
     needed = (3 * 12 + len(index)) * (8 + 7 * 7 * 3)  # those of the other splits may come too
     expected = squares(ImageLoader(index))
-    assert squares(ImageLoader(index, needed - 1)) == expected
+    assert squares(ImageLoader(index, Caches(needed - 1))) == expected
     assert not pixel_cache.FOLDER.exists()
-    assert squares(ImageLoader(index, needed)) == expected
+    assert squares(ImageLoader(index, Caches(needed))) == expected
     assert len(list(pixel_cache.FOLDER.rglob("*.u8"))) == 2
 
 
@@ -138,7 +139,7 @@ def test_a_disk_that_takes_no_more_is_said_once(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwritev", full)
-    assert squares(ImageLoader(index, PLENTY)) == expected
+    assert squares(ImageLoader(index, Caches(PLENTY))) == expected
     assert capsys.readouterr().out.count("No space left on device") == 1
 
 
@@ -153,7 +154,7 @@ def test_a_pool_of_small_and_large_images_is_counted_whole(
     index = load_index(tmp_path / "corpus" / "unlabeled")
     needed = (36 + 5) * (8 + 12 * 10 * 3) + 4 * (8 + 300 * 200 * 3)
     for limit, kept in ((needed - 1, False), (needed, True)):
-        loader = ImageLoader(index, limit)
+        loader = ImageLoader(index, Caches(limit))
         assert loader.image(0).shape == (10, 12, 3)
         assert loader.image(8).shape == (200, 300, 3)
         assert bool(list(pixel_cache.FOLDER.rglob("*.u8"))) == kept
@@ -162,13 +163,13 @@ def test_a_pool_of_small_and_large_images_is_counted_whole(
 def test_a_place_that_may_not_be_used_costs_decodings(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index = load_index(corpus / "unlabeled")
     expected = squares(ImageLoader(index))
-    assert squares(ImageLoader(index, PLENTY)) == expected
+    assert squares(ImageLoader(index, Caches(PLENTY))) == expected
     (folder,) = pixel_cache.FOLDER.iterdir()
     shutil.rmtree(folder)
     (folder / "unlabeled").mkdir(parents=True)
     (folder / "unlabeled" / "00000000.u8").mkdir()
-    assert squares(ImageLoader(index, PLENTY)) == expected
+    assert squares(ImageLoader(index, Caches(PLENTY))) == expected
     assert capsys.readouterr().out.count("images are decoded each time") == 1
     shutil.rmtree(pixel_cache.FOLDER)
     pixel_cache.FOLDER.write_text("a file")
-    assert squares(ImageLoader(index, PLENTY)) == expected
+    assert squares(ImageLoader(index, Caches(PLENTY))) == expected

@@ -19,6 +19,9 @@ from selftrain.plumbing.files import atomic_path
 from selftrain.tables.keys import shard_name, shard_of_part
 from selftrain.tables.manifest import iter_manifest, manifest_parts, part_path
 from selftrain.tables.parquet import read_arrow
+from selftrain.tables.pointers import all_pointers, pointer_path
+
+NEXT_SHARD = "next_shard"
 
 
 @dataclass
@@ -79,6 +82,7 @@ def update_split(
     not mounted must not empty the corpus. Damaged shards are written anew; with ``verify`` all shards are read to find
     them, else those that changed since the last time.
     """
+    _forget_what_is_elsewhere(split_folder)
     recover(split_folder)
     mend_parts(split_folder, max_pixels)
     damaged = damaged_shards(split_folder, verify)
@@ -87,11 +91,7 @@ def update_split(
     lost = _fingerprints(split_folder, damaged, classes)
     found_again: dict[int, bytes] = {}
     class_index = {name: index for index, name in enumerate(classes)}
-    shards = [shard_of_part(path.name) for path in manifest_parts(split_folder)]
-    # A shard's number, and so a key, is never given twice, even if the last shard is removed whole.
-    next_shard = split_folder / "next_shard"
-    promised = _number_in(next_shard)
-    writer = ShardWriter(split_folder, split, images_per_shard, max(promised, max(shards, default=-1) + 1))
+    writer = ShardWriter(split_folder, split, images_per_shard, first_free_shard(split_folder))
     sources = Seen()
 
     for image, seen in examined(images, Examiner(known, lost, max_pixels)):
@@ -113,9 +113,7 @@ def update_split(
             writer.add(seen.data, seen.facts, label, image.source)
     writer.close()
     before_removal(counts)
-    if writer.next_shard != promised:
-        with atomic_path(next_shard) as temporary:
-            temporary.write_text(f"{writer.next_shard}\n")
+    promise_shards(split_folder, writer.next_shard)
     counts.removed = _rewrite(split_folder, known.gone(), damaged, found_again, classes)
     remember(split_folder)
     assert counts.found == counts.kept + counts.added + len(counts.quarantined) + counts.listed_twice
@@ -163,6 +161,30 @@ def _fingerprints(split_folder: Path, damaged: dict[int, set[int]], classes: lis
     rows = [row for shard in damaged for row in read_arrow(part_path(split_folder, shard)).to_pylist()]
     lost = set().union(*damaged.values())
     return {_row_fingerprint(row, classes) for row in rows if row["key"] in lost}
+
+
+def first_free_shard(split_folder: Path) -> int:
+    """The first shard's number, and so the first key, that was never given, even if the last shard was removed whole.
+
+    Raises UserError if the file that remembers it is damaged.
+    """
+    shards = [shard_of_part(path.name) for path in manifest_parts(split_folder)]
+    return max(_number_in(split_folder / NEXT_SHARD), max(shards, default=-1) + 1)
+
+
+def promise_shards(split_folder: Path, free: int) -> None:
+    """Remember that shards before ``free`` have been given."""
+    path = split_folder / NEXT_SHARD
+    if free != _number_in(path):
+        with atomic_path(path) as temporary:
+            temporary.write_text(f"{free}\n")
+
+
+def _forget_what_is_elsewhere(split_folder: Path) -> None:
+    """Remove the manifest of shards that were not copied, when the split's images are to be copied from now on."""
+    for shard in all_pointers(split_folder):
+        part_path(split_folder, shard).unlink(missing_ok=True)
+        pointer_path(split_folder, shard).unlink()
 
 
 def _number_in(next_shard: Path) -> int:

@@ -7,13 +7,16 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from selftrain.corpus.source_image import SourceImage, as_text, too_large
 from selftrain.images.decode import SUFFIXES
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.secrets import masked
+from selftrain.plumbing.stores import is_url, matching, stream
 
 OTHER_MEMBERS = ("cls", "json")
 """What WebDataset samples hold beside their image."""
@@ -39,23 +42,52 @@ def from_shards(
 
     Raises UserError for shards that are missing or damaged: a compressed one may be found so at its end alone.
     """
+    for url in shards_of(pattern):
+        yield from images_of_shard(root, url, ignored, labeled=labeled, classes=classes)
+
+
+def images_of_shard(
+    root: Path, url: str, ignored: Counter[str], *, labeled: bool, classes: list[str] | None
+) -> Iterator[SourceImage]:
+    """The images of one shard. Raises UserError if it is missing or damaged."""
+    location = url if is_url(url) else str(root / url)
+    try:
+        with _uncompressed(location) as file:
+            yield from _from_tar(masked(url), file, ignored, labeled=labeled, classes=classes)
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{masked(location)}: no such shard; check the paths under `ingest` in params.yaml") from None
+    except _damage() as error:
+        raise UserError(f"{masked(location)}: damaged shard ({masked(str(error))}); fetch it again") from None
+
+
+def compression_of(url: str) -> str | None:
+    """What a shard is compressed with, by its name; None if it is not."""
+    from fsspec.utils import infer_compression
+
+    return COMPRESSIONS.get(Path(url).suffix) or infer_compression(url)
+
+
+def _uncompressed(location: str) -> BinaryIO:
     import fsspec
 
-    for url in _expanded(pattern):
+    compression = compression_of(location)
+    if not is_url(location):
+        return fsspec.open(location, "rb", compression=compression).open()  # type: ignore[no-any-return]
+    file = stream(location)
+    return file if compression is None else fsspec.compression.compr[compression](file, mode="rb")
+
+
+def shards_of(pattern: str) -> list[str]:
+    """The shards that a pattern names: braces, and in URLs also ``*``. Raises UserError if there are none."""
+    urls = _expanded(pattern)
+    for url in urls:
         _check_scheme(url)
-        location, name = url if "://" in url else str(root / url), masked(url)
-        compression = COMPRESSIONS.get(Path(url).suffix, "infer")
-        try:
-            with fsspec.open(location, "rb", compression=compression) as file:
-                yield from _from_tar(name, file, ignored, labeled=labeled, classes=classes)
-        except FileNotFoundError:
-            raise UserError(
-                f"{masked(location)}: no such shard; check the paths under `ingest` in params.yaml"
-            ) from None
-        except ImportError as error:
-            raise UserError(f"{masked(location)}: {error}; install it beside selftrain") from None
-        except _damage() as error:
-            raise UserError(f"{masked(location)}: damaged shard ({masked(str(error))}); fetch it again") from None
+    found = [each for url in urls for each in (matching(url) if is_url(url) and "*" in url else [url])]
+    if not found:
+        raise UserError(f"{masked(pattern)}: names no shard; check the paths under `ingest` in params.yaml")
+    return found
 
 
 def _check_scheme(url: str) -> None:
@@ -90,10 +122,10 @@ def _damage() -> tuple[type[Exception], ...]:
 
 
 def _from_tar(
-    url: str, file: object, ignored: Counter[str], *, labeled: bool, classes: list[str] | None
+    url: str, file: BinaryIO, ignored: Counter[str], *, labeled: bool, classes: list[str] | None
 ) -> Iterator[SourceImage]:
-    with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
-        sample: dict[str, bytes | str] = {}
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        sample: dict[str, _Member] = {}
         stem = ""
         for member in tar:
             if member.isdir():
@@ -114,7 +146,9 @@ def _from_tar(
             elif suffix in sample:
                 ignored[TWICE] += 1
             else:
-                sample[suffix] = content
+                sample[suffix] = _Member(
+                    content, member.offset_data if member.isreg() and not member.issparse() else None
+                )
         if sample:
             yield from _sample_images(url, stem, sample, labeled, classes, ignored)
         # tarfile takes a missing end for the end; a whole tar has a block of zeros there.
@@ -125,6 +159,14 @@ def _from_tar(
         while rest := tar.fileobj.read(READ_AHEAD):
             if rest.strip(b"\0"):
                 raise tarfile.ReadError("something follows its end mark; take tars that were put together apart")
+
+
+@dataclass(frozen=True)
+class _Member:
+    content: bytes | str
+    """Its bytes, or what is wrong with it."""
+    offset: int | None
+    """Where its bytes begin in the tar; None for links and for files with holes."""
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | str | None:
@@ -151,22 +193,24 @@ def _split_at_first_dot(name: str) -> tuple[str, str]:
 
 
 def _sample_images(
-    url: str, stem: str, sample: dict[str, bytes | str], labeled: bool, classes: list[str] | None, ignored: Counter[str]
+    url: str, stem: str, sample: dict[str, _Member], labeled: bool, classes: list[str] | None, ignored: Counter[str]
 ) -> Iterator[SourceImage]:
     """The sample's image; all of them if none has a plain suffix (``cat.0.png``, ``cat.1.png``)."""
     images = [suffix for suffix in sample if f".{suffix.rpartition('.')[2]}" in SUFFIXES]
     plain = [suffix for suffix in images if "." not in suffix]
     ignored.update(f".{suffix}" for suffix in sample if suffix not in (plain or images) and suffix not in OTHER_MEMBERS)
     for suffix in plain or images:
-        content = sample[suffix]
+        content = sample[suffix].content
         class_name, problem = _class_of_sample(sample, classes) if labeled else (None, None)
         problem = content if isinstance(content, str) else problem
         data = b"" if isinstance(content, str) else content
-        yield SourceImage(as_text(f"{url}::{stem}.{suffix}"), class_name, partial(bytes, data), problem)
+        yield SourceImage(
+            as_text(f"{url}::{stem}.{suffix}"), class_name, partial(bytes, data), problem, sample[suffix].offset
+        )
 
 
-def _class_of_sample(sample: dict[str, bytes | str], classes: list[str] | None) -> tuple[str | None, str | None]:
-    written = sample.get("cls")
+def _class_of_sample(sample: dict[str, _Member], classes: list[str] | None) -> tuple[str | None, str | None]:
+    written = sample["cls"].content if "cls" in sample else None
     if not isinstance(written, bytes):
         return None, "has no .cls member, so it has no class"
     text = written.decode("utf-8", "replace").strip()

@@ -10,6 +10,7 @@ from typing import Any
 
 from selftrain.corpus.append import SplitCounts, update_split
 from selftrain.corpus.duplicates import write_duplicates
+from selftrain.corpus.in_place import update_in_place
 from selftrain.corpus.source_image import SourceImage
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
@@ -49,8 +50,21 @@ def ingest(config: IngestConfig, seed: int, corpus: Path, verify: bool = False) 
         cut_images["unlabeled"] = [replace(image, class_name=None) for image in cut_images["unlabeled"]]
     counts: dict[str, SplitCounts] = {}
     for split in SPLITS:
-        images = cut_images.get(split) or _found(root, getattr(config, split), split, classes, ignored[split])
+        check_found = partial(_check_found, corpus, split, config)
         with progress_bar(f"ingest {split}") as advance:
+            if getattr(config, split).in_place:
+                counts[split] = update_in_place(
+                    corpus / split,
+                    split,
+                    root,
+                    getattr(config, split).images,
+                    max_pixels=config.max_pixels,
+                    ignored=ignored[split],
+                    on_images=advance,
+                    before_removal=check_found,
+                )
+                continue
+            images = cut_images.get(split) or _found(root, getattr(config, split), split, classes, ignored[split])
             counts[split] = update_split(
                 corpus / split,
                 split,
@@ -60,7 +74,7 @@ def ingest(config: IngestConfig, seed: int, corpus: Path, verify: bool = False) 
                 max_pixels=config.max_pixels,
                 verify=verify,
                 on_image=advance,
-                before_removal=partial(_check_found, corpus, split, config),
+                before_removal=check_found,
             )
     _write_quarantine(corpus / "quarantine.parquet", counts)
     for split in LABELED_SPLITS:

@@ -22,7 +22,7 @@ from selftrain.plumbing.locks import WORK
 from selftrain.tables.keys import shard_name, shard_of_part
 from selftrain.tables.manifest import manifest_parts, manifest_schema, part_path
 from selftrain.tables.parquet import read_arrow, write_arrow
-from selftrain.tables.seal import check_seal
+from selftrain.tables.seal import is_sealed
 
 
 def mend_parts(split_folder: Path, max_pixels: int) -> None:
@@ -34,7 +34,7 @@ def mend_parts(split_folder: Path, max_pixels: int) -> None:
     shards = {int(path.stem.removeprefix("shard-")) for path in split_folder.glob("shard-*.tar")}
     for shard in sorted(found.keys() | shards):
         path, tar = part_path(split_folder, shard), split_folder / shard_name(shard)
-        if shard in found and _is_whole(path):
+        if shard in found and is_sealed(path):
             continue
         try:
             rows = rows_of_shard(tar, max_pixels)
@@ -47,16 +47,6 @@ def mend_parts(split_folder: Path, max_pixels: int) -> None:
 
         write_arrow(pa.Table.from_pylist(rows, schema=manifest_schema()), path)
         print(f"{path}: was lost or damaged; made anew from {tar.name}, {len(rows)} images")
-
-
-def _is_whole(part: Path) -> bool:
-    import pyarrow as pa
-
-    try:
-        check_seal(part)
-    except (OSError, ValueError, pa.ArrowException):
-        return False
-    return True
 
 
 def rows_of_shard(tar: Path, max_pixels: int) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ class SourceImage:
     read: Callable[[], bytes]
     problem: str | None = None
     """Set when the image cannot be used whatever its bytes are."""
+    offset: int | None = None
+    """Of its bytes in its shard, where they lie there as they are."""
 
 
 def too_large(size: int) -> str | None:

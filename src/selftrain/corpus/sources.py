@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from selftrain.corpus.archives import COMPRESSIONS, from_shards
+from selftrain.corpus.archives import from_shards
 from selftrain.corpus.source_image import SourceImage, as_text, too_large
 from selftrain.images.decode import SUFFIXES, BrokenImage
+from selftrain.params.ingest import is_shards
 from selftrain.plumbing.errors import UserError
 
-SHARDS = (".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", *COMPRESSIONS)
 NO_CLASSES = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 """Folders that machines write beside the user's."""
 
@@ -28,7 +28,7 @@ def find_images(
     Raises UserError for paths that do not exist, empty class folders and damaged shards.
     """
     for path in paths:
-        if _is_shards(path):
+        if is_shards(path):
             yield from from_shards(root, path, ignored, labeled=labeled, classes=classes)
         else:
             yield from _from_folder(root, path, ignored, labeled=labeled)
@@ -41,7 +41,7 @@ def class_folders(root: Path, paths: list[str]) -> list[str]:
     """
     names = set()
     for path in paths:
-        if _is_shards(path):
+        if is_shards(path):
             continue
         folder = _existing(root, path)
         found = _class_folders(folder)
@@ -52,10 +52,6 @@ def class_folders(root: Path, paths: list[str]) -> list[str]:
         if not name.isprintable():
             raise UserError(f"{name!r}: a class folder's name must be valid, printable text; rename it")
     return sorted(names)
-
-
-def _is_shards(path: str) -> bool:
-    return "://" in path or path.endswith(SHARDS)
 
 
 def _existing(root: Path, path: str) -> Path:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from selftrain.images.loading import ImageLoader
+from selftrain.images.workers import loader_processes
 
 
 class CleanImages(Dataset[torch.Tensor]):
@@ -18,6 +19,8 @@ class CleanImages(Dataset[torch.Tensor]):
         return len(self.batches)
 
     def __getitem__(self, batch: int) -> torch.Tensor:
+        for soon in self.batches[batch :: loader_processes()][:2]:
+            self.loader.ahead(soon)
         rows = self.batches[batch]
         images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
         for place, row in enumerate(rows):

@@ -1,6 +1,10 @@
 """Reading images in training and prediction: by their place in an index, pixels on demand."""
 
+import os
 from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from selftrain.images.decode import Pixels, decode_pixels
 from selftrain.images.index import ImageIndex
@@ -10,6 +14,7 @@ from selftrain.images.reader import ShardReader
 from selftrain.images.transforms import clean
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
+from selftrain.plumbing.hardware import Caches
 from selftrain.plumbing.locks import Reading
 from selftrain.tables.keys import SPLITS
 
@@ -17,15 +22,17 @@ from selftrain.tables.keys import SPLITS
 class ImageLoader:
     """Decodes images of one split by their place in an index. Opens shards lazily, so that it can be forked.
 
-    As long as it lives, `ingest` of the corpus waits. Up to ``cache_bytes`` of decoded pixels stay on the disk.
+    As long as it lives, `ingest` of the corpus waits. Decoded pixels, and shards that lie in a store, are kept on the
+    disk up to ``caches``.
     """
 
-    def __init__(self, index: ImageIndex, cache_bytes: int = 0) -> None:
-        self.index, self.cache_bytes = index, cache_bytes
+    def __init__(self, index: ImageIndex, caches: Caches = Caches()) -> None:  # noqa: B008
+        self.index, self.cache_bytes = index, caches.pixels
         folder = index.split_folder
         self.corpus = folder.parent if folder.name in SPLITS else folder
         self._reading = Reading(self.corpus)
-        self._reader = ShardReader(index.split_folder)
+        self._reader = ShardReader(index.split_folder, caches.shards)
+        self._stay: bool | None = None
         self._caches: dict[str, PixelCache | None] = {}
         self._last: tuple[int, Pixels] | None = None
 
@@ -51,6 +58,27 @@ class ImageLoader:
         """The square of some image of the index for a number from 0 to 1, all equally likely."""
         return self.square(min(int(uniform * len(self.index)), len(self.index) - 1), size, crop_fraction)
 
+    def ahead(self, rows: NDArray[np.int64]) -> None:
+        """Begin to fetch images that will be asked for soon, where they lie in a store and are not kept here."""
+        index = self.index
+        if self._stay is None:
+            self._stay = any(not os.path.exists(index.split_folder / shard) for shard in index.shards)
+        if self._stay:
+            missing = [int(row) for row in rows if not self._is_kept(int(row))]
+            self._reader.ahead(self._place(row) for row in missing)
+
+    def _is_kept(self, row: int) -> bool:
+        """Whether the pixels that were asked for so far, of other images, are kept of this one too."""
+        key, content = int(self.index.keys[row]), int(self.index.xxh3[row])
+        caches = self._caches.values()
+        return bool(caches) and all(cache is not None and cache.holds(key, content) for cache in caches)
+
+    def _place(self, row: int) -> tuple[str, int, int, int]:
+        """(shard, offset, size, hash) of an image."""
+        index = self.index
+        shard = index.shards[index.shard[row]]
+        return shard, int(index.offset[row]), int(index.size[row]), int(index.xxh3[row])
+
     def _decoded(self, row: int) -> Pixels:
         """Several views of one image are asked for in turn, so that the last one is held."""
         if self._last is None or self._last[0] != row:
@@ -58,14 +86,13 @@ class ImageLoader:
         return self._last[1]
 
     def _decode(self, row: int) -> Pixels:
-        index = self.index
-        shard = index.shards[index.shard[row]]
-        data = self._reader.read(shard, int(index.offset[row]), int(index.size[row]), int(index.xxh3[row]))
+        index, place = self.index, self._place(row)
+        data = self._reader.read(*place)
         try:
             return decode_pixels(data)
         except UserError as error:
             raise UserError(
-                f"{index.split_folder / shard}: image {index.keys[row]} {error}, though it was whole when ingested; "
+                f"{index.split_folder / place[0]}: image {index.keys[row]} {error}, though it was whole when ingested; "
                 "restore the shard with `dvc checkout`"
             ) from None
 

@@ -64,25 +64,38 @@ class PixelCache:
 
     def pixels(self, key: int, content: int, make: Callable[[], Pixels]) -> Pixels:
         """An image's pixels; what is missing is made and kept. ``content`` is the image's ``xxh3``."""
-        start, shape = self.layout(key)
         if self._refused:
             return make()
+        start, shape = self.layout(key)
         try:
-            file = self._file(split_of(key), shard_of(key))
-            found = np.empty(SEAL + int(np.prod(shape)), np.uint8)
-            whole = os.preadv(file, [found.data], start) == len(found)
+            found = self._found(key, content)
         except OSError as error:
             return self._refuse(error, make())
-        if whole and found[:SEAL].tobytes() == _seal(found[SEAL:], content):
-            return found[SEAL:].reshape(shape)
+        if found is not None:
+            return found
         made = make()
         assert made.shape == shape
         flat = np.ascontiguousarray(made).reshape(-1)
         try:
-            os.pwritev(file, [_seal(flat, content), flat.data], start)
+            os.pwritev(self._file(split_of(key), shard_of(key)), [_seal(flat, content), flat.data], start)
         except OSError as error:
             return self._refuse(error, made)
         return made
+
+    def holds(self, key: int, content: int) -> bool:
+        """Whether an image's pixels are kept."""
+        try:
+            return not self._refused and self._found(key, content) is not None
+        except OSError:
+            return False
+
+    def _found(self, key: int, content: int) -> Pixels | None:
+        start, shape = self.layout(key)
+        found = np.empty(SEAL + int(np.prod(shape)), np.uint8)
+        whole = os.preadv(self._file(split_of(key), shard_of(key)), [found.data], start) == len(found)
+        if whole and found[:SEAL].tobytes() == _seal(found[SEAL:], content):
+            return found[SEAL:].reshape(shape)
+        return None
 
     def _refuse(self, error: OSError, made: Pixels) -> Pixels:
         self._refused = True

@@ -1,20 +1,27 @@
 """Random access to images: (shard, offset, size) → bytes, wherever the shard lies."""
 
 import mmap
+import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from selftrain.images.remote_shard import LOOK_AGAIN, IsWhole, RemoteShard, Wanted
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.hardware import SHARD_BYTES
+from selftrain.plumbing.stores import is_url, version_of
+from selftrain.tables.pointers import read_pointer
 
 if TYPE_CHECKING:
     import polars as pl
 
 OPEN_SHARDS = 256
+READ_TOGETHER = 64
+"""Images that are asked for together where they are read one by one."""
 MEND = "`selftrain ingest` writes it anew from its source, `dvc checkout` restores it"
 
 
@@ -23,39 +30,55 @@ def content_hash(data: bytes) -> int:
     return int.from_bytes(xxhash.xxh3_64_digest(data), "big", signed=True)
 
 
+def is_whole(data: bytes, xxh3: int) -> bool:
+    """Whether an image's bytes are those that were ingested."""
+    return content_hash(data) == xxh3
+
+
 class ShardReader:
-    """Reads image bytes from a split's shards: local files through mmap, URLs through range requests.
+    """Reads image bytes from a split's shards: its own and those on a disk through mmap, those in a store in ranges.
 
     Safe to use from forked loader workers as long as each makes its own reader or the parent never read.
+    ``shard_bytes``: how much of stores' shards may be kept here.
     """
 
-    def __init__(self, split_folder: Path | str) -> None:
-        self.split_folder = str(split_folder)
-        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
+    def __init__(self, split_folder: Path | str, shard_bytes: int = SHARD_BYTES) -> None:
+        self.split_folder, self.shard_bytes = str(split_folder), shard_bytes
+        self._opened: OrderedDict[str, _MappedShard | RemoteShard] = OrderedDict()
 
     def read(self, shard: str, offset: int, size: int, xxh3: int) -> bytes:
-        """The bytes of one image, by its row of the manifest. ``shard`` is a name in the split's folder, or a URL.
+        """The bytes of one image, by its row of the manifest. ``shard`` is a name in the split's folder.
 
-        Raises UserError if the shard is missing, or if the bytes are not those that were ingested.
+        Raises UserError if the shard is missing or has changed, or if the bytes are not those that were ingested.
         """
-        location = shard if "://" in shard else f"{self.split_folder}/{shard}"
-        data = (
-            self._read_url(location, offset, size) if "://" in location else self._map(location)[offset : offset + size]
-        )
+        opened = self._open(shard)
+        data = opened.read((offset, size, xxh3), is_whole)
         if len(data) != size:
-            raise UserError(f"{location}: shorter than its manifest says; {MEND}")
-        if content_hash(data) != xxh3:
-            raise UserError(f"{location}: the image at byte {offset} is not the one that was ingested; {MEND}")
+            raise UserError(f"{opened.name}: shorter than its manifest says; {opened.mend}")
+        if not is_whole(data, xxh3):
+            raise UserError(
+                f"{opened.name}: the image at byte {offset} is not the one that was ingested; {opened.mend}"
+            )
         return data
 
     def read_row(self, row: Mapping[str, Any]) -> bytes:
         """``read``, by a row of the manifest."""
         return self.read(row["shard"], row["offset"], row["size"], row["xxh3"])
 
+    def ahead(self, wanted: Iterable[tuple[str, int, int, int]]) -> None:
+        """Begin to fetch images that will be read soon, by shard, offset, size and hash, if they lie in a store."""
+        by_shard: dict[str, list[tuple[int, int, int]]] = {}
+        for shard, *where in wanted:
+            by_shard.setdefault(shard, []).append((where[0], where[1], where[2]))
+        for shard, of_shard in by_shard.items():
+            opened = self._open(shard)
+            if isinstance(opened, RemoteShard):
+                opened.ahead(of_shard, is_whole)
+
     def close(self) -> None:
         """Close every open shard."""
-        while self._maps:
-            self._maps.popitem()[1].close()
+        while self._opened:
+            self._opened.popitem()[1].close()
 
     def __enter__(self) -> "ShardReader":
         return self
@@ -65,30 +88,50 @@ class ShardReader:
     ) -> None:
         self.close()
 
-    def _map(self, location: str) -> mmap.mmap:
-        if location in self._maps:
-            self._maps.move_to_end(location)
-            return self._maps[location]
+    def _open(self, shard: str) -> "_MappedShard | RemoteShard":
+        if shard in self._opened:
+            self._opened.move_to_end(shard)
+            return self._opened[shard]
+        path = f"{self.split_folder}/{shard}"
+        pointer = None if os.path.exists(path) else read_pointer(self.split_folder, shard)
+        if pointer is None:
+            self._opened[shard] = _MappedShard(path, MEND)
+        else:
+            location = pointer.opened_from(os.path.dirname(path))
+            if is_url(location):
+                self._opened[shard] = RemoteShard(location, pointer.version, self.shard_bytes)
+            else:
+                if version_of(location) != pointer.version:
+                    raise UserError(f"{location}: the shard has changed since it was ingested; {LOOK_AGAIN}")
+                self._opened[shard] = _MappedShard(location, LOOK_AGAIN)
+        if len(self._opened) > OPEN_SHARDS:
+            self._opened.popitem(last=False)[1].close()
+        return self._opened[shard]
+
+
+class _MappedShard:
+    """A shard on this machine."""
+
+    def __init__(self, path: str, mend: str) -> None:
+        self.name, self.mend = path, mend
         try:
-            with open(location, "rb") as file:
-                opened = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            with open(path, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (FileNotFoundError, ValueError):
-            raise UserError(f"{location}: shard is missing or empty; {MEND}") from None
-        self._maps[location] = opened
-        if len(self._maps) > OPEN_SHARDS:
-            self._maps.popitem(last=False)[1].close()
-        return opened
+            raise UserError(f"{path}: shard is missing or empty; {mend}") from None
 
-    @staticmethod
-    def _read_url(location: str, offset: int, size: int) -> bytes:
-        import fsspec
+    def read(self, wanted: Wanted, is_whole: IsWhole) -> bytes:
+        offset, size, _ = wanted
+        return self._map[offset : offset + size]
 
-        filesystem, path = fsspec.core.url_to_fs(location)
-        return bytes(filesystem.cat_file(path, start=offset, end=offset + size))
+    def close(self) -> None:
+        self._map.close()
 
 
 def read_rows(split_folder: Path, rows: "pl.DataFrame") -> Iterator[tuple[int, bytes]]:
     """(key, bytes) of each manifest row."""
     with ShardReader(split_folder) as reader:
-        for row in rows.iter_rows(named=True):
-            yield row["key"], reader.read_row(row)
+        for some in rows.iter_slices(READ_TOGETHER):
+            reader.ahead(some.select("shard", "offset", "size", "xxh3").iter_rows())
+            for row in some.iter_rows(named=True):
+                yield row["key"], reader.read_row(row)

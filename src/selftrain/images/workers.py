@@ -39,6 +39,12 @@ def in_order(dataset: Dataset[Item], items: Iterable[int], workers: int, pin_mem
         yield item
 
 
+def loader_processes() -> int:
+    """How many processes make items, of which this one makes every so many-th."""
+    info = get_worker_info()
+    return 1 if info is None else int(info.num_workers)
+
+
 class _ErrorsAsItems(Dataset[Any]):
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset

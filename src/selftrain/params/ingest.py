@@ -5,11 +5,20 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 
 from selftrain.plumbing.sections import Section
+from selftrain.plumbing.stores import is_url
 from selftrain.tables.keys import MAX_IMAGES_PER_SHARD
 
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+SHARDS = (".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tbz2", ".txz")
+
+
+def is_shards(path: str) -> bool:
+    """Whether a path of the parameters names shards, not a folder."""
+    return is_url(path) or path.endswith(SHARDS)
 
 
 Paths = Annotated[list[str], BeforeValidator(_as_list)]
@@ -21,6 +30,8 @@ class Source(Section):
     images: Paths = []
     cut_from: str | None = None
     share: float | None = Field(default=None, gt=0, lt=1)
+    in_place: bool = False
+    """Of ``unlabeled``: shards stay where they are, on a disk or in a store. Only their manifest is written."""
 
     @model_validator(mode="after")
     def _one_way(self) -> "Source":
@@ -30,6 +41,11 @@ class Source(Section):
             raise ValueError("`cut_from` and `share` belong together")
         if self.cut_from not in (None, "labeled"):
             raise ValueError("splits can be cut from `labeled` only")
+        if self.in_place and not self.images:
+            raise ValueError("`in_place` is of `images` that are shards")
+        for path in self.images if self.in_place else ():
+            if not is_shards(path):
+                raise ValueError(f"`in_place` reads shards, and {path!r} is a folder; pack it into tars, or copy it")
         return self
 
 
@@ -56,3 +72,10 @@ class IngestConfig(Section):
     """Larger images are quarantined before they are decoded: a small file can hold a huge image."""
     max_quarantined: float = Field(default=0.01, ge=0, le=1)
     """Share of broken images, a split, above which ingest stops."""
+
+    @model_validator(mode="after")
+    def _only_the_pool_stays(self) -> "IngestConfig":
+        for split in ("labeled", "validation", "test"):
+            if getattr(self, split).in_place:
+                raise ValueError(f"`{split}.in_place`: only `unlabeled` can stay in place; the others are copied")
+        return self

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PIXELS = WORK / "pixels"
 """Where decoded images are kept."""
+SHARD_BYTES = 2**30
+"""Of stores' shards that are kept here where no parameter says it."""
 
 
 class HardwareConfig(Section):
@@ -41,8 +43,21 @@ class HardwareConfig(Section):
     pixel_cache_gib: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """How much of decoded images is kept on the disk, under ``.selftrain/pixels``; ``auto``: a quarter of what would be
     free there without them. 0: every image is decoded each time."""
+    shard_cache_gib: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """How much of shards that stay in a store (``ingest.unlabeled.in_place``) is kept on the disk, under
+    ``.selftrain/shards``; ``auto``: an eighth of what is free."""
     checkpoint_seconds: float = Field(default=60, gt=0)
     predict_batch_size: int = Field(default=256, ge=1)
+
+
+@dataclass(frozen=True)
+class Caches:
+    """How many bytes may be kept on the disk."""
+
+    pixels: int = 0
+    """Of decoded images."""
+    shards: int = SHARD_BYTES
+    """Of shards that lie in a store."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +69,7 @@ class Hardware:
     workers: int
     threads: int
     compile: bool = False
-    cache_bytes: int = 0
-    """Of decoded images."""
+    caches: Caches = Caches()
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision that forward passes run in."""
@@ -86,7 +100,9 @@ def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 
     # The fastest convolutions of cuDNN differ from run to run.
     torch.backends.cudnn.deterministic = True
     bf16 = config.precision == "bf16" or (config.precision == "auto" and _calculates_in_bf16(device))
-    return Hardware(device, bf16, int(workers), int(threads), config.compile, _cache_bytes(config))
+    return Hardware(
+        device, bf16, int(workers), int(threads), config.compile, Caches(_pixel_bytes(config), _shard_bytes(config))
+    )
 
 
 def usable_cores() -> int:
@@ -94,7 +110,13 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _cache_bytes(config: HardwareConfig) -> int:
+def _shard_bytes(config: HardwareConfig) -> int:
+    if config.shard_cache_gib == "auto":
+        return shutil.disk_usage(".").free // 8
+    return int(config.shard_cache_gib * 2**30)
+
+
+def _pixel_bytes(config: HardwareConfig) -> int:
     if config.pixel_cache_gib == "auto":
         try:
             kept = sum(file.stat().st_blocks * 512 for file in PIXELS.rglob("*.u8"))

@@ -91,7 +91,7 @@ class LabelingNetwork:
         index = load_index(validation)
         rows = np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(np.int64)
         batches = in_batches(rows, self.batch_size)
-        images = CleanImages(ImageLoader(index, self.hardware.cache_bytes), batches, self.size, self.crop_fraction)
+        images = CleanImages(ImageLoader(index, self.hardware.caches), batches, self.size, self.crop_fraction)
         return in_order(images, range(len(batches)), workers=0)
 
     @torch.inference_mode()

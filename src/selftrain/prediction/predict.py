@@ -181,7 +181,7 @@ class Predictor:
         """The model's log-probabilities (B, C) float32, batch by batch, and embeddings (B, D), where D may be 0."""
         make = CleanImages if self.noised is None else self.noised.images
         views = make(
-            ImageLoader(index, self.network.hardware.cache_bytes),
+            ImageLoader(index, self.network.hardware.caches),
             batches,
             self.network.size,
             self.network.crop_fraction,

@@ -56,6 +56,17 @@ def _encodings(schema: "pa.Schema") -> dict[str, Any]:
     return {"use_dictionary": repeats, "column_encoding": rising}
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a file is there and is, to its last column, as it was written."""
+    import pyarrow as pa
+
+    try:
+        check_seal(path)
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+    return True
+
+
 def check_seal(path: Path, columns: Sequence[str] | None = None) -> None:
     """Raises BrokenSeal if a file has no seal, or if its footer or one of the columns is not as it was written.
 

@@ -15,7 +15,9 @@ from selftrain.images.index import ImageIndex
 from selftrain.images.loading import ImageLoader
 from selftrain.images.order import stream
 from selftrain.images.views import IMAGE_VIEWS, planned, view
+from selftrain.images.workers import loader_processes
 from selftrain.params.train import TrainConfig
+from selftrain.plumbing.hardware import Caches
 from selftrain.training.pseudo_labels import PseudoLabels
 
 ORDER = {"labeled": Stream.LABELED_ORDER, "unlabeled": Stream.UNLABELED_ORDER}
@@ -55,17 +57,27 @@ class TrainingBatches(Dataset[Batch]):
         labeled: ImageIndex,
         pseudo_labels: PseudoLabels | None,
         labeled_log_probs: NDArray[np.float16] | None = None,
-        cache_bytes: int = 0,
+        caches: Caches = Caches(),  # noqa: B008
     ) -> None:
         self.config, self.views, self.seed, self.process = config, views, seed, process
-        self.labeled, self.labeled_log_probs = ImageLoader(labeled, cache_bytes), labeled_log_probs
+        self.labeled, self.labeled_log_probs = ImageLoader(labeled, caches), labeled_log_probs
         self.pseudo_labels = pseudo_labels
-        self.unlabeled = ImageLoader(pseudo_labels.index, cache_bytes) if pseudo_labels else None
+        self.unlabeled = ImageLoader(pseudo_labels.index, caches) if pseudo_labels else None
 
     def __getitem__(self, step: int) -> Batch:
         """This process's part of the global batch of a step."""
+        for soon in (step, step + loader_processes()):
+            self._ahead(soon)
         makers = {"labeled": self._labeled, "unlabeled": self._unlabeled}
         return {source: makers[source](step) for source in self.views}
+
+    def _ahead(self, step: int) -> None:
+        """Begin to fetch what a step needs from stores. Meanwhile the loader's processes make what comes before it."""
+        if "labeled" in self.views:
+            self.labeled.ahead(self._labeled_rows(step, self.process)[1])
+        if "unlabeled" in self.views:
+            assert self.unlabeled is not None
+            self.unlabeled.ahead(self._unlabeled_rows(step, self.process)[1])
 
     def keys(self, step: int) -> dict[str, list[int]]:
         """Keys of all processes' images of a step, by source."""

@@ -63,7 +63,7 @@ def put_in_fitted_head(
 def features_of(network: nn.Module, images: ImageIndex, config: TrainConfig, hardware: Hardware) -> NDArray[np.float32]:
     """What the classifier gets of each image, clean and in eval mode, (N, D)."""
     batches = in_batches(np.arange(len(images), dtype=np.int64), BATCH_SIZE)
-    squares = CleanImages(ImageLoader(images, hardware.cache_bytes), batches, config.image_size, config.crop_fraction)
+    squares = CleanImages(ImageLoader(images, hardware.caches), batches, config.image_size, config.crop_fraction)
     mean, std = normalization(network)
     network.eval().to(hardware.device).to(memory_format=torch.channels_last)
     found = []

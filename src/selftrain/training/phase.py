@@ -96,7 +96,7 @@ def make_phase(
     if needs.reads_table("labeled"):
         assert training.labeled_predictions is not None
         teacher_log_probs = labeled_log_probs(labeled, training.labeled_predictions)
-    batches = TrainingBatches(config, needs.views, seed, process, labeled, pool, teacher_log_probs, machine.cache_bytes)
+    batches = TrainingBatches(config, needs.views, seed, process, labeled, pool, teacher_log_probs, machine.caches)
     return Phase(loop, batches, Validation(held_out, config, machine, process), fitted)
 
 

@@ -38,7 +38,7 @@ class Validation:
     def __init__(self, index: ImageIndex, config: TrainConfig, hardware: Hardware, process: Process) -> None:
         mine = np.arange(process.rank, len(index), process.world_size)
         batches = in_batches(mine, 256)
-        images = CleanImages(ImageLoader(index, hardware.cache_bytes), batches, config.image_size, config.crop_fraction)
+        images = CleanImages(ImageLoader(index, hardware.caches), batches, config.image_size, config.crop_fraction)
         self.hardware = hardware
         self.labels = [torch.from_numpy(index.labels[batch].astype(np.int64)) for batch in batches]
         self.images = images

@@ -49,7 +49,7 @@ class Testbed:
 
     def images(self, batches: list[NDArray[np.int64]], change: Change | None) -> Iterator[torch.Tensor]:
         """Batches of test images, uint8 (B, S, S, 3), or what the change makes of them."""
-        loader, crop_fraction = ImageLoader(self.test, self.subject.hardware.cache_bytes), self.subject.crop_fraction
+        loader, crop_fraction = ImageLoader(self.test, self.subject.hardware.caches), self.subject.crop_fraction
         if change is None:
             made = CleanImages(loader, batches, self.subject.size, crop_fraction)
         else:

@@ -28,7 +28,7 @@ def _passes(testbed: Testbed, noise: NoiseConfig) -> Columns:
     for turn in range(testbed.config.passes):
         for index in (testbed.validation, testbed.test):
             batches = in_batches(np.arange(len(index)), testbed.batch_size)
-            clean = (ImageLoader(index, subject.hardware.cache_bytes), batches, subject.size, subject.crop_fraction)
+            clean = (ImageLoader(index, subject.hardware.caches), batches, subject.size, subject.crop_fraction)
             views = NoisedImages(
                 *clean, noise, mixed_int(testbed.seed, Stream.ROBUSTNESS_VIEWS, turn), Stream.ROBUSTNESS_VIEWS
             )
