@@ -55,12 +55,14 @@ def ingest(
     """Bring images into the corpus: WebDataset shards and their manifest."""
     from selftrain.corpus.ingest import ingest as run_ingest
     from selftrain.params.ingest import IngestConfig
+    from selftrain.plumbing.hardware import HardwareConfig
     from selftrain.plumbing.locks import sole_writer
     from selftrain.project import Project
 
     project = Project.open(pipeline=pipeline)
+    config, hardware = project.section("ingest", IngestConfig), project.section("hardware", HardwareConfig)
     with sole_writer(project.corpus):
-        run_ingest(project.section("ingest", IngestConfig), project.seed, project.corpus, verify)
+        run_ingest(config, project.seed, project.corpus, verify, hardware)
 
 
 @app.command()
@@ -117,15 +119,17 @@ def select(
     round_: Annotated[str, typer.Argument(metavar="ROUND", help="A run under `rounds`.")], pipeline: Pipeline = None
 ) -> None:
     """Decide on every unlabeled image: kept, how often, or why not."""
+    from selftrain.plumbing.hardware import HardwareConfig
     from selftrain.plumbing.locks import sole_writer
     from selftrain.project import Project
     from selftrain.selection.select import select as run_select
 
     project = Project.open(pipeline=pipeline)
     config, out = project.select_config(round_), project.selections / round_
+    hardware = project.section("hardware", HardwareConfig)
     table, *earlier = [run.predictions / "unlabeled" for run in project.teachers_of(round_)]
     with sole_writer(out):
-        run_select(config, project.seed, table, project.corpus, out, project.corrections, tuple(earlier))
+        run_select(config, project.seed, table, project.corpus, out, project.corrections, tuple(earlier), hardware)
 
 
 @app.command()

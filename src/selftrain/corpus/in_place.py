@@ -20,12 +20,11 @@ from selftrain.corpus.inspect import image_facts
 from selftrain.corpus.seen import Seen
 from selftrain.corpus.source_image import SourceImage
 from selftrain.images.decode import BrokenImage
+from selftrain.plumbing.engines import Engine
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import remove_temporary_files
-from selftrain.plumbing.hardware import usable_cores
 from selftrain.plumbing.secrets import masked
 from selftrain.plumbing.stores import is_url, version_of
-from selftrain.plumbing.units import done_units
 from selftrain.tables.keys import MAX_IMAGES_PER_SHARD, make_key, shard_name, shard_of_part
 from selftrain.tables.manifest import images_in, manifest_parts, manifest_schema, part_path
 from selftrain.tables.parquet import write_arrow
@@ -45,6 +44,7 @@ def update_in_place(
     *,
     max_pixels: int,
     ignored: Counter[str],
+    engine: Engine,
     on_images: Callable[[int], None] = lambda images: None,
     before_removal: Callable[[SplitCounts], None] = lambda counts: None,
 ) -> SplitCounts:
@@ -75,7 +75,7 @@ def update_in_place(
             free += 1
     # Numbers are promised before they are used: a killed ingest does not give them to other shards.
     promise_shards(split_folder, free)
-    for _, images in done_units(_worker, jobs, usable_cores(), lambda job: masked(job.url)):
+    for _, images in engine.done(_worker, jobs, lambda job: masked(job.url), f"ingest {split}"):
         on_images(images)
     new = {job.shard for job in jobs}
     often = {as_stored(root, url, split_folder): count for url, count in times.items()}

@@ -15,8 +15,11 @@ from selftrain.corpus.source_image import SourceImage
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
 from selftrain.params.ingest import IngestConfig, Source
+from selftrain.plumbing.engines import engine_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
+from selftrain.plumbing.hardware import HardwareConfig, usable_cores
+from selftrain.plumbing.process_engine import Processes
 from selftrain.plumbing.progress import progress_bar
 from selftrain.tables.keys import SPLITS
 from selftrain.tables.manifest import manifest_digest, scan_manifest
@@ -27,7 +30,9 @@ from selftrain.tables.truth import write_truth
 LABELED_SPLITS = ("labeled", "validation", "test")
 
 
-def ingest(config: IngestConfig, seed: int, corpus: Path, verify: bool = False) -> dict[str, Any]:
+def ingest(
+    config: IngestConfig, seed: int, corpus: Path, verify: bool = False, machine: HardwareConfig | None = None
+) -> dict[str, Any]:
     """Bring the corpus up to date with its sources and return the summary that is written to ``summary.json``.
 
     With ``verify`` every shard is read and compared with its manifest, else those that changed since the last time.
@@ -60,6 +65,7 @@ def ingest(config: IngestConfig, seed: int, corpus: Path, verify: bool = False) 
                     getattr(config, split).images,
                     max_pixels=config.max_pixels,
                     ignored=ignored[split],
+                    engine=engine_of(machine or HardwareConfig(), Processes(usable_cores())),
                     on_images=advance,
                     before_removal=check_found,
                 )

@@ -26,6 +26,9 @@ SHARD_BYTES = 2**30
 class HardwareConfig(Section):
     """``hardware``: the machine. Not a dependency of any stage: it changes speed and rounding, not meaning."""
 
+    engine: Literal["local", "torchrun", "ray"] = "local"
+    """What runs units of work: this machine, torchrun's processes on one or several, or a Ray cluster (``RAY_ADDRESS``,
+    or one that is started here)."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.params.select import SelectConfig
+from selftrain.plumbing.engines import Here, engine_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
+from selftrain.plumbing.hardware import HardwareConfig
+from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.progress import progress_bar
 from selftrain.selection.decide import Decisions, no_decisions
+from selftrain.selection.parts import Counts, FirstPass, SecondPass, added, in_units, prepared
 from selftrain.selection.sources import Tables
 from selftrain.tables import selection
 from selftrain.tables.corrections import (
@@ -25,15 +29,13 @@ from selftrain.tables.corrections import (
     no_corrections,
     read_corrections,
 )
-from selftrain.tables.parquet import read_frame, write_frame
+from selftrain.tables.parquet import read_frame
 from selftrain.tables.predictions import made_from_digest, prediction_parts
 
 if TYPE_CHECKING:
     import polars as pl
 
 MEMORY_LIMIT = "1GB"
-COUNTED_TOGETHER = 2**17
-"""Rows."""
 REPEATS = "duplicates.parquet"
 
 
@@ -49,6 +51,7 @@ def select(
     out: Path,
     corrections: Path | None = None,
     earlier: tuple[Path, ...] = (),
+    machine: HardwareConfig | None = None,
 ) -> dict[str, Any]:
     """Decide on every image of ``predictions`` (the unlabeled split's table) and write the selection to ``out``.
 
@@ -66,30 +69,34 @@ def select(
     source = Tables(predictions, corpus, earlier)
     classes = source.classes
     decisions = Decisions(config, seed, _decided_before(corpus, classes, config, corrections), source)
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect() as connection:
+    engine = engine_of(machine or HardwareConfig(), Here())
+    units = list(in_units(parts))
+    # A cluster's nodes share the project's folder, and not their own temporary ones.
+    folder = None if engine.shares_memory else WORK
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill}'")
         # Parquet's statistics leave NaN out, and DuckDB 2.0 believes them.
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")
-        files = [str(Path(spill) / part.name) for part in parts]
-        for part, file in zip(parts, files, strict=True):
-            decisions.candidates(_rows(part, source, decisions)).write_parquet(file, compression="lz4")
-        connection.read_parquet(files).create_view("candidates")
+        first_pass = FirstPass(source, decisions, Path(spill))
+        for _ in engine.done(lambda: first_pass, units, _name, f"candidates {out.name}"):
+            pass
+        connection.read_parquet([str(Path(spill) / part.name) for part in parts]).create_view("candidates")
         planned = decisions.plan(connection)
     if planned is None:
         raise NothingSelected(_nothing_passed(decisions, parts, source))
     quota, plans, plan = planned
 
     shutil.rmtree(out, ignore_errors=True)
-    totals = Totals()
+    totals: Counts = {}
+    second_pass = SecondPass(source, decisions, plan, out)
     with progress_bar(f"select {out.name}", total=len(parts)) as advance:
-        for part in parts:
-            rows = decisions.decide(_rows(part, source, decisions), plan)
-            write_frame(rows, out / part.name)
-            totals.add(rows)
-            advance()
-    totals.count()
+        for unit, counts in engine.done(lambda: second_pass, units, _name, f"select {out.name}"):
+            totals = added(totals, counts)
+            advance(len(unit))
     found = decisions.policy.summary(classes) | ({"gate": decisions.gate.cutoff} if decisions.gate is not None else {})
-    summary = _summary(totals.counts, classes, decisions, quota) | {
+    summary = _summary(totals, classes, decisions, quota) | {
         "policy": {"name": config.policy, **found},
         "shift": None if decisions.aligned is None else decisions.aligned.shift.tolist(),
         "predictions": made_from_digest(predictions),
@@ -97,14 +104,14 @@ def select(
         "digest": selection.parts_digest(out),
     }
     assert {p.label: p.kept for p in plans} == {
-        p.label: totals.counts.get((p.label, selection.KEPT), (0, 0))[0] for p in plans
+        p.label: totals.get((p.label, selection.KEPT), (0, 0))[0] for p in plans
     }
     write_json(out / "summary.json", summary)
     return summary
 
 
-def _rows(part: Path, source: Tables, decisions: Decisions) -> "pl.DataFrame":
-    return decisions.prepared(source.read(part, decisions.columns))
+def _name(unit: list[Path]) -> str:
+    return f"{unit[0]} to {unit[-1].name}"
 
 
 def _decided_before(corpus: Path, classes: list[str], config: SelectConfig, corrections: Path | None) -> "pl.DataFrame":
@@ -134,35 +141,8 @@ def _decided_before(corpus: Path, classes: list[str], config: SelectConfig, corr
     return pl.concat([kinds.join(by_hand, on="key", how="anti"), by_hand])
 
 
-class Totals:
-    """Images and copies by label and decision, counted many parts at a time."""
-
-    def __init__(self) -> None:
-        self.counts: dict[tuple[int, str], tuple[int, int]] = {}
-        """(images, copies)"""
-        self._waiting: list[pl.DataFrame] = []
-
-    def add(self, decided: "pl.DataFrame") -> None:
-        """Add a part's decisions."""
-        self._waiting.append(decided.select("label", "decision", "copies"))
-        if sum(map(len, self._waiting)) >= COUNTED_TOGETHER:
-            self.count()
-
-    def count(self) -> None:
-        """Count what was added."""
-        import polars as pl
-
-        if not self._waiting:
-            return
-        groups = pl.concat(self._waiting).group_by("label", "decision")
-        for label, decision, images, copies in groups.agg(pl.len(), pl.col("copies").sum()).iter_rows():
-            before = self.counts.get((label, decision), (0, 0))
-            self.counts[label, decision] = (before[0] + images, before[1] + copies)
-        self._waiting.clear()
-
-
 def _summary(
-    totals: dict[tuple[int, str], tuple[int, int]],
+    totals: Counts,
     classes: list[str],
     decisions: Decisions,
     quota: int | None,
@@ -222,6 +202,6 @@ def _highest(decisions: Decisions, parts: list[Path], source: Tables) -> Iterato
     import polars as pl
 
     for part in parts:
-        rows = _rows(part, source, decisions).filter(pl.col("confidence").is_not_nan())
+        rows = prepared(part, source, decisions).filter(pl.col("confidence").is_not_nan())
         usable = decisions.usable(rows)
         yield tuple(float(-1 if len(frame) == 0 else frame["confidence"].max()) for frame in (rows, usable))  # type: ignore[arg-type, misc]

@@ -6,6 +6,8 @@ compared image by image. A killed stage goes on with the tables that are missing
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from selftrain.code import code_digest
@@ -13,6 +15,7 @@ from selftrain.evaluation.robustness.subject import Subject
 from selftrain.evaluation.robustness.testbed import Columns, Condition, Testbed
 from selftrain.params.robustness import RobustnessConfig
 from selftrain.plumbing.by_name import find_module
+from selftrain.plumbing.engines import Here, engine_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
 from selftrain.plumbing.hardware import HardwareConfig
@@ -34,23 +37,57 @@ def run_suites(
         raise UserError(f"{model}: was trained on other classes than {corpus} has; train it again")
     out.mkdir(parents=True, exist_ok=True)
     testbed = Testbed(subject, corpus, config, seed, machine.predict_batch_size)
+    engine = engine_of(machine, Here(), on_gpu=True)
     images = {split: manifest_digest(corpus / split) for split in ("validation", "test")}
     made_of = [subject.digest, seed, images, config.images, config.image_size]
-    wanted: dict[Path, tuple[str, Callable[[], Columns]]] = {}
+    tables: list[Table] = []
     for suite in config.all_suites:
         of_suite = [*made_of, code_digest("robustness", config.modules([suite]))]
         for condition in _conditions(suite, testbed):
             stamp = hashlib.sha256(repr([*of_suite, condition.parameters]).encode()).hexdigest()[:32]
-            wanted[out / suite / f"{condition.name}.parquet"] = (stamp, condition.make)
-    for path in set(out.rglob("*.parquet")) - wanted.keys():
+            tables.append(Table(suite, condition.name, out / suite / f"{condition.name}.parquet", stamp))
+    for path in set(out.rglob("*.parquet")) - {table.path for table in tables}:
         path.unlink()
-    with progress_bar(f"robustness {out.name}", total=len(wanted)) as advance:
-        for path, (stamp, make) in wanted.items():
-            if made_from(path) != stamp:
-                write_table(path, make(), stamp)
+    todo = [table for table in tables if made_from(table.path) != table.stamp]
+    make_work = partial(TableWriter, testbed)
+    if not engine.shares_memory:
+        make_work = partial(_on_a_node, model, corpus, config, seed, engine.share_of(machine))
+    with progress_bar(f"robustness {out.name}", total=len(tables), done=len(tables) - len(todo)) as advance:
+        for _ in engine.done(make_work, todo, lambda table: str(table.path), f"robustness {out.name}"):
             advance()
     record = RunRecord.read(model / "run.json")
     TestedRecord(**record.as_dict(), robustness_size=testbed.size).write(out / "run.json")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One condition's table, and what it has to be made from."""
+
+    suite: str
+    condition: str
+    path: Path
+    stamp: str
+
+
+class TableWriter:
+    """Makes and writes tables of one run."""
+
+    def __init__(self, testbed: Testbed) -> None:
+        self.testbed = testbed
+        self._suites: dict[str, dict[str, Callable[[], Columns]]] = {}
+
+    def __call__(self, table: Table) -> None:
+        """Write a table, if nobody has meanwhile."""
+        if made_from(table.path) == table.stamp:
+            return
+        if table.suite not in self._suites:
+            found = _conditions(table.suite, self.testbed)
+            self._suites[table.suite] = {condition.name: condition.make for condition in found}
+        write_table(table.path, self._suites[table.suite][table.condition](), table.stamp)
+
+
+def _on_a_node(model: Path, corpus: Path, config: RobustnessConfig, seed: int, machine: HardwareConfig) -> TableWriter:
+    return TableWriter(Testbed(Subject(model, machine), corpus, config, seed, machine.predict_batch_size))
 
 
 def _conditions(suite: str, testbed: Testbed) -> Iterator[Condition]:

@@ -1,0 +1,148 @@
+"""Units of work on a Ray cluster, by Ray Data: actors as many as the cluster has room for, lost ones started again.
+
+Every node needs this project's folder under the same path (a shared file system), since units read and write there.
+"""
+
+import logging
+import os
+import pickle
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.hardware import HardwareConfig
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+CPUS_BESIDE_GPU = 4
+"""Cores of an actor that has a GPU: what loads its images."""
+MOST_ACTORS = 1024
+ANSWERS_WITHIN = 10
+"""Seconds."""
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+"""Nothing is reported to anybody; the bar is ours."""
+
+
+class RayEngine:
+    """The cluster that ``RAY_ADDRESS`` names, or one on this machine."""
+
+    shares_memory = False
+
+    def __init__(self, on_gpu: bool) -> None:
+        """``on_gpu``: each worker takes a GPU, if the cluster has any."""
+        self.on_gpu = on_gpu
+
+    def share_of(self, machine: HardwareConfig) -> HardwareConfig:
+        """See ``Engine``: a GPU and some cores, or one core."""
+        if self._takes_gpu():
+            return machine.model_copy(update={"workers": CPUS_BESIDE_GPU} if machine.workers == "auto" else {})
+        return machine.model_copy(update={"threads": 1, "workers": 0, "device": "cpu"})
+
+    def _takes_gpu(self) -> bool:
+        return self.on_gpu and connected().cluster_resources().get("GPU", 0) > 0
+
+    def done(
+        self,
+        make_work: Callable[[], Callable[[Unit], Result]],
+        units: Iterable[Unit],
+        name: Callable[[Unit], str],
+        what: str,
+    ) -> Iterator[tuple[Unit, Result]]:
+        """See ``Engine``. Raises UserError if the cluster cannot be reached."""
+        given = list(units)
+        if not given:
+            return
+        ray = connected()
+        import ray.data as ray_data
+
+        with_gpu = self._takes_gpu()
+        items = [{"number": number, "unit": pickle.dumps(unit)} for number, unit in enumerate(given)]
+        done = (
+            ray_data.from_items(items, override_num_blocks=len(items))
+            .map_batches(
+                Worker,
+                fn_constructor_args=(os.getcwd(), _pickled(make_work)),
+                batch_size=1,
+                batch_format="numpy",
+                compute=ray_data.ActorPoolStrategy(min_size=1, max_size=min(len(given), MOST_ACTORS)),
+                num_gpus=1 if with_gpu else 0,
+                num_cpus=CPUS_BESIDE_GPU if with_gpu else 1,
+            )
+            .iter_rows()
+        )
+        try:
+            for row in done:
+                result = pickle.loads(row["result"])
+                if isinstance(result, UserError):
+                    raise result
+                yield given[int(row["number"])], result
+        except ray.exceptions.RayError as error:
+            raise UserError(f"{what}: Ray gave up ({_first_line(error)}); run it again, what is done stays") from None
+
+
+class Worker:
+    """What runs in an actor: the work, made once, in the project's folder."""
+
+    def __init__(self, folder: str, make_work: bytes) -> None:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(
+                f"this node does not have the project's folder {folder}; share it between the nodes"
+            )
+        os.chdir(folder)
+        self.work: Callable[[Any], Any] | UserError
+        try:
+            self.work = pickle.loads(make_work)()
+        except UserError as error:
+            self.work = error
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do one unit. What the user can mend comes back as a result, since Ray would wrap it in its own error."""
+        import numpy as np
+
+        result: object = self.work
+        if not isinstance(self.work, UserError):
+            try:
+                result = self.work(pickle.loads(batch["unit"][0]))
+            except UserError as error:
+                result = error
+        return {"number": batch["number"], "result": np.array([pickle.dumps(result)], dtype=object)}
+
+
+def connected() -> Any:
+    """Ray, connected to a cluster. Raises UserError if it is not installed or cannot be reached."""
+    os.environ.update({name: value for name, value in SETTINGS.items() if name not in os.environ})
+    try:
+        import ray
+    except ImportError:
+        raise UserError("hardware.engine: Ray is not installed; `uv pip install 'selftrain[ray]'` brings it") from None
+    if ray.is_initialized():
+        return ray
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        # Ray itself waits for minutes.
+        if host and port.isdigit():
+            socket.create_connection((host, int(port)), timeout=ANSWERS_WITHIN).close()
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=None if address else False)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise UserError(
+            f"hardware.engine: the Ray cluster {address or 'on this machine'} cannot be reached "
+            f"({_first_line(error)}); start it, or take `engine: local`"
+        ) from None
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    return ray
+
+
+def _pickled(make_work: Callable[[], object]) -> bytes:
+    from ray import cloudpickle
+
+    return bytes(cloudpickle.dumps(make_work))  # type: ignore[no-untyped-call]
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]
