@@ -2,7 +2,7 @@
 
 import sys
 
-from selftrain.plumbing.processes import begin, death_of_worker
+from selftrain.plumbing.processes import begin, death_of_worker, mark_failure
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
         if debug or known is None:
             raise
         print(f"error: {' '.join(known.split())}", file=sys.stderr)
+        mark_failure()
         raise SystemExit(1) from None
 
 

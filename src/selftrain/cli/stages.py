@@ -106,10 +106,14 @@ def predict(run: RunName, pipeline: Pipeline = None) -> None:
     from selftrain.prediction.predict import predict as run_predict
     from selftrain.project import Project
     from selftrain.tables.keys import SPLITS
+    from selftrain.training.launch import in_processes, wants_processes
 
     project = Project.open(pipeline=pipeline)
     config, hardware = project.section("predict", PredictConfig), project.section("hardware", HardwareConfig)
     spec = project.run(run)
+    if hardware.engine == "torchrun" and wants_processes(hardware):
+        in_processes(hardware, ["-m", "selftrain", *sys.argv[1:]])
+        return
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     run_predict(spec.model, project.corpus, SPLITS, spec.predictions, config, project.seed, hardware, rank, world_size)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from selftrain.cli.app import Pipeline, app
+from selftrain.plumbing.errors import UserError
 
 
 @app.command()
@@ -31,6 +32,19 @@ def check(
         commands = rehearse_project(project, lambda words: app(words, standalone_mode=False))
         print(f"{project.params_path}: {len(commands)} stages ran with tiny networks on made-up images")
     print(f"{project.params_path}: fine")
+
+
+@app.command()
+def follow(pipeline: Pipeline = None) -> None:
+    """On another machine with this folder: take part in what `dvc repro` starts there (`engine: torchrun`)."""
+    from selftrain.plumbing.hardware import HardwareConfig
+    from selftrain.project import Project
+    from selftrain.training.launch import follow as run_follow
+
+    hardware = Project.open(pipeline=pipeline).section("hardware", HardwareConfig)
+    if hardware.rendezvous is None:
+        raise UserError("hardware.rendezvous: missing; name the machine that runs `dvc repro`, and set `nodes`")
+    run_follow(hardware)
 
 
 @app.command()

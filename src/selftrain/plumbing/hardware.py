@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.locks import WORK
@@ -27,8 +27,13 @@ class HardwareConfig(Section):
     """``hardware``: the machine. Not a dependency of any stage: it changes speed and rounding, not meaning."""
 
     engine: Literal["local", "torchrun", "ray"] = "local"
-    """What runs units of work: this machine, torchrun's processes on one or several, or a Ray cluster (``RAY_ADDRESS``,
-    or one that is started here)."""
+    """What runs units of work: this machine, torchrun's processes on one or several, or a Ray cluster
+    (``RAY_ADDRESS``, or one that is started here)."""
+    nodes: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[1-9]\d*:[1-9]\d*$")] = 1
+    """With ``engine: torchrun``: machines that `train` and `predict` run on, or the fewest and the most (``"2:4"``).
+    One runs `dvc repro`, the others `selftrain follow`."""
+    rendezvous: Annotated[str, Field(pattern=r"^.+:\d+$")] | None = None
+    """Host and port of the machine that runs `dvc repro`, where the others meet it."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -51,6 +56,14 @@ class HardwareConfig(Section):
     ``.selftrain/shards``; ``auto``: an eighth of what is free."""
     checkpoint_seconds: float = Field(default=60, gt=0)
     predict_batch_size: int = Field(default=256, ge=1)
+
+    @model_validator(mode="after")
+    def _several_machines_meet(self) -> "HardwareConfig":
+        if (self.nodes != 1) != (self.rendezvous is not None):
+            raise ValueError("`nodes` and `rendezvous` belong together")
+        if self.nodes != 1 and self.engine != "torchrun":
+            raise ValueError("`nodes` are torchrun's; set `engine: torchrun`, or leave them out")
+        return self
 
 
 @dataclass(frozen=True)
@@ -81,10 +94,15 @@ class Hardware:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
 
-def resolve(config: HardwareConfig, local_rank: int = 0, local_processes: int = 1) -> Hardware:
-    """Resolve ``auto`` and set PyTorch's thread count. Raises UserError for a device that is not there."""
+def resolve(config: HardwareConfig) -> Hardware:
+    """Resolve ``auto`` for this process, one of torchrun's or the only one, and set PyTorch's thread count.
+
+    Raises UserError for a device that is not there.
+    """
     import torch
 
+    local_rank, local_processes = (int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    local_processes = max(1, local_processes)
     name = config.device
     if name == "auto":
         name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"

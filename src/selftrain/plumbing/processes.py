@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+FAILURES = Path(".selftrain") / "failures"
 TERMINATED = 128 + signal.SIGTERM
 """What a process that SIGTERM ended leaves as its exit code."""
 PARENT_DEATH_SIGNAL = 1
@@ -25,8 +26,25 @@ def begin() -> None:
     signal.signal(signal.SIGTERM, _leave)
     if "DVC_STAGE" in os.environ or "RANK" in os.environ:
         end_with_parent()
+    if (
+        int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+        and failure_of(os.environ.get("SELFTRAIN_LAUNCH", "")).exists()
+    ):
+        raise SystemExit(1)
     if "DVC_STAGE" in os.environ and _dvc_is_gone(Path(os.environ.get("DVC_ROOT", "."))):
         raise SystemExit(TERMINATED)
+
+
+def failure_of(launch: str) -> Path:
+    """The file that says that a launch of several processes failed by an error that another try does not mend."""
+    return FAILURES / launch
+
+
+def mark_failure() -> None:
+    """Tell torchrun's next try that this one failed by an error that the user has to mend."""
+    if launch := os.environ.get("SELFTRAIN_LAUNCH"):
+        FAILURES.mkdir(parents=True, exist_ok=True)
+        failure_of(launch).touch()
 
 
 def end_with_parent(by: int = signal.SIGTERM) -> None:

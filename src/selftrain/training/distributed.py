@@ -26,38 +26,14 @@ def process_group(device: torch.device) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def in_processes(count: int, command: list[str]) -> None:
-    """Run a command of Python in so many processes, torchrun's; SIGTERM reaches them.
-
-    Raises SystemExit if one fails; it has said why.
-    """
-    from torch.distributed import run as torchrun
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    arguments = ["--standalone", f"--nproc-per-node={count}", *command]
-    try:
-        torchrun.run(torchrun.parse_args(arguments))  # type: ignore[no-untyped-call]
-    except SignalException as error:
-        raise SystemExit(128 + int(error.sigval)) from None
-    except ChildFailedError as error:
-        raise SystemExit(abs(error.get_first_failure()[1].exitcode) or 1) from None
-
-
 def anywhere(flag: bool) -> bool:
     """Whether a flag is set in any process."""
     return any(gathered(flag))
 
 
-def rank_and_world() -> tuple[int, int, int, int]:
-    """(rank, world size, local rank, processes on this machine), from torchrun's environment."""
-    read = os.environ.get
-    return (
-        int(read("RANK", 0)),
-        int(read("WORLD_SIZE", 1)),
-        int(read("LOCAL_RANK", 0)),
-        int(read("LOCAL_WORLD_SIZE", 1)),
-    )
+def rank_and_world() -> tuple[int, int]:
+    """(rank, world size), from torchrun's environment."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def average(tensors: Iterable[Tensor]) -> None:

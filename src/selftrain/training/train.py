@@ -6,13 +6,14 @@ from pathlib import Path
 from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.params.train import TrainConfig, phases
 from selftrain.plumbing.files import read_json
-from selftrain.plumbing.hardware import processes, resolve
+from selftrain.plumbing.hardware import resolve
 from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.room import check_room
 from selftrain.training.batches import Process
 from selftrain.training.check import check_fit
 from selftrain.training.checkpoint import KEPT_CHECKPOINTS
-from selftrain.training.distributed import in_processes, process_group, rank_and_world, wait_for_all
+from selftrain.training.distributed import process_group, rank_and_world, wait_for_all
+from selftrain.training.launch import in_processes, wants_processes
 from selftrain.training.phase import make_phase
 from selftrain.training.provenance import fingerprint
 from selftrain.training.pseudo_labels import PseudoLabels, load_pseudo_labels
@@ -26,12 +27,11 @@ def train(training: Training, restart: list[str]) -> None:
 
     ``restart`` is the command line that starts this very training, for torchrun to run once a process.
     """
-    rank, world_size, local_rank, local_processes = rank_and_world()
-    wanted = processes(training.hardware)
-    if world_size == 1 and wanted > 1:
-        in_processes(wanted, restart)
+    if wants_processes(training.hardware):
+        in_processes(training.hardware, restart)
         return
-    process, machine = Process(rank, world_size), resolve(training.hardware, local_rank, local_processes)
+    rank, world_size = rank_and_world()
+    process, machine = Process(rank, world_size), resolve(training.hardware)
     with process_group(machine.device):
         planned = phases(training.config)
         tables = _tables_read(training, planned, world_size)

@@ -1,0 +1,116 @@
+"""Processes of one stage, on this machine or on several: torchrun's agents.
+
+The machine that runs the stage writes its launch into ``.selftrain/launch.json``, which all machines see. The others
+run `selftrain follow`, which starts its part of each launch. A process that a signal ends is started again with all
+others, and they go on from the checkpoint.
+"""
+
+import json
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import write_json
+from selftrain.plumbing.hardware import HardwareConfig, processes
+from selftrain.plumbing.locks import WORK
+from selftrain.plumbing.processes import failure_of
+
+LAUNCH = WORK / "launch.json"
+RESTARTS = 3
+LOOKS_EVERY = 0.5
+"""Seconds."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What every machine starts its part of."""
+
+    id: str
+    nodes: str
+    """How many machines, or the fewest and the most: ``2:4``."""
+    rendezvous: str
+    """Host and port of the machine that runs the stage."""
+    command: list[str]
+
+
+def in_processes(machine: HardwareConfig, command: list[str]) -> None:
+    """Run a command of Python in processes of this machine, and of those that follow; SIGTERM reaches them.
+
+    Raises SystemExit if one fails; it has said why.
+    """
+    launch = Launch(uuid.uuid4().hex, str(machine.nodes), machine.rendezvous or "", command)
+    if machine.rendezvous is None:
+        _torchrun(launch, processes(machine))
+        return
+    WORK.mkdir(exist_ok=True)
+    write_json(LAUNCH, asdict(launch))
+    try:
+        _torchrun(launch, processes(machine))
+    finally:
+        LAUNCH.unlink(missing_ok=True)
+
+
+def follow(machine: HardwareConfig, ended: Callable[[], bool] = lambda: False) -> None:
+    """Start this machine's part of each launch, one after the other, until SIGTERM."""
+    last = ""
+    while not ended():
+        launch = _launched()
+        if launch is None or launch.id == last:
+            time.sleep(LOOKS_EVERY)
+            continue
+        last = launch.id
+        print(f"follows {' '.join(launch.command)}", flush=True)
+        try:
+            _torchrun(launch, processes(machine))
+        except SystemExit as error:
+            if isinstance(error.code, int) and error.code > 128:
+                raise
+            print(f"{' '.join(launch.command)} ended with {error.code}", flush=True)
+
+
+def _launched() -> Launch | None:
+    try:
+        return Launch(**json.loads(LAUNCH.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _torchrun(launch: Launch, count: int) -> None:
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+
+    if launch.rendezvous:
+        where = [f"--nnodes={launch.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={launch.rendezvous}"]
+        where.append(f"--rdzv-id={launch.id}")
+    else:
+        where = ["--standalone"]
+    arguments = [*where, f"--nproc-per-node={count}", f"--max-restarts={RESTARTS}", "--monitor-interval=0.5"]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    # Processes that start again see there whether the error was one that another try does not mend.
+    os.environ["SELFTRAIN_LAUNCH"] = launch.id
+    try:
+        torchrun.run(torchrun.parse_args([*arguments, *launch.command]))  # type: ignore[no-untyped-call]
+    except SignalException as error:
+        raise SystemExit(128 + int(error.sigval)) from None
+    except ChildFailedError as error:
+        raise SystemExit(abs(error.get_first_failure()[1].exitcode) or 1) from None
+    except RendezvousError as error:
+        raise UserError(
+            f"hardware.rendezvous: {launch.rendezvous} was not reached by {launch.nodes} machines ({error}); start "
+            "`selftrain follow` on the others"
+        ) from None
+    finally:
+        for number, handler in handlers.items():  # torchrun leaves its own
+            signal.signal(number, handler)
+        failure_of(launch.id).unlink(missing_ok=True)
+
+
+def wants_processes(machine: HardwareConfig) -> bool:
+    """Whether this process is to start others, instead of working itself."""
+    return "RANK" not in os.environ and (machine.rendezvous is not None or processes(machine) > 1)

@@ -1,0 +1,125 @@
+"""Several processes of one training, on one machine and on two, and what becomes of them when one dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
+from selftrain.params.predict import PredictConfig
+from selftrain.plumbing.hardware import HardwareConfig
+from tests.conftest import free_port
+from tests.training.project import TRAIN_STUDENT, mlflow_rows, newest_step, selftrain, write_params, write_project
+
+CHANGES: dict[str, Any] = {"model": "test_vit", "image_size": 32, "steps": 30, "validate_every": 10, "ema_decay": None}
+
+
+def project(folder: Path, corpus: Path, hardware: dict[str, Any], **changes: Any) -> Path:
+    write_project(folder, corpus, **CHANGES | changes)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["hardware"] |= {"device": "cpu", "precision": "fp32", "workers": 0} | hardware
+    write_params(folder, params)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "models" / "noisy_student" / "student" / "model.safetensors")
+
+
+def ranks_of(folder: Path) -> list[int]:
+    """Processes that torchrun started in a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(folder):
+                environment = (entry / "environ").read_bytes()
+                if b"\0LOCAL_RANK=1" in environment and b"train" in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_a_rank_that_dies_costs_what_came_after_the_checkpoint(digits_corpus: Path, tmp_path: Path) -> None:
+    whole = project(tmp_path / "whole", digits_corpus, {"processes": 2})
+    assert selftrain(whole, *TRAIN_STUDENT).returncode == 0
+    killed = project(tmp_path / "killed", digits_corpus, {"processes": 2})
+    with subprocess.Popen(
+        [sys.executable, "-m", "selftrain", *TRAIN_STUDENT], cwd=killed, stderr=subprocess.DEVNULL
+    ) as process:
+        checkpoints = killed / ".selftrain" / "checkpoints" / "noisy_student" / "student"
+        while process.poll() is None and newest_step(checkpoints) < 8:
+            time.sleep(0.02)
+        (rank, *_) = ranks_of(killed)
+        os.kill(rank, signal.SIGKILL)
+        assert process.wait(timeout=240) == 0
+    one, two = weights(whole), weights(killed)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert mlflow_rows(killed, "select status, name from runs") == [("FINISHED", "student")]
+    points = mlflow_rows(killed, "select step from metrics where key = 'loss' order by step")
+    assert points == [(step,) for step in range(10, 31, 10)], "every point once"
+
+
+@pytest.mark.slow
+def test_two_machines_train_and_predict_as_two_processes_of_one(digits_corpus: Path, tmp_path: Path) -> None:
+    alone = project(tmp_path / "alone", digits_corpus, {"processes": 2})
+    assert selftrain(alone, *TRAIN_STUDENT).returncode == 0
+    assert selftrain(alone, "predict", "student").returncode == 0
+    several = {"engine": "torchrun", "processes": 1, "nodes": 2, "rendezvous": f"127.0.0.1:{free_port()}"}
+    folder = project(tmp_path / "several", digits_corpus, several)
+    with subprocess.Popen([sys.executable, "-m", "selftrain", "follow"], cwd=folder, stdout=subprocess.PIPE) as other:
+        for command in (TRAIN_STUDENT, ("predict", "student")):
+            result = selftrain(folder, *command)
+            assert result.returncode == 0, result.stderr
+        other.send_signal(signal.SIGTERM)
+        assert other.stdout is not None
+        said = other.stdout.read().decode()
+        assert other.wait(timeout=60) == 128 + signal.SIGTERM
+    assert said.count("follows") == 2, said
+    one, two = weights(alone), weights(folder)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    tables = [
+        {
+            str(path.relative_to(each)): path.read_bytes()
+            for path in sorted((each / "predictions" / "noisy_student" / "student").rglob("*.parquet"))
+        }
+        for each in (alone, folder)
+    ]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) > 3
+    assert PredictConfig().embeddings or not any("embeddings" in name for name in tables[0])
+
+
+@pytest.mark.slow
+def test_what_the_user_has_to_mend_is_not_tried_again(digits_corpus: Path, tmp_path: Path) -> None:
+    folder = project(tmp_path / "p", digits_corpus, {"processes": 2}, learning_rate=1e30)
+    result = selftrain(folder, *TRAIN_STUDENT)
+    assert result.returncode == 1
+    assert 1 <= result.stderr.count("is not finite, so nothing after it can be learned") <= 2, result.stderr
+    assert not list((folder / ".selftrain" / "failures").iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"nodes": 2},
+        {"rendezvous": "a:1"},
+        {"engine": "torchrun", "nodes": "4:x", "rendezvous": "a:1"},
+        {"engine": "ray", "nodes": 2, "rendezvous": "a:1"},
+        {"engine": "torchrun", "nodes": 2, "rendezvous": "a"},
+    ],
+)
+def test_machines_that_cannot_meet(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"nodes|rendezvous"):
+        HardwareConfig.model_validate(wrong)
+    assert HardwareConfig(engine="torchrun", nodes="2:4", rendezvous="node0:29400").nodes == "2:4"
