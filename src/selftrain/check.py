@@ -52,6 +52,7 @@ def check_project(project: Project, paths: bool = True) -> None:
     for name, model in SECTIONS.items():
         if name in params:
             project.section(name, model)
+    assert project.hardware is not None  # what the machine's own environment says is checked too
     project.section("select", SelectConfig)
     _check_names(project)
     configs = _train_configs(project)

@@ -12,8 +12,9 @@ from selftrain.params.runs import ADOPTED, all_runs, run_entry, train_config
 from selftrain.params.select import SelectConfig, select_config
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.hardware import HARDWARE_HERE, HardwareConfig, hardware_here
 from selftrain.plumbing.locks import WORK
-from selftrain.plumbing.sections import SectionT, did_you_mean, load_params, load_seed, parse_section
+from selftrain.plumbing.sections import SectionT, did_you_mean, load_params, load_seed, parse_overlaid, parse_section
 
 PARAMS = Path("params.yaml")
 PIPELINES = Path("pipelines")
@@ -86,6 +87,16 @@ class Project:
     def section(self, name: str, model: type[SectionT]) -> SectionT:
         """A section of the parameters. Raises UserError naming the first mistake in it."""
         return parse_section(self.values.get(name), model, f"{self.params_path}: {name}")
+
+    @property
+    def hardware(self) -> HardwareConfig:
+        """This machine, with ``SELFTRAIN_HARDWARE`` laid over the parameters (``engine=ray device=cuda``).
+
+        Raises UserError naming the first mistake in either.
+        """
+        here = f"{HARDWARE_HERE}, laid over {self.params_path}: hardware"
+        where = f"{self.params_path}: hardware"
+        return parse_overlaid(self.values.get("hardware") or {}, hardware_here(), HardwareConfig, where, here)
 
     def train_config(self, run: str) -> TrainConfig:
         """A run's training parameters."""

@@ -55,12 +55,11 @@ def ingest(
     """Bring images into the corpus: WebDataset shards and their manifest."""
     from selftrain.corpus.ingest import ingest as run_ingest
     from selftrain.params.ingest import IngestConfig
-    from selftrain.plumbing.hardware import HardwareConfig
     from selftrain.plumbing.locks import sole_writer
     from selftrain.project import Project
 
     project = Project.open(pipeline=pipeline)
-    config, hardware = project.section("ingest", IngestConfig), project.section("hardware", HardwareConfig)
+    config, hardware = project.section("ingest", IngestConfig), project.hardware
     with sole_writer(project.corpus):
         run_ingest(config, project.seed, project.corpus, verify, hardware)
 
@@ -68,12 +67,11 @@ def ingest(
 @app.command()
 def train(run: RunName, pipeline: Pipeline = None) -> None:
     """Train one run; goes on where a killed process stopped."""
-    from selftrain.plumbing.hardware import HardwareConfig
     from selftrain.plumbing.locks import sole_writer
     from selftrain.project import Project
 
     project = Project.open(pipeline=pipeline)
-    config, hardware = project.train_config(run), project.section("hardware", HardwareConfig)
+    config, hardware = project.train_config(run), project.hardware
     in_torchrun = "RANK" in os.environ
     # The process that started torchrun holds the lock.
     with contextlib.nullcontext() if in_torchrun else sole_writer(project.run(run).model):
@@ -102,14 +100,13 @@ def adopt(run: RunName, pipeline: Pipeline = None) -> None:
 def predict(run: RunName, pipeline: Pipeline = None) -> None:
     """Write a run's predictions of every image."""
     from selftrain.params.predict import PredictConfig
-    from selftrain.plumbing.hardware import HardwareConfig
     from selftrain.prediction.predict import predict as run_predict
     from selftrain.project import Project
     from selftrain.tables.keys import SPLITS
     from selftrain.training.launch import in_processes, wants_processes
 
     project = Project.open(pipeline=pipeline)
-    config, hardware = project.section("predict", PredictConfig), project.section("hardware", HardwareConfig)
+    config, hardware = project.section("predict", PredictConfig), project.hardware
     spec = project.run(run)
     if hardware.engine == "torchrun" and wants_processes(hardware):
         in_processes(hardware, ["-m", "selftrain", *sys.argv[1:]])
@@ -123,14 +120,13 @@ def select(
     round_: Annotated[str, typer.Argument(metavar="ROUND", help="A run under `rounds`.")], pipeline: Pipeline = None
 ) -> None:
     """Decide on every unlabeled image: kept, how often, or why not."""
-    from selftrain.plumbing.hardware import HardwareConfig
     from selftrain.plumbing.locks import sole_writer
     from selftrain.project import Project
     from selftrain.selection.select import select as run_select
 
     project = Project.open(pipeline=pipeline)
     config, out = project.select_config(round_), project.selections / round_
-    hardware = project.section("hardware", HardwareConfig)
+    hardware = project.hardware
     table, *earlier = [run.predictions / "unlabeled" for run in project.teachers_of(round_)]
     with sole_writer(out):
         run_select(config, project.seed, table, project.corpus, out, project.corrections, tuple(earlier), hardware)
@@ -180,12 +176,11 @@ def robustness(
     """Put a model through corruptions, perturbations, attacks and RandAugment, into its own tables."""
     from selftrain.evaluation.robustness.run import run_suites
     from selftrain.params.robustness import RobustnessConfig
-    from selftrain.plumbing.hardware import HardwareConfig
     from selftrain.plumbing.locks import sole_writer
     from selftrain.project import Project
 
     project = Project.open(pipeline=pipeline)
-    config, hardware = project.section("robustness", RobustnessConfig), project.section("hardware", HardwareConfig)
+    config, hardware = project.section("robustness", RobustnessConfig), project.hardware
     out = project.robustness / name
     with sole_writer(out):
         run_suites(project.tested(name), project.corpus, config, project.seed, hardware, out)

@@ -37,11 +37,10 @@ def check(
 @app.command()
 def follow(pipeline: Pipeline = None) -> None:
     """On another machine with this folder: take part in what `dvc repro` starts there (`engine: torchrun`)."""
-    from selftrain.plumbing.hardware import HardwareConfig
     from selftrain.project import Project
     from selftrain.training.launch import follow as run_follow
 
-    hardware = Project.open(pipeline=pipeline).section("hardware", HardwareConfig)
+    hardware = Project.open(pipeline=pipeline).hardware
     if hardware.rendezvous is None:
         raise UserError("hardware.rendezvous: missing; name the machine that runs `dvc repro`, and set `nodes`")
     run_follow(hardware)

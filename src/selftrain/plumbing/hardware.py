@@ -5,7 +5,7 @@ import shutil
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 
+HARDWARE_HERE = "SELFTRAIN_HARDWARE"
 PIXELS = WORK / "pixels"
 """Where decoded images are kept."""
 SHARD_BYTES = 2**30
@@ -64,6 +65,24 @@ class HardwareConfig(Section):
         if self.nodes != 1 and self.engine != "torchrun":
             raise ValueError("`nodes` are torchrun's; set `engine: torchrun`, or leave them out")
         return self
+
+
+def hardware_here() -> dict[str, Any]:
+    """What ``SELFTRAIN_HARDWARE`` says of this machine, ``name=value`` after ``name=value``; values are YAML.
+
+    A cluster's scripts say so what differs from machine to machine, and params.yaml stays as it is. Raises UserError
+    for anything else.
+    """
+    from ruamel.yaml import YAML
+
+    found = {}
+    for word in os.environ.get(HARDWARE_HERE, "").split():
+        name, equals, value = word.partition("=")
+        if not equals or not value:
+            raise UserError(f"{HARDWARE_HERE}: '{word}' is not `name=value`")
+        # Host and port would be a number of base 60.
+        found[name] = value if ":" in value else YAML(typ="safe").load(value)
+    return found
 
 
 @dataclass(frozen=True)
