@@ -14,6 +14,11 @@ Gradient = tuple[Tensor | None, ...]
 NoisedRows = Callable[[dict[str, int]], AbstractContextManager[object]]
 
 
+def plain_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Gradient:
+    """A loss's gradient in one process; None where the loss does not touch a parameter."""
+    return torch.autograd.grad(loss, list(parameters), allow_unused=True)
+
+
 class Minimizer(Protocol):
     """Takes optimizer steps for one trained network; made by the loop."""
 
@@ -50,6 +55,8 @@ class Runtime:
 
     minimizers: Mapping[str, Minimizer] = field(default_factory=dict)
     """By the names of the trained networks."""
+    gradient: Callable[[Tensor, Sequence[Tensor]], Gradient] = plain_gradient
+    """A loss's gradient by parameters of several networks, averaged over processes."""
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     """The precision of forward passes."""
     noised_rows: Mapping[nn.Module, NoisedRows] = field(default_factory=dict)
@@ -83,6 +90,6 @@ class Runtime:
         """A step of these networks down one loss; no other is touched."""
         minimizers = [self.minimizers[name] for name in networks]
         parameters = [parameter for minimizer in minimizers for parameter in minimizer.parameters]
-        slopes = iter(torch.autograd.grad(loss, parameters, allow_unused=True))
+        slopes = iter(self.gradient(loss, parameters))
         for minimizer in minimizers:
-            minimizer.descend(minimizer.averaged(tuple(islice(slopes, len(minimizer.parameters)))))
+            minimizer.descend(tuple(islice(slopes, len(minimizer.parameters))))

@@ -26,6 +26,7 @@ from selftrain.plumbing.progress import progress_bar
 from selftrain.training.batches import PLAN, Process, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
 from selftrain.training.distributed import anywhere, share_buffers
+from selftrain.training.gradient_buckets import averaged_gradient
 from selftrain.training.optimization import Descent
 from selftrain.training.validation import Score, Validation
 from selftrain.training.weights_average import WeightsAverage
@@ -79,7 +80,9 @@ class Loop:
             for network in classifiers.values():
                 network.compile()
         averaged = self._averaged_logits if self.ema is not None else None
-        self.runtime = Runtime(self.descents, hardware.autocast, noised_rows, averaged, share_buffers)
+        self.runtime = Runtime(
+            self.descents, averaged_gradient, hardware.autocast, noised_rows, averaged, share_buffers
+        )
         self.config, self.total_steps, self.seed = config, total_steps, seed
         self.hardware, self.process = hardware, process
         self.step = 0

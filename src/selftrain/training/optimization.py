@@ -16,6 +16,7 @@ from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import did_you_mean
 from selftrain.training.distributed import average
+from selftrain.training.gradient_buckets import averaged_gradient
 
 
 class Descent:
@@ -50,7 +51,7 @@ class Descent:
 
         Nothing is clipped, decayed or carried over.
         """
-        return self.averaged(torch.autograd.grad(loss, parameters or self.parameters, allow_unused=True))
+        return averaged_gradient(loss, parameters or self.parameters)
 
     def averaged(self, tensors: Gradient) -> Gradient:
         """Their means over processes, in place."""
