@@ -76,6 +76,8 @@ class BadLine:
     port: int = 0
     connections: int = 0
     cuts: int = 0
+    passed: int = 0
+    """Bytes of answers."""
     asked: list[str] = field(default_factory=list)
     """The first line of each request."""
 
@@ -114,6 +116,7 @@ class BadLine:
                         time.sleep(self.latency)
                         server.sendall(data)
                         continue
+                    self.passed += len(data)
                     if cut and len(data) > left:
                         self.cuts += 1
                         with contextlib.suppress(OSError):

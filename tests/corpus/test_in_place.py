@@ -20,11 +20,13 @@ from selftrain.images.index import load_index
 from selftrain.images.loading import ImageLoader
 from selftrain.images.reader import read_rows
 from selftrain.images.workers import in_order
+from selftrain.inspection.media import extract
 from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing import stores
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
 from selftrain.plumbing.hardware import Caches
+from selftrain.report.pictures import data_urls
 from selftrain.tables.manifest import find_rows, read_manifest
 from selftrain.tables.parquet import read_frame
 from selftrain.tables.pointers import read_pointer
@@ -311,6 +313,25 @@ def test_near_images_are_fetched_as_one_range(
         gets = [asked for asked in line.asked if asked.startswith("GET")]
     assert len(gets) <= 4, gets
     assert len(found) == 200
+
+
+def test_the_app_and_the_report_fetch_what_they_show(
+    ingest_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, s3: int, tmp_path: Path
+) -> None:
+    bucket(s3, "shown", {f"{number}.tar": shard(number, 40, (200, 200)) for number in range(3)})
+    with BadLine(s3) as line:
+        use(monkeypatch, line.port)
+        ingest(ingest_config(**in_place("s3://shown/*.tar")), 0, Path("corpus"))
+        split, all_keys = Path("corpus/unlabeled"), sorted(keys(Path("corpus")).values())
+        shown = [all_keys[0], all_keys[50], all_keys[119]]
+        line.passed = 0
+        paths = extract(split, set(shown), tmp_path / "media")
+        urls = data_urls(split, shown)
+        sizes = {key: path.stat().st_size for key, path in paths.items()}
+        assert line.passed < sum(sizes.values()) + 20_000, "more than what is shown"
+    by_key = {key: image_bytes(key // 10**6 % 10**8 * 1000 + key % 10**6, (200, 200)) for key in shown}
+    assert {key: path.read_bytes() for key, path in paths.items()} == by_key
+    assert urls.keys() == by_key.keys()
 
 
 def test_the_ranges_that_come_cover_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

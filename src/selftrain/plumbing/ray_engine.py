@@ -22,8 +22,8 @@ CPUS_BESIDE_GPU = 4
 MOST_ACTORS = 1024
 ANSWERS_WITHIN = 10
 """Seconds."""
-SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
-"""Nothing is reported to anybody; the bar is ours."""
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""Nothing is reported to anybody, the bar is ours, and what goes wrong is one line of ours."""
 
 
 class RayEngine:
@@ -132,8 +132,10 @@ def connected() -> Any:
             f"hardware.engine: the Ray cluster {address or 'on this machine'} cannot be reached "
             f"({_first_line(error)}); start it, or take `engine: local`"
         ) from None
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    import ray.data as ray_data
+
+    ray_data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return ray
 
 
