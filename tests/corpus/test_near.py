@@ -13,8 +13,9 @@ from PIL import Image, ImageOps
 
 from selftrain.corpus import near, verdicts
 from selftrain.corpus.ingest import ingest
-from selftrain.corpus.near import near_pairs
+from selftrain.corpus.near import near_copies, near_pairs
 from selftrain.params.ingest import IngestConfig
+from selftrain.plumbing.engines import Here
 from selftrain.plumbing.files import read_json
 from selftrain.report.copies_section import copies_section
 
@@ -121,6 +122,20 @@ def test_planted_copies_are_found_and_the_innocent_are_not(planted: Path) -> Non
         assert original.title == str(row["of_key"])
         assert copy.data_url.startswith("data:image/")
         assert copy.data_url != original.data_url
+
+
+def test_any_cut_into_units_finds_the_same(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {split: {"images": split} for split in ("labeled", "validation", "test")}
+    config = {"root": str(planted / "images"), "unlabeled": {"images": "pool"}, "near_duplicates": False, **splits}
+    ingest(IngestConfig.model_validate(config | {"images_per_shard": 50}), 0, tmp_path / "corpus")
+    monkeypatch.setattr(verdicts, "FOLDER", tmp_path / "whole")
+    expected = near_copies(tmp_path / "corpus", Here())
+    assert len(expected) > 50
+    monkeypatch.setattr(near, "POOL_CHUNK", 400)
+    monkeypatch.setattr(near, "HELD_OUT", 50)
+    monkeypatch.setattr(verdicts, "FOLDER", tmp_path / "cut")
+    assert near_copies(tmp_path / "corpus", Here()) == expected
+    assert near_copies(tmp_path / "corpus", Here()) == expected, "with what was remembered"
 
 
 def test_looking_for_altered_copies_can_be_switched_off_and_passes_over_tiny_images(

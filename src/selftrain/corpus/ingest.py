@@ -15,7 +15,7 @@ from selftrain.corpus.source_image import SourceImage
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
 from selftrain.params.ingest import IngestConfig, Source
-from selftrain.plumbing.engines import engine_of
+from selftrain.plumbing.engines import Here, engine_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
 from selftrain.plumbing.hardware import HardwareConfig, usable_cores
@@ -91,7 +91,8 @@ def ingest(
     multi_csv = root / config.multi_labels if config.multi_labels else None
     broken = {source for source, _ in counts["test"].quarantined}
     multi_labeled = write_multi_labels(multi_csv, corpus / "test", classes, broken)
-    repeats = write_duplicates(corpus, corpus / "duplicates.parquet", config.near_duplicates)
+    engine = engine_of(machine or HardwareConfig(), Here())
+    repeats = write_duplicates(corpus, corpus / "duplicates.parquet", config.near_duplicates, engine)
     for split in SPLITS:
         _print_split(split, counts[split], ignored[split])
     summary = {split: _summary(corpus / split, counts[split], ignored[split], classes) for split in SPLITS}

@@ -5,8 +5,10 @@ give candidates: all pairs within ``MAX_DISTANCE`` bits. Each candidate is then 
 Both thresholds were set on photographs and checked on others (docs/leaks.md has the figures).
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,9 @@ from selftrain.corpus.copies import FRAMES, MIN_AGREEMENT, agreement, picture_of
 from selftrain.corpus.verdicts import FrameHashes, Int64Array, Verdicts
 from selftrain.images.decode import decode
 from selftrain.images.reader import read_rows
-from selftrain.tables.manifest import find_rows, iter_manifest
+from selftrain.plumbing.engines import Engine
+from selftrain.tables.keys import shard_of_part
+from selftrain.tables.manifest import find_rows, images_in, iter_manifest, manifest_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,29 +41,31 @@ BLOCK = 2**22
 HELD_OUT = 2**11
 """Held-out images whose frames are in memory at a time: 300 MiB."""
 
+VERDICTS = "held_out"
 COLUMNS = ["key", "width", "height", "dhash", "dhash_mirrored", "xxh3"]
 
 UInt64Array = NDArray[np.uint64]
 
 
-def near_copies(corpus: Path) -> list[tuple[int, int, float]]:
-    """(pool key, key of the held-out image that it copies, agreement), one for each copy in the pool."""
-    found: dict[int, tuple[int, float]] = {}
-    verdicts, frames = Verdicts(corpus, "held_out"), FrameHashes(corpus)
-    for split in ("validation", "test"):
-        for held_out in _chunks(corpus / split, HELD_OUT):
-            hashes = _frame_hashes(corpus / split, held_out, frames)  # (H · frames,)
-            for pool in _chunks(corpus / "unlabeled", POOL_CHUNK):
-                rows, places = near_pairs(pool.hashes, hashes, MAX_DISTANCE)
-                near = np.unique(np.stack([rows, places // (2 * len(FRAMES))], axis=1), axis=0)
-                agreements = _agreements(corpus, split, pool, held_out, near, verdicts)
-                for (row, place), agrees in zip(near.tolist(), agreements.tolist(), strict=True):
-                    key = int(pool.keys[row])
-                    if agrees >= MIN_AGREEMENT and agrees > found.get(key, (0, 0.0))[1]:
-                        found[key] = (int(held_out.keys[place]), agrees)
+def near_copies(corpus: Path, engine: Engine) -> list[tuple[int, int, float]]:
+    """(pool key, key of the held-out image that it copies, agreement), one for each copy in the pool.
+
+    Of several held-out images the one that agrees most is told, of equals the first.
+    """
+    verdicts, frames = Verdicts(corpus, VERDICTS), FrameHashes(corpus)
+    found: dict[int, tuple[float, int, int]] = {}
+    of_key: dict[int, int] = {}
+    units = _comparisons(corpus, frames)
+    for unit, (copies, contents, agreements) in engine.done(partial(Comparer, corpus), units, _name, "near copies"):
+        verdicts.add(contents, agreements)
+        for key, place, agrees in copies:
+            better = (agrees, -unit.number, -place)
+            if key not in found or better > found[key]:
+                found[key] = better
+                of_key[key] = int(unit.held_out.keys[place])
     frames.save()
     verdicts.save()
-    return [(key, *found[key]) for key in sorted(found)]
+    return [(key, of_key[key], found[key][0]) for key in sorted(found)]
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,13 @@ class Hashed:
     """Of what they look like."""
 
 
-def _chunks(split_folder: Path, size: int) -> Iterator[Hashed]:
-    """A split's images, about so many at a time."""
+_NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
+
+
+def _chunks(split_folder: Path, size: int, shards: list[int] | None = None) -> Iterator[Hashed]:
+    """A split's images, or those of some shards, about so many at a time."""
     parts: list[Hashed] = []
-    for _, table in iter_manifest(split_folder, COLUMNS):
+    for _, table in iter_manifest(split_folder, COLUMNS, shards):
         shown = comparable(table)
         keys, contents, looks = (table[name].to_numpy()[shown] for name in ("key", "xxh3", "dhash"))
         for start in range(0, len(keys), size):
@@ -104,26 +113,85 @@ def _frame_hashes(split_folder: Path, held_out: Hashed, frames: FrameHashes) -> 
     return np.concatenate([np.empty(0, np.uint64), *(hashes for hashes in known if hashes is not None)])
 
 
-def _agreements(
-    corpus: Path, split: str, pool: Hashed, held_out: Hashed, near: Int64Array, verdicts: Verdicts
-) -> NDArray[np.float32]:
-    """The agreement of pairs (N, 2), places in the pool and among the held-out images. Unknown ones are looked at."""
-    contents = np.stack([pool.contents[near[:, 0]], held_out.contents[near[:, 1]]], axis=1)
-    agreements = verdicts.of(contents).copy()
-    unknown = np.flatnonzero(np.isnan(agreements))
-    pictures = {
-        key: picture_of(image) for key, image in images_of(corpus / split, np.unique(held_out.keys[near[unknown, 1]]))
-    }
-    partners: dict[int, list[int]] = {}
-    for pair in unknown.tolist():
-        partners.setdefault(int(pool.keys[near[pair, 0]]), []).append(pair)
-    # Every image of the pool is decoded once.
-    for key, image in images_of(corpus / "unlabeled", np.array(sorted(partners), np.int64)):
-        seen, grey = thumbnail(image), small_grey(image)
-        for pair in partners[key]:
-            agreements[pair] = agreement(pictures[int(held_out.keys[near[pair, 1]])], seen, grey)
-    verdicts.add(contents[unknown], agreements[unknown].tolist())
-    return agreements
+@dataclass(frozen=True)
+class Comparison:
+    """Some held-out images, to be compared with some shards of the pool."""
+
+    number: int
+    split: str
+    held_out: Hashed
+    hashes: UInt64Array
+    """Of what every frame shows of the held-out images, (H · frames,)."""
+    shards: list[int]
+
+
+Compared = tuple[list[tuple[int, int, float]], Int64Array, list[float]]
+"""Copies (pool key, place of the held-out image, agreement); what was looked at: contents (N, 2) and agreements."""
+
+
+def _comparisons(corpus: Path, frames: FrameHashes) -> Iterator[Comparison]:
+    numbers = itertools.count()
+    for split in ("validation", "test"):
+        for held_out in _chunks(corpus / split, HELD_OUT):
+            hashes = _frame_hashes(corpus / split, held_out, frames)
+            for shards in _shards(corpus / "unlabeled", POOL_CHUNK):
+                yield Comparison(next(numbers), split, held_out, hashes, shards)
+
+
+def _shards(split_folder: Path, size: int) -> Iterator[list[int]]:
+    """A split's shards, so many that they have about ``size`` images."""
+    shards: list[int] = []
+    images = 0
+    for part in manifest_parts(split_folder):
+        shards.append(shard_of_part(part.name))
+        images += images_in(part)
+        if images >= size:
+            yield shards
+            shards, images = [], 0
+    if shards:
+        yield shards
+
+
+def _name(unit: Comparison) -> str:
+    return f"near copies of {unit.split} images in the shards from {unit.shards[0]} on"
+
+
+class Comparer:
+    """Compares; what was found before is not looked at again."""
+
+    def __init__(self, corpus: Path) -> None:
+        self.corpus, self.verdicts = corpus, Verdicts(corpus, VERDICTS)
+
+    def __call__(self, unit: Comparison) -> Compared:
+        """The copies of a unit's held-out images among its shards' images."""
+        pool = _together([Hashed(*_NOTHING), *_chunks(self.corpus / "unlabeled", POOL_CHUNK, unit.shards)])
+        rows, places = near_pairs(pool.hashes, unit.hashes, MAX_DISTANCE)
+        near = np.unique(np.stack([rows, places // (2 * len(FRAMES))], axis=1), axis=0)
+        contents = np.stack([pool.contents[near[:, 0]], unit.held_out.contents[near[:, 1]]], axis=1)
+        agreements = self.verdicts.of(contents).copy()
+        unknown = np.flatnonzero(np.isnan(agreements))
+        agreements[unknown] = self._looked_at(unit, pool, near[unknown])
+        copies = [
+            (int(pool.keys[row]), place, agrees)
+            for (row, place), agrees in zip(near.tolist(), agreements.tolist(), strict=True)
+            if agrees >= MIN_AGREEMENT
+        ]
+        return copies, contents[unknown], agreements[unknown].tolist()
+
+    def _looked_at(self, unit: Comparison, pool: Hashed, near: Int64Array) -> NDArray[np.float32]:
+        """The agreement of pairs (N, 2), places in the pool and among the held-out images."""
+        agreements = np.zeros(len(near), np.float32)
+        held_out = np.unique(unit.held_out.keys[near[:, 1]])
+        pictures = {key: picture_of(image) for key, image in images_of(self.corpus / unit.split, held_out)}
+        partners: dict[int, list[int]] = {}
+        for pair, (row, _) in enumerate(near.tolist()):
+            partners.setdefault(int(pool.keys[row]), []).append(pair)
+        # Every image of the pool is decoded once.
+        for key, image in images_of(self.corpus / "unlabeled", np.array(sorted(partners), np.int64)):
+            seen, grey = thumbnail(image), small_grey(image)
+            for pair in partners[key]:
+                agreements[pair] = agreement(pictures[int(unit.held_out.keys[near[pair, 1]])], seen, grey)
+        return agreements
 
 
 def near_pairs(pool: UInt64Array, others: UInt64Array, max_distance: int) -> tuple[Int64Array, Int64Array]:

@@ -22,7 +22,7 @@ MOST_DEATHS = 3
 
 
 class Processes:
-    """Processes of this machine."""
+    """Processes of this machine, forked: their work must not use polars, whose threads do not survive a fork."""
 
     shares_memory = False
 
