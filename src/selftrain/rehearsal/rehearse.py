@@ -14,6 +14,7 @@ from selftrain.params.robustness import RobustnessConfig
 from selftrain.plumbing.dvc_state import make_dvc_folder, stage_commands
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, write_json
+from selftrain.plumbing.hardware import HARDWARE_HERE
 from selftrain.project import PARAMS, PIPELINES, Project, all_pipelines
 from selftrain.rehearsal.made_up import write_corpus, write_corrupted_folder, write_labeled_folder, write_model
 from selftrain.rehearsal.tiny import LARGEST, tiny
@@ -87,17 +88,19 @@ def _write_pipeline(name: str, values: Mapping[str, Any], stages: str, is_main: 
 
 @contextlib.contextmanager
 def _empty_project() -> Iterator[None]:
-    """A folder in which the working directory and MLflow are while it lasts."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
+    """A folder in which the working directory and MLflow are while it lasts, on this machine alone."""
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as name:
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{name}/mlflow.db"
+        settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{name}/mlflow.db", HARDWARE_HERE: ""}
+        before = {setting: os.environ.get(setting) for setting in settings}
+        os.environ.update(settings)
         try:
             with contextlib.chdir(name):
                 yield
         finally:
-            os.environ.pop("MLFLOW_TRACKING_URI")
-            if before is not None:
-                os.environ["MLFLOW_TRACKING_URI"] = before
+            for setting, value in before.items():
+                os.environ.pop(setting)
+                if value is not None:
+                    os.environ[setting] = value
 
 
 def _make_up(projects: list[Project], commands: list[str]) -> None:
