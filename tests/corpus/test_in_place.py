@@ -1,7 +1,9 @@
+import contextlib
 import io
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -30,7 +32,7 @@ from selftrain.report.pictures import data_urls
 from selftrain.tables.manifest import find_rows, read_manifest
 from selftrain.tables.parquet import read_frame
 from selftrain.tables.pointers import read_pointer
-from tests.conftest import image_bytes
+from tests.conftest import free_port, image_bytes
 from tests.stores import BadLine, bucket, s3, use
 
 __all__ = ["s3"]
@@ -248,6 +250,27 @@ def test_images_that_cannot_be_used_are_counted_and_remembered(ingest_config: Ma
 def test_what_cannot_stay_in_place(ingest_config: MakeConfig, path: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         ingest(ingest_config(**in_place(path)), 0, Path("corpus"))
+
+
+def test_a_server_without_ranges_can_be_copied_from_and_not_read_in_place(
+    ingest_config: MakeConfig, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "p.tar").write_bytes(shard(0))
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", "served"]
+    url = f"http://127.0.0.1:{port}/p.tar"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.05)
+        ingest(ingest_config(unlabeled={"images": url}), 0, Path("copied"))
+        with pytest.raises(UserError, match=r"p\.tar: its server gives no ranges, only whole files; copy it instead"):
+            ingest(ingest_config(**in_place(url)), 0, Path("corpus"))
+        server.kill()
+    assert len(keys(Path("copied"))) == 6
 
 
 def test_only_a_pool_of_shards_can_stay(ingest_config: MakeConfig) -> None:

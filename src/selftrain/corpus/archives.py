@@ -73,7 +73,8 @@ def _uncompressed(location: str) -> BinaryIO:
     import fsspec
 
     compression = compression_of(location)
-    if not is_url(location):
+    # Servers of web pages may give whole files only; fsspec reads those too.
+    if not is_url(location) or location.startswith(("http://", "https://")):
         return fsspec.open(location, "rb", compression=compression).open()  # type: ignore[no-any-return]
     file = stream(location)
     return file if compression is None else fsspec.compression.compr[compression](file, mode="rb")

@@ -24,7 +24,7 @@ from selftrain.plumbing.engines import Engine
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import remove_temporary_files
 from selftrain.plumbing.secrets import masked
-from selftrain.plumbing.stores import is_url, version_of
+from selftrain.plumbing.stores import fetch, is_url, version_of
 from selftrain.tables.keys import MAX_IMAGES_PER_SHARD, make_key, shard_name, shard_of_part
 from selftrain.tables.manifest import images_in, manifest_parts, manifest_schema, part_path
 from selftrain.tables.parquet import write_arrow
@@ -137,6 +137,8 @@ def index_shard(job: Job) -> int:
 
     path = _path(job.root, job.url)
     version, ignored, sources = version_of(path), Counter[str](), Seen()
+    if is_url(path):
+        fetch(path, [(1, 2)])  # one byte: a server without ranges is told here, not hours later
     rows: list[dict[str, Any]] = []
     quarantined: list[list[str]] = []
     found = twice = 0

@@ -89,6 +89,8 @@ def fetch(url: str, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, bytes]
         for (start, end), data in zip(missing, store.cat_ranges(paths, firsts, lasts, on_error="return"), strict=True):
             if isinstance(data, Exception):
                 problem = data
+            elif len(data) > end - start:
+                raise UserError(f"{masked(url)}: its server gives no ranges, only whole files; copy it instead")
             elif len(data) != end - start:
                 problem = EOFError(f"{end - start - len(data)} bytes are missing")
             else:
