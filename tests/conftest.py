@@ -41,7 +41,10 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 SMALL_DIGITS = DigitsConfig(labels_per_class=3, validation_per_class=4, test_per_class=5, out_of_domain=20)
 
 
-LONG = ("test_pipeline", "test_pipelines", "test_notebooks", "test_docs", "test_init", "test_app", "test_train")
+LONG = (
+    "test_pipeline", "test_pipelines", "test_notebooks", "test_docs", "test_init", "test_app", "test_train",
+    "test_launch", "test_ray", "test_team",
+)  # fmt: skip
 """Files that take minutes. They go first, so that two workers end together."""
 
 

@@ -27,7 +27,7 @@ def rows(query: str) -> list[tuple[object, ...]]:
 STEPS = "select step, value from metrics order by step"
 
 
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
