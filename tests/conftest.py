@@ -2,9 +2,11 @@ import io
 import os
 import socket
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +85,17 @@ def image_bytes(seed: int = 0, size: tuple[int, int] = (12, 10), image_format: s
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(file, image_format)
+    return file.getvalue()
+
+
+def tar_of(members: dict[str, bytes], mode: Any = "w") -> bytes:
+    """A tar of members by name, as a file's bytes."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
     return file.getvalue()
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import boto3
 import pytest
@@ -41,18 +42,21 @@ def s3() -> Iterator[int]:
 
 def bucket(port: int, name: str, objects: dict[str, bytes]) -> None:
     """Put objects into a bucket."""
-    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **as_arguments())
-    client.create_bucket(Bucket=name)
+    store = client(port)
+    store.create_bucket(Bucket=name)
     for key, data in objects.items():
-        client.put_object(Bucket=name, Key=key, Body=data)
+        store.put_object(Bucket=name, Key=key, Body=data)
 
 
-def as_arguments() -> dict[str, str]:
-    return {
-        "aws_access_key_id": SETTINGS["AWS_ACCESS_KEY_ID"],
-        "aws_secret_access_key": SETTINGS["AWS_SECRET_ACCESS_KEY"],
-        "region_name": SETTINGS["AWS_DEFAULT_REGION"],
-    }
+def client(port: int) -> Any:
+    """A client of the server on a port."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id=SETTINGS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=SETTINGS["AWS_SECRET_ACCESS_KEY"],
+        region_name=SETTINGS["AWS_DEFAULT_REGION"],
+    )
 
 
 def use(monkeypatch: pytest.MonkeyPatch, port: int) -> None:

@@ -1,11 +1,9 @@
 """Passwords in addresses: in nothing that is written, printed or given to a child as an argument."""
 
-import io
 import os
 import socket
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 from collections import Counter
@@ -19,7 +17,7 @@ import pytest
 from selftrain.corpus.archives import from_shards
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.secrets import masked
-from tests.conftest import free_port
+from tests.conftest import free_port, tar_of
 from tests.training.project import write_project
 
 CANARY = "c4n4ry-in-a-coal-mine"
@@ -103,10 +101,7 @@ def test_no_file_and_no_line_of_a_tracked_training_holds_a_password(
 
 
 def test_the_source_of_an_image_from_a_store_has_no_password(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        member = tarfile.TarInfo("one.png")
-        member.size = 1
-        tar.addfile(member, io.BytesIO(b"x"))
+    (tmp_path / "a.tar").write_bytes(tar_of({"one.png": b"x"}))
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as files:
         threading.Thread(target=files.serve_forever, daemon=True).start()

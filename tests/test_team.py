@@ -10,14 +10,13 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import psycopg2
 import pytest
 
 from selftrain.plumbing.tracking import Tracker
 from tests.conftest import free_port
 from tests.repository import Project
-from tests.stores import SETTINGS, as_arguments, bucket, s3
+from tests.stores import SETTINGS, bucket, client, s3
 
 __all__ = ["s3"]
 
@@ -141,6 +140,5 @@ def test_mlflow_keeps_figures_in_postgresql_and_files_in_a_bucket(
         server.wait(timeout=60)
     assert query(database, "select run_uuid, name, status from runs") == [(run, "teacher", "FINISHED")]
     assert query(database, "select key, step, value from metrics") == [("loss", 10, 0.25)]
-    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{s3}", **as_arguments())
-    keys = [found["Key"] for found in client.list_objects_v2(Bucket="figures")["Contents"]]
+    keys = [found["Key"] for found in client(s3).list_objects_v2(Bucket="figures")["Contents"]]
     assert [key for key in keys if run in key and key.endswith("environment.txt")] != [], keys

@@ -1,14 +1,15 @@
-import contextlib
 import io
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -32,23 +33,13 @@ from selftrain.report.pictures import data_urls
 from selftrain.tables.manifest import find_rows, read_manifest
 from selftrain.tables.parquet import read_frame
 from selftrain.tables.pointers import read_pointer
-from tests.conftest import free_port, image_bytes
-from tests.stores import BadLine, bucket, s3, use
+from tests.conftest import image_bytes, tar_of
+from tests.stores import BadLine, bucket, client, s3, use
 
 __all__ = ["s3"]
 
 MakeConfig = Callable[..., IngestConfig]
 ROWS = ["source", "size", "width", "height", "format", "xxh3", "sha256", "pixels", "dhash"]
-
-
-def tar_of(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return file.getvalue()
 
 
 def shard(number: int, images: int = 6, size: tuple[int, int] = (12, 10)) -> bytes:
@@ -169,7 +160,7 @@ def test_a_shard_that_changed_is_an_error_and_then_new_keys(
         # The same images in another order: every one is in the place of another.
         with tarfile.open(fileobj=io.BytesIO(shard(1))) as tar:
             members = {member.name: tar.extractfile(member).read() for member in reversed(tar.getmembers())}  # type: ignore[union-attr]
-        client_put(s3, "changes", "b.tar", tar_of(members))
+        client(s3).put_object(Bucket="changes", Key="b.tar", Body=tar_of(members))
         with pytest.raises(UserError, match=r"s3://changes/b\.tar: the shard has changed since it was ingested"):
             bytes_of(corpus)
         assert shard_troubles(corpus / "unlabeled", deep=False) == []
@@ -191,16 +182,6 @@ def test_a_shard_that_changed_is_an_error_and_then_new_keys(
     others = {key for source, key in after.items() if "a.tar" not in source}
     assert others.isdisjoint(before.values())
     assert copies == sorted(image_bytes(number * 1000 + place) for number in (0, 1, 3) for place in range(6))
-
-
-def client_put(port: int, name: str, key: str, data: bytes) -> None:
-    import boto3
-
-    from tests.stores import as_arguments
-
-    boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **as_arguments()).put_object(
-        Bucket=name, Key=key, Body=data
-    )
 
 
 def test_images_that_cannot_be_used_are_counted_and_remembered(ingest_config: MakeConfig, photos: Path) -> None:
@@ -257,19 +238,14 @@ def test_a_server_without_ranges_can_be_copied_from_and_not_read_in_place(
 ) -> None:
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "p.tar").write_bytes(shard(0))
-    port = free_port()
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", "served"]
-    url = f"http://127.0.0.1:{port}/p.tar"
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.05)
+    handler = partial(SimpleHTTPRequestHandler, directory="served")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/p.tar"
         ingest(ingest_config(unlabeled={"images": url}), 0, Path("copied"))
         with pytest.raises(UserError, match=r"p\.tar: its server gives no ranges, only whole files; copy it instead"):
             ingest(ingest_config(**in_place(url)), 0, Path("corpus"))
-        server.kill()
+        server.shutdown()
     assert len(keys(Path("copied"))) == 6
 
 

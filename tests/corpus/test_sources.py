@@ -10,7 +10,7 @@ import pytest
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.images.decode import BrokenImage
 from selftrain.plumbing.errors import UserError
-from tests.conftest import image_bytes, write_images
+from tests.conftest import image_bytes, tar_of, write_images
 
 
 def found(
@@ -21,11 +21,7 @@ def found(
 
 
 def write_tar(path: Path, members: dict[str, bytes], mode: Any = "w") -> None:
-    with tarfile.open(path, mode) as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+    path.write_bytes(tar_of(members, mode))
 
 
 def test_class_folders_are_read_deep_and_in_order(tmp_path: Path) -> None:
