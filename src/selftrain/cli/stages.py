@@ -78,7 +78,12 @@ def train(run: RunName, pipeline: Pipeline = None) -> None:
         from selftrain.training.run import training_of
         from selftrain.training.train import train as run_train
 
-        run_train(training_of(project, run, config, hardware), restart=["-m", "selftrain", *sys.argv[1:]])
+        run_train(training_of(project, run, config, hardware), restart=_this_command())
+
+
+def _this_command() -> list[str]:
+    """What torchrun starts in each of its processes."""
+    return ["-m", "selftrain", *sys.argv[1:]]
 
 
 @app.command()
@@ -103,16 +108,17 @@ def predict(run: RunName, pipeline: Pipeline = None) -> None:
     from selftrain.prediction.predict import predict as run_predict
     from selftrain.project import Project
     from selftrain.tables.keys import SPLITS
+    from selftrain.training.distributed import rank_and_world
     from selftrain.training.launch import in_processes, wants_processes
 
     project = Project.open(pipeline=pipeline)
     config, hardware = project.section("predict", PredictConfig), project.hardware
     spec = project.run(run)
     if hardware.engine == "torchrun" and wants_processes(hardware):
-        in_processes(hardware, ["-m", "selftrain", *sys.argv[1:]])
+        in_processes(hardware, _this_command())
         return
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    run_predict(spec.model, project.corpus, SPLITS, spec.predictions, config, project.seed, hardware, rank, world_size)
+    process = rank_and_world()
+    run_predict(spec.model, project.corpus, SPLITS, spec.predictions, config, project.seed, hardware, *process)
 
 
 @app.command()

@@ -14,14 +14,13 @@ from typing import BinaryIO
 
 from selftrain.corpus.source_image import SourceImage, as_text, too_large
 from selftrain.images.decode import SUFFIXES
+from selftrain.params.ingest import COMPRESSIONS
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.secrets import masked
 from selftrain.plumbing.stores import is_url, matching, stream
 
 OTHER_MEMBERS = ("cls", "json")
 """What WebDataset samples hold beside their image."""
-COMPRESSIONS = {".tgz": "gzip", ".tbz2": "bz2", ".txz": "xz"}
-"""By suffix, those that fsspec does not infer."""
 SCHEMES = (
     "file", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "hdfs", "sftp", "oss", "memory",
     "simplecache", "filecache", "blockcache",
@@ -50,7 +49,7 @@ def images_of_shard(
     root: Path, url: str, ignored: Counter[str], *, labeled: bool, classes: list[str] | None
 ) -> Iterator[SourceImage]:
     """The images of one shard. Raises UserError if it is missing or damaged."""
-    location = url if is_url(url) else str(root / url)
+    location = location_of(root, url)
     try:
         with _uncompressed(location) as file:
             yield from _from_tar(masked(url), file, ignored, labeled=labeled, classes=classes)
@@ -60,6 +59,11 @@ def images_of_shard(
         raise UserError(f"{masked(location)}: no such shard; check the paths under `ingest` in params.yaml") from None
     except _damage() as error:
         raise UserError(f"{masked(location)}: damaged shard ({masked(str(error))}); fetch it again") from None
+
+
+def location_of(root: Path, url: str) -> str:
+    """The URL or the path to open; a path is relative to ``root``."""
+    return url if is_url(url) else str(root / url)
 
 
 def compression_of(url: str) -> str | None:
@@ -93,7 +97,7 @@ def shards_of(pattern: str) -> list[str]:
 
 def _check_scheme(url: str) -> None:
     """Raises UserError for an address that is neither a store of files nor a cache of one."""
-    for part in url.split("::") if "://" in url else ():
+    for part in url.split("::") if is_url(url) else ():
         scheme = part.partition("://")[0]
         if scheme not in SCHEMES:
             raise UserError(f"{masked(url)}: '{scheme}' is not read; take one of {', '.join(SCHEMES)}")

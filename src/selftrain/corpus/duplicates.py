@@ -9,7 +9,7 @@ from pathlib import Path
 
 from selftrain.corpus.near import near_copies
 from selftrain.corpus.pool_copies import pool_copies
-from selftrain.plumbing.engines import Engine, Here
+from selftrain.plumbing.engine import Engine
 from selftrain.tables.manifest import manifest_parts
 from selftrain.tables.parquet import write_frame
 
@@ -36,7 +36,7 @@ SELECT count(*) FROM (SELECT pixels FROM read_parquet($labeled) GROUP BY pixels 
 """
 
 
-def write_duplicates(corpus: Path, out: Path, near: bool, engine: Engine | None = None) -> dict[str, int]:
+def write_duplicates(corpus: Path, out: Path, near: bool, engine: Engine) -> dict[str, int]:
     """Write ``key, kind, of_key, match, correlation`` for every leak and duplicate; return how many of each kind.
 
     ``match`` is ``exact`` or, if ``near`` asks for them, ``near``. ``held out too`` counts labeled images that are also
@@ -58,7 +58,7 @@ def write_duplicates(corpus: Path, out: Path, near: bool, engine: Engine | None 
     exact = repeats.filter(pl.col("kind") != "held out too").with_columns(
         match=pl.lit("exact"), correlation=pl.lit(1.0, pl.Float32)
     )
-    found = near_copies(corpus, engine or Here()) if near else []
+    found = near_copies(corpus, engine) if near else []
     schema = {"key": pl.Int64, "of_key": pl.Int64, "correlation": pl.Float32}
     copies = pl.DataFrame(found, schema=schema, orient="row").with_columns(kind=pl.lit("leak"), match=pl.lit("near"))
     leaks = exact.filter(pl.col("kind") == "leak")

@@ -15,20 +15,20 @@ from typing import Any
 import xxhash
 
 from selftrain.corpus.append import SplitCounts, first_free_shard, promise_shards
-from selftrain.corpus.archives import compression_of, images_of_shard, shards_of
+from selftrain.corpus.archives import compression_of, images_of_shard, location_of, shards_of
 from selftrain.corpus.inspect import image_facts
 from selftrain.corpus.seen import Seen
 from selftrain.corpus.source_image import SourceImage
 from selftrain.images.decode import BrokenImage
-from selftrain.plumbing.engines import Engine
+from selftrain.plumbing.engine import Engine
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import remove_temporary_files
 from selftrain.plumbing.secrets import masked
-from selftrain.plumbing.stores import fetch, is_url, version_of
-from selftrain.tables.keys import MAX_IMAGES_PER_SHARD, make_key, shard_name, shard_of_part
+from selftrain.plumbing.stores import Version, fetch, is_url, version_of
+from selftrain.tables.keys import MAX_IMAGES_PER_SHARD, make_key, shard_name, shard_of_file, shard_of_part
 from selftrain.tables.manifest import images_in, manifest_parts, manifest_schema, part_path
 from selftrain.tables.parquet import write_arrow
-from selftrain.tables.pointers import Pointer, all_pointers, as_stored, write_pointer
+from selftrain.tables.pointers import Pointer, all_pointers, as_stored, read_pointer, write_pointer
 from selftrain.tables.seal import is_sealed
 
 ASKED_TOGETHER = 32
@@ -45,8 +45,8 @@ def update_in_place(
     max_pixels: int,
     ignored: Counter[str],
     engine: Engine,
-    on_images: Callable[[int], None] = lambda images: None,
-    before_removal: Callable[[SplitCounts], None] = lambda counts: None,
+    on_images: Callable[[int], None],
+    before_removal: Callable[[SplitCounts], None],
 ) -> SplitCounts:
     """Make a split's manifest that of the shards that ``patterns`` name, which are not copied.
 
@@ -62,31 +62,35 @@ def update_in_place(
         _check(url)
     times, known = Counter(urls), _known(split_folder)
     with ThreadPoolExecutor(ASKED_TOGETHER) as threads:
-        versions = threads.map(version_of, (_path(root, url) for url in times))
-    jobs, kept = [], set[int]()
+        versions = threads.map(version_of, (location_of(root, url) for url in times))
+    jobs: list[Job] = []
+    pointers: dict[int, Pointer] = {}
+    often: dict[str, int] = {}
     free = first_free_shard(split_folder)
-    for url, version in zip(times, versions, strict=True):
+    for (url, count), version in zip(times.items(), versions, strict=True):
         location = as_stored(root, url, split_folder)
+        often[location] = count
         shard, pointer = known.get(location, (-1, None))
         if pointer is not None and pointer.version == version:
-            kept.add(shard)
+            pointers[shard] = pointer
         else:
-            jobs.append(Job(split_folder, split, free, root, url, location, max_pixels))
+            jobs.append(Job(split_folder, split, free, root, url, location, version, max_pixels))
             free += 1
     # Numbers are promised before they are used: a killed ingest does not give them to other shards.
     promise_shards(split_folder, free)
     for _, images in engine.done(_worker, jobs, lambda job: masked(job.url), f"ingest {split}"):
         on_images(images)
-    new = {job.shard for job in jobs}
-    often = {as_stored(root, url, split_folder): count for url, count in times.items()}
-    counts = _counts(split_folder, kept, new, often, ignored)
+    new = {job.shard: _written(split_folder, job.shard) for job in jobs}
+    counts = _counts(pointers, new, often, ignored)
     before_removal(counts)
-    counts.removed = _remove_others(split_folder, kept | new)
+    counts.removed = _remove_others(split_folder, pointers.keys() | new.keys())
     return counts
 
 
-def _path(root: Path, url: str) -> str:
-    return url if is_url(url) else str(root / url)
+def _written(split_folder: Path, shard: int) -> Pointer:
+    pointer = read_pointer(split_folder, shard)
+    assert pointer is not None
+    return pointer
 
 
 def _check(url: str) -> None:
@@ -121,6 +125,7 @@ class Job:
     url: str
     location: str
     """As its pointer has it."""
+    version: Version
     max_pixels: int
 
 
@@ -135,8 +140,7 @@ def index_shard(job: Job) -> int:
     """
     import pyarrow as pa
 
-    path = _path(job.root, job.url)
-    version, ignored, sources = version_of(path), Counter[str](), Seen()
+    path, ignored, sources = location_of(job.root, job.url), Counter[str](), Seen()
     if is_url(path):
         fetch(path, [(1, 2)])  # one byte: a server without ranges is told here, not hours later
     rows: list[dict[str, Any]] = []
@@ -156,14 +160,16 @@ def index_shard(job: Job) -> int:
             raise UserError(f"{masked(job.url)}: has more than {MAX_IMAGES_PER_SHARD:,} images; cut it into several")
         key = make_key(job.split, job.shard, len(rows))
         rows.append({"key": key, "shard": shard_name(job.shard), "label": None, **row})
-    if version_of(path) != version:
+    if version_of(path) != job.version:
         raise UserError(f"{masked(job.url)}: changes while it is read; run it again when it is complete")
     if rows:
         write_arrow(pa.Table.from_pylist(rows, schema=manifest_schema()), part_path(job.split_folder, job.shard))
     write_pointer(
         job.split_folder,
         job.shard,
-        Pointer(job.location, version.size, version.tag, found, quarantined, twice, dict(sorted(ignored.items()))),
+        Pointer(
+            job.location, job.version.size, job.version.tag, found, quarantined, twice, dict(sorted(ignored.items()))
+        ),
     )
     return len(rows)
 
@@ -179,16 +185,14 @@ def _row(image: SourceImage, max_pixels: int) -> dict[str, Any]:
 
 
 def _counts(
-    split_folder: Path, kept: set[int], new: set[int], often: dict[str, int], ignored: Counter[str]
+    kept: dict[int, Pointer], new: dict[int, Pointer], often: dict[str, int], ignored: Counter[str]
 ) -> SplitCounts:
     """What all shards together have, and in ``ignored`` their members that are no images.
 
     ``often``: how often each location was named; from the second time on its images are listed twice.
     """
-    counts, pointers = SplitCounts(), all_pointers(split_folder)
-    for shard in sorted(kept | new):
-        pointer = pointers[shard]
-        assert pointer is not None
+    counts = SplitCounts()
+    for shard, pointer in sorted((kept | new).items()):
         repeated = (often[pointer.location] - 1) * pointer.found
         counts.found += pointer.found + repeated
         counts.listed_twice += pointer.listed_twice + repeated
@@ -209,6 +213,6 @@ def _remove_others(split_folder: Path, shards: Iterable[int]) -> int:
             removed += images_in(part) if is_sealed(part) else 0
             part.unlink()
     for path in (*split_folder.glob("shard-*.json"), *split_folder.glob("shard-*.tar")):
-        if int(path.stem.removeprefix("shard-")) not in stay:
+        if shard_of_file(path.name) not in stay:
             path.unlink()
     return removed

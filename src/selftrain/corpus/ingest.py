@@ -40,7 +40,7 @@ def ingest(
     Raises UserError for missing paths, classes that differ between splits, empty splits, and more broken
     images than ``max_quarantined``.
     """
-    root = Path(config.root)
+    root, machine = Path(config.root), machine or HardwareConfig()
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; correct `ingest.root` in params.yaml")
     classes = _classes(root, config)
@@ -65,7 +65,7 @@ def ingest(
                     getattr(config, split).images,
                     max_pixels=config.max_pixels,
                     ignored=ignored[split],
-                    engine=engine_of(machine or HardwareConfig(), Processes(usable_cores())),
+                    engine=engine_of(machine, Processes(usable_cores())),
                     on_images=advance,
                     before_removal=check_found,
                 )
@@ -91,7 +91,7 @@ def ingest(
     multi_csv = root / config.multi_labels if config.multi_labels else None
     broken = {source for source, _ in counts["test"].quarantined}
     multi_labeled = write_multi_labels(multi_csv, corpus / "test", classes, broken)
-    engine = engine_of(machine or HardwareConfig(), Here())
+    engine = engine_of(machine, Here())
     repeats = write_duplicates(corpus, corpus / "duplicates.parquet", config.near_duplicates, engine)
     for split in SPLITS:
         _print_split(split, counts[split], ignored[split])

@@ -10,8 +10,8 @@ import xxhash
 from numpy.typing import NDArray
 from PIL import Image
 
+from selftrain.images.content import content_hash
 from selftrain.images.decode import Pixels, decode_with_format
-from selftrain.images.reader import content_hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from selftrain.images.reader import ShardReader
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import as_file_name, write_json
 from selftrain.plumbing.locks import WORK
-from selftrain.tables.keys import shard_name, shard_of_part
+from selftrain.tables.keys import shard_name, shard_of_file, shard_of_part
 from selftrain.tables.manifest import manifest_parts, manifest_schema, part_path
 from selftrain.tables.parquet import read_arrow, write_arrow
 from selftrain.tables.seal import is_sealed
@@ -31,7 +31,7 @@ def mend_parts(split_folder: Path, max_pixels: int) -> None:
     Raises UserError if the shard is damaged too.
     """
     found = {shard_of_part(path.name): path for path in manifest_parts(split_folder)}
-    shards = {int(path.stem.removeprefix("shard-")) for path in split_folder.glob("shard-*.tar")}
+    shards = {shard_of_file(path.name) for path in split_folder.glob("shard-*.tar")}
     for shard in sorted(found.keys() | shards):
         path, tar = part_path(split_folder, shard), split_folder / shard_name(shard)
         if shard in found and is_sealed(path):

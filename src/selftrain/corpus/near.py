@@ -20,9 +20,9 @@ from selftrain.corpus.copies import FRAMES, MIN_AGREEMENT, agreement, picture_of
 from selftrain.corpus.verdicts import FrameHashes, Int64Array, Verdicts
 from selftrain.images.decode import decode
 from selftrain.images.reader import read_rows
-from selftrain.plumbing.engines import Engine
+from selftrain.plumbing.engine import Engine
 from selftrain.tables.keys import shard_of_part
-from selftrain.tables.manifest import find_rows, images_in, iter_manifest, manifest_parts
+from selftrain.tables.manifest import find_rows, in_groups, iter_manifest, manifest_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,19 +53,16 @@ def near_copies(corpus: Path, engine: Engine) -> list[tuple[int, int, float]]:
     Of several held-out images the one that agrees most is told, of equals the first.
     """
     verdicts, frames = Verdicts(corpus, VERDICTS), FrameHashes(corpus)
-    found: dict[int, tuple[float, int, int]] = {}
-    of_key: dict[int, int] = {}
+    found: dict[int, tuple[float, int, int, int]] = {}
     units = _comparisons(corpus, frames)
     for unit, (copies, contents, agreements) in engine.done(partial(Comparer, corpus), units, _name, "near copies"):
         verdicts.add(contents, agreements)
         for key, place, agrees in copies:
-            better = (agrees, -unit.number, -place)
-            if key not in found or better > found[key]:
-                found[key] = better
-                of_key[key] = int(unit.held_out.keys[place])
+            copy = (agrees, -unit.number, -place, int(unit.held_out.keys[place]))
+            found[key] = max(copy, found.get(key, copy))
     frames.save()
     verdicts.save()
-    return [(key, of_key[key], found[key][0]) for key in sorted(found)]
+    return [(key, of_key, agrees) for key, (agrees, _, _, of_key) in sorted(found.items())]
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Hashed:
     """Of what they look like."""
 
 
-_NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
+NO_IMAGES = Hashed(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
 
 
 def _chunks(split_folder: Path, size: int, shards: list[int] | None = None) -> Iterator[Hashed]:
@@ -134,22 +131,9 @@ def _comparisons(corpus: Path, frames: FrameHashes) -> Iterator[Comparison]:
     for split in ("validation", "test"):
         for held_out in _chunks(corpus / split, HELD_OUT):
             hashes = _frame_hashes(corpus / split, held_out, frames)
-            for shards in _shards(corpus / "unlabeled", POOL_CHUNK):
+            for parts in in_groups(manifest_parts(corpus / "unlabeled"), POOL_CHUNK):
+                shards = [shard_of_part(part.name) for part in parts]
                 yield Comparison(next(numbers), split, held_out, hashes, shards)
-
-
-def _shards(split_folder: Path, size: int) -> Iterator[list[int]]:
-    """A split's shards, so many that they have about ``size`` images."""
-    shards: list[int] = []
-    images = 0
-    for part in manifest_parts(split_folder):
-        shards.append(shard_of_part(part.name))
-        images += images_in(part)
-        if images >= size:
-            yield shards
-            shards, images = [], 0
-    if shards:
-        yield shards
 
 
 def _name(unit: Comparison) -> str:
@@ -164,7 +148,7 @@ class Comparer:
 
     def __call__(self, unit: Comparison) -> Compared:
         """The copies of a unit's held-out images among its shards' images."""
-        pool = _together([Hashed(*_NOTHING), *_chunks(self.corpus / "unlabeled", POOL_CHUNK, unit.shards)])
+        pool = _together([NO_IMAGES, *_chunks(self.corpus / "unlabeled", POOL_CHUNK, unit.shards)])
         rows, places = near_pairs(pool.hashes, unit.hashes, MAX_DISTANCE)
         near = np.unique(np.stack([rows, places // (2 * len(FRAMES))], axis=1), axis=0)
         contents = np.stack([pool.contents[near[:, 0]], unit.held_out.contents[near[:, 1]]], axis=1)

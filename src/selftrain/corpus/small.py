@@ -8,6 +8,7 @@ from selftrain.corpus.duplicates import write_duplicates
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
 from selftrain.params.ingest import IngestConfig, Source
+from selftrain.plumbing.engines import Here
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
 
@@ -53,4 +54,4 @@ def ingest_small(labeled: Path, pool: Path | None, validation: Path | None, corp
             print(f"{split}: {len(count.quarantined)} broken images left out; the first is {first}: {reason}")
     (corpus / "test" / "manifest").mkdir(parents=True, exist_ok=True)
     if pool is not None:
-        write_duplicates(corpus, corpus / "duplicates.parquet", near=True)
+        write_duplicates(corpus, corpus / "duplicates.parquet", near=True, engine=Here())

@@ -19,8 +19,9 @@ class CleanImages(Dataset[torch.Tensor]):
         return len(self.batches)
 
     def __getitem__(self, batch: int) -> torch.Tensor:
-        for soon in self.batches[batch :: loader_processes()][:2]:
-            self.loader.ahead(soon)
+        for soon in (batch, batch + loader_processes()):
+            if self.loader.in_store and soon < len(self):
+                self.loader.ahead(self.batches[soon])
         rows = self.batches[batch]
         images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
         for place, row in enumerate(rows):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,6 @@ class ImageLoader:
         self.corpus = folder.parent if folder.name in SPLITS else folder
         self._reading = Reading(self.corpus)
         self._reader = ShardReader(index.split_folder, caches.shards)
-        self._stay: bool | None = None
         self._caches: dict[str, PixelCache | None] = {}
         self._last: tuple[int, Pixels] | None = None
 
@@ -58,14 +58,15 @@ class ImageLoader:
         """The square of some image of the index for a number from 0 to 1, all equally likely."""
         return self.square(min(int(uniform * len(self.index)), len(self.index) - 1), size, crop_fraction)
 
+    @cached_property
+    def in_store(self) -> bool:
+        """Whether some images may have to be fetched, so that it pays to ask for them ``ahead``."""
+        return any(not os.path.exists(self.index.split_folder / shard) for shard in self.index.shards)
+
     def ahead(self, rows: NDArray[np.int64]) -> None:
-        """Begin to fetch images that will be asked for soon, where they lie in a store and are not kept here."""
-        index = self.index
-        if self._stay is None:
-            self._stay = any(not os.path.exists(index.split_folder / shard) for shard in index.shards)
-        if self._stay:
-            missing = [int(row) for row in rows if not self._is_kept(int(row))]
-            self._reader.ahead(self._place(row) for row in missing)
+        """Begin to fetch images that will be asked for soon and are not kept here."""
+        missing = [int(row) for row in rows if not self._is_kept(int(row))]
+        self._reader.ahead(self._place(row) for row in missing)
 
     def _is_kept(self, row: int) -> bool:
         """Whether the pixels that were asked for so far, of other images, are kept of this one too."""

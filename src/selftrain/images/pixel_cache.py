@@ -66,7 +66,6 @@ class PixelCache:
         """An image's pixels; what is missing is made and kept. ``content`` is the image's ``xxh3``."""
         if self._refused:
             return make()
-        start, shape = self.layout(key)
         try:
             found = self._found(key, content)
         except OSError as error:
@@ -74,6 +73,7 @@ class PixelCache:
         if found is not None:
             return found
         made = make()
+        start, shape = self.layout(key)
         assert made.shape == shape
         flat = np.ascontiguousarray(made).reshape(-1)
         try:

@@ -8,12 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import xxhash
-
-from selftrain.images.remote_shard import LOOK_AGAIN, IsWhole, RemoteShard, Wanted
+from selftrain.images.content import is_whole
+from selftrain.images.remote_shard import LOOK_AGAIN, RemoteShard, Wanted, check_version
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import SHARD_BYTES
-from selftrain.plumbing.stores import is_url, version_of
+from selftrain.plumbing.stores import is_url
 from selftrain.tables.pointers import read_pointer
 
 if TYPE_CHECKING:
@@ -23,16 +22,6 @@ OPEN_SHARDS = 256
 READ_TOGETHER = 64
 """Images that are asked for together where they are read one by one."""
 MEND = "`selftrain ingest` writes it anew from its source, `dvc checkout` restores it"
-
-
-def content_hash(data: bytes) -> int:
-    """xxh3-64 of an image's bytes, signed as Parquet has it: ``xxh3`` in the manifest."""
-    return int.from_bytes(xxhash.xxh3_64_digest(data), "big", signed=True)
-
-
-def is_whole(data: bytes, xxh3: int) -> bool:
-    """Whether an image's bytes are those that were ingested."""
-    return content_hash(data) == xxh3
 
 
 class ShardReader:
@@ -52,7 +41,7 @@ class ShardReader:
         Raises UserError if the shard is missing or has changed, or if the bytes are not those that were ingested.
         """
         opened = self._open(shard)
-        data = opened.read((offset, size, xxh3), is_whole)
+        data = opened.read((offset, size, xxh3))
         if len(data) != size:
             raise UserError(f"{opened.name}: shorter than its manifest says; {opened.mend}")
         if not is_whole(data, xxh3):
@@ -73,7 +62,7 @@ class ShardReader:
         for shard, of_shard in by_shard.items():
             opened = self._open(shard)
             if isinstance(opened, RemoteShard):
-                opened.ahead(of_shard, is_whole)
+                opened.ahead(of_shard)
 
     def close(self) -> None:
         """Close every open shard."""
@@ -101,8 +90,7 @@ class ShardReader:
             if is_url(location):
                 self._opened[shard] = RemoteShard(location, pointer.version, self.shard_bytes)
             else:
-                if version_of(location) != pointer.version:
-                    raise UserError(f"{location}: the shard has changed since it was ingested; {LOOK_AGAIN}")
+                check_version(location, pointer.version)
                 self._opened[shard] = _MappedShard(location, LOOK_AGAIN)
         if len(self._opened) > OPEN_SHARDS:
             self._opened.popitem(last=False)[1].close()
@@ -120,7 +108,7 @@ class _MappedShard:
         except (FileNotFoundError, ValueError):
             raise UserError(f"{path}: shard is missing or empty; {mend}") from None
 
-    def read(self, wanted: Wanted, is_whole: IsWhole) -> bytes:
+    def read(self, wanted: Wanted) -> bytes:
         offset, size, _ = wanted
         return self._map[offset : offset + size]
 

@@ -8,12 +8,13 @@ a range to fetch and never a wrong image. Processes may share the file, since th
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import xxhash
 
+from selftrain.images.content import is_whole
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.room import writing
@@ -30,7 +31,6 @@ LOOK_AGAIN = "`dvc repro --force --single-item ingest` looks at it again"
 
 Wanted = tuple[int, int, int]
 """Offset and size of an image in its shard, and the hash of its bytes."""
-IsWhole = Callable[[bytes, int], bool]
 
 
 class RemoteShard:
@@ -51,7 +51,7 @@ class RemoteShard:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             os.utime(self.path)
 
-    def read(self, wanted: Wanted, is_whole: IsWhole) -> bytes:
+    def read(self, wanted: Wanted) -> bytes:
         """An image's bytes, which may be wrong if the store's are. Raises UserError if the shard has changed."""
         offset, size, xxh3 = wanted
         data = os.pread(self._file, size, offset)
@@ -62,10 +62,10 @@ class RemoteShard:
             # Not read back: another process may make room just now.
             data = b"".join(self._keep([wanted]))
         if not is_whole(data, xxh3):
-            self._check_version()
+            check_version(self.url, self.version)
         return data
 
-    def ahead(self, wanted: Iterable[Wanted], is_whole: IsWhole) -> None:
+    def ahead(self, wanted: Iterable[Wanted]) -> None:
         """Begin to fetch images that will be read soon, if they are not here; near ones as one range."""
         self._coming = {offset: future for offset, future in self._coming.items() if not future.done()}
         missing = [
@@ -85,12 +85,14 @@ class RemoteShard:
         os.close(self._file)
 
     def _bring(self, wanted: list[Wanted]) -> None:
+        # Nothing is returned: a future would hold the bytes as long as it is remembered.
         self._keep(wanted)
 
     def _keep(self, wanted: list[Wanted]) -> list[bytes]:
         """Fetch images and keep them; the bytes that came, in their order."""
         if not self._same:
-            self._check_version()
+            check_version(self.url, self.version)
+            self._same = True
         found = fetch(self.url, [(offset, offset + size) for offset, size, _ in wanted])
         for start, data in found:
             with writing(self.path):
@@ -101,10 +103,11 @@ class RemoteShard:
             make_room(self.limit, self.path)
         return [data for _, data in found]
 
-    def _check_version(self) -> None:
-        if version_of(self.url) != self.version:
-            raise UserError(f"{self.name}: the shard has changed since it was ingested; {LOOK_AGAIN}")
-        self._same = True
+
+def check_version(location: str, version: Version) -> None:
+    """Raises UserError if a shard that stays in place is not the one that was ingested."""
+    if version_of(location) != version:
+        raise UserError(f"{masked(location)}: the shard has changed since it was ingested; {LOOK_AGAIN}")
 
 
 def make_room(limit: int, but: Path) -> None:

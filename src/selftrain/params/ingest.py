@@ -13,7 +13,9 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-SHARDS = (".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tbz2", ".txz")
+COMPRESSIONS = {".tgz": "gzip", ".tbz2": "bz2", ".txz": "xz"}
+"""By suffix, those that fsspec does not infer."""
+SHARDS = (".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", *COMPRESSIONS)
 
 
 def is_shards(path: str) -> bool:

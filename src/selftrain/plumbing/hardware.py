@@ -120,8 +120,7 @@ def resolve(config: HardwareConfig) -> Hardware:
     """
     import torch
 
-    local_rank, local_processes = (int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    local_processes = max(1, local_processes)
+    local_rank, local_processes = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     name = config.device
     if name == "auto":
         name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"

@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any
 
+from selftrain.plumbing.engine import MakeWork, Name, Result, Unit
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.processes import starting_workers, worker
-
-Unit = TypeVar("Unit")
-Result = TypeVar("Result")
 
 AHEAD = 2
 """Units a process that are given out, so that none waits."""
@@ -34,11 +32,7 @@ class Processes:
         return machine.model_copy(update={"threads": 1, "workers": 0})
 
     def done(
-        self,
-        make_work: Callable[[], Callable[[Unit], Result]],
-        units: Iterable[Unit],
-        name: Callable[[Unit], str],
-        what: str,
+        self, make_work: MakeWork[Unit, Result], units: Iterable[Unit], name: Name[Unit], what: str
     ) -> Iterator[tuple[Unit, Result]]:
         """See ``Engine``."""
         deaths: dict[int, int] = {}

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FAILURES = Path(".selftrain") / "failures"
+LAUNCH = "SELFTRAIN_LAUNCH"
+"""The variable with the id of the launch that a process of several belongs to."""
 TERMINATED = 128 + signal.SIGTERM
 """What a process that SIGTERM ended leaves as its exit code."""
 PARENT_DEATH_SIGNAL = 1
@@ -26,10 +28,8 @@ def begin() -> None:
     signal.signal(signal.SIGTERM, _leave)
     if "DVC_STAGE" in os.environ or "RANK" in os.environ:
         end_with_parent()
-    if (
-        int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-        and failure_of(os.environ.get("SELFTRAIN_LAUNCH", "")).exists()
-    ):
+    launch, restarts = os.environ.get(LAUNCH), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if launch and restarts and failure_of(launch).exists():
         raise SystemExit(1)
     if "DVC_STAGE" in os.environ and _dvc_is_gone(Path(os.environ.get("DVC_ROOT", "."))):
         raise SystemExit(TERMINATED)
@@ -42,7 +42,7 @@ def failure_of(launch: str) -> Path:
 
 def mark_failure() -> None:
     """Tell torchrun's next try that this one failed by an error that the user has to mend."""
-    if launch := os.environ.get("SELFTRAIN_LAUNCH"):
+    if launch := os.environ.get(LAUNCH):
         FAILURES.mkdir(parents=True, exist_ok=True)
         failure_of(launch).touch()
 

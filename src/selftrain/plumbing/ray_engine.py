@@ -9,21 +9,19 @@ import pickle
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from selftrain.plumbing.engine import MakeWork, Name, Result, Unit
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import HardwareConfig
-
-Unit = TypeVar("Unit")
-Result = TypeVar("Result")
 
 CPUS_BESIDE_GPU = 4
 """Cores of an actor that has a GPU: what loads its images."""
 MOST_ACTORS = 1024
 ANSWERS_WITHIN = 10
 """Seconds."""
-SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-"""Nothing is reported to anybody, the bar is ours, and what goes wrong is one line of ours."""
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""Nothing is reported to anybody, and what goes wrong is one line of ours."""
 
 
 class RayEngine:
@@ -45,11 +43,7 @@ class RayEngine:
         return self.on_gpu and connected().cluster_resources().get("GPU", 0) > 0
 
     def done(
-        self,
-        make_work: Callable[[], Callable[[Unit], Result]],
-        units: Iterable[Unit],
-        name: Callable[[Unit], str],
-        what: str,
+        self, make_work: MakeWork[Unit, Result], units: Iterable[Unit], name: Name[Unit], what: str
     ) -> Iterator[tuple[Unit, Result]]:
         """See ``Engine``. Raises UserError if the cluster cannot be reached."""
         given = list(units)
@@ -80,7 +74,7 @@ class RayEngine:
                     raise result
                 yield given[int(row["number"])], result
         except ray.exceptions.RayError as error:
-            raise UserError(f"{what}: Ray gave up ({_first_line(error)}); run it again, what is done stays") from None
+            raise UserError(f"{what}: Ray gave up ({_last_line(error)}); run it again, what is done stays") from None
 
 
 class Worker:
@@ -130,7 +124,7 @@ def connected() -> Any:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise UserError(
             f"hardware.engine: the Ray cluster {address or 'on this machine'} cannot be reached "
-            f"({_first_line(error)}); start it, or take `engine: local`"
+            f"({_last_line(error)}); start it, or take `engine: local`"
         ) from None
     import ray.data as ray_data
 
@@ -145,6 +139,6 @@ def _pickled(make_work: Callable[[], object]) -> bytes:
     return bytes(cloudpickle.dumps(make_work))  # type: ignore[no-untyped-call]
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:300]

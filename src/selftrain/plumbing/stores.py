@@ -48,7 +48,8 @@ def version_of(location: str) -> Version:
         except FileNotFoundError:
             raise UserError(f"{location}: no such file") from None
         return Version(status.st_size, f"mtime {status.st_mtime_ns}")
-    found = _tried(location, lambda: _opened(location)[0].info(_opened(location)[1]))
+    store, path = _opened(location)
+    found = _tried(location, lambda: store.info(path))
     if found.get("size") is None:
         raise UserError(f"{masked(location)}: its store does not tell how large it is, so it cannot be read in ranges")
     tag = next((f"{name} {found[name]}" for name in TAGS if found.get(name)), "")

@@ -58,13 +58,15 @@ class PartWriter:
         self,
         model_folder: Path,
         machine: HardwareConfig,
-        teacher: NoisedTeacher | None = None,
-        layer: int | None = None,
-        advance: Callable[[int], None] | None = None,
+        teacher: NoisedTeacher | None,
+        layer: int | None,
+        advance: Callable[[int], None] | None,
     ) -> None:
         self.model_folder, self.machine, self.teacher, self.layer = model_folder, machine, teacher, layer
         self.advance = advance or (lambda images: None)
         self._networks: dict[bool, LabelingNetwork] = {}
+        self._settled: set[Path] = set()
+        """Tables for which a network has been settled."""
 
     def __call__(self, parts: Parts) -> Written:
         """Write the parts that nobody has written meanwhile."""
@@ -84,7 +86,9 @@ class PartWriter:
             teacher = self.teacher if parts.noised else None
             self._networks[parts.noised] = LabelingNetwork(self.model_folder, self.machine, teacher, self.layer)
         network = self._networks[parts.noised]
-        network.settle(parts.images.parent / "validation", parts.of_split, parts.out.parent.name)
+        if parts.out not in self._settled:
+            network.settle(parts.images.parent / "validation", parts.of_split, parts.out.parent.name)
+            self._settled.add(parts.out)
         return network
 
 

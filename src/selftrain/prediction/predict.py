@@ -6,11 +6,12 @@ only its growth.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from selftrain.params.predict import PredictConfig
+from selftrain.plumbing.engine import Engine
 from selftrain.plumbing.engines import Here, engine_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
@@ -55,12 +56,17 @@ def predict(
         raise UserError(f"{model_folder}: was trained on other classes than {corpus} has; train it again")
     noised = NoisedTeacher(model_folder, config.noise, seed) if config.noise else None
     engine = engine_of(machine, Here(), on_gpu=True)
+    together = LOCKED_TOGETHER if engine.shares_memory else LOCKED_ON_CLUSTER
+    layer = config.embeddings_layer
+    # The weights are hashed once for each way to label.
+    stamps_of = {teacher: made_with(model_folder, teacher, layer) for teacher in {None, noised}}
     units: list[Parts] = []
+    total = 0
     for split in splits:
         embeddings = embeddings_folder(out, split) if config.embeddings else None
         folders = [out / split, *([] if embeddings is None else [embeddings])]
         teacher = noised if split == "unlabeled" else None
-        every = wanted(corpus / split, made_with(model_folder, teacher, config.embeddings_layer))
+        every = wanted(corpus / split, stamps_of[teacher])
         if rank == 0:
             remove_strays(every, folders)
         todo = outdated(dict(list(every.items())[rank::world_size]), folders)
@@ -68,29 +74,30 @@ def predict(
         if images:
             width = len(classes) + (network.get("num_features", 0) if config.embeddings else 0)
             check_room(out / split, images * (KEY_BYTES + 2 * width), f"predictions of {images:,} images")
-        together = LOCKED_TOGETHER if engine.shares_memory else LOCKED_ON_CLUSTER
+        total += images
         for some in _in_groups(todo, together):
             units.append(Parts(corpus / split, out / split, embeddings, teacher is not None, some, images))
-    clamped: dict[Path, int] = {}
-    total = sum(images_in(part_path(unit.images, shard)) for unit in units for shard in unit.stamps)
-    with progress_bar(f"predict {out.name}", total=total) as advance:
-        make = partial(
-            PartWriter,
-            model_folder,
-            engine.share_of(machine),
-            noised,
-            config.embeddings_layer,
-            advance if engine.shares_memory else None,
+    if units:
+        _write(
+            units, total, engine, partial(PartWriter, model_folder, engine.share_of(machine), noised, layer), out.name
         )
-        for unit, written in engine.done(make, units, lambda unit: str(unit.out), f"predict {out.name}"):
+    if not config.embeddings and rank == 0:
+        shutil.rmtree(out / FOLDER, ignore_errors=True)
+
+
+def _write(units: list[Parts], total: int, engine: Engine, make: Callable[..., PartWriter], name: str) -> None:
+    """Have all units written; tell of numbers that were cut."""
+    clamped: dict[Path, int] = {}
+    with progress_bar(f"predict {name}", total=total) as advance:
+        # Where units run elsewhere, the bar moves when they come back.
+        work = partial(make, advance if engine.shares_memory else None)
+        for unit, written in engine.done(work, units, lambda unit: str(unit.out), f"predict {name}"):
             clamped[unit.out] = clamped.get(unit.out, 0) + written.clamped
             if not engine.shares_memory:
                 advance(written.images)
     for table, count in clamped.items():
         if count:
             print(f"{table}: {count:,} numbers beyond float16 became ±{LARGEST:,.0f}, its largest")
-    if not config.embeddings and rank == 0:
-        shutil.rmtree(out / FOLDER, ignore_errors=True)
 
 
 def _in_groups(stamps: dict[int, str], size: int) -> Iterator[dict[int, str]]:

@@ -1,13 +1,11 @@
 """A selection's two passes over a table, as units of work: some parts at a time, each by itself."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrain.selection.decide import Decisions
 from selftrain.selection.sources import Tables
-from selftrain.tables.manifest import images_in
 from selftrain.tables.parquet import write_frame
 
 if TYPE_CHECKING:
@@ -18,20 +16,6 @@ TOGETHER = 2**17
 
 Counts = dict[tuple[int, str], tuple[int, int]]
 """(images, copies) by label and decision."""
-
-
-def in_units(parts: list[Path]) -> Iterator[list[Path]]:
-    """Parts of a table, some at a time."""
-    unit: list[Path] = []
-    rows = 0
-    for part in parts:
-        unit.append(part)
-        rows += images_in(part)
-        if rows >= TOGETHER:
-            yield unit
-            unit, rows = [], 0
-    if unit:
-        yield unit
 
 
 @dataclass(frozen=True)

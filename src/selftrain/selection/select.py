@@ -18,7 +18,7 @@ from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.progress import progress_bar
 from selftrain.selection.decide import Decisions, no_decisions
-from selftrain.selection.parts import Counts, FirstPass, SecondPass, added, in_units, prepared
+from selftrain.selection.parts import TOGETHER, Counts, FirstPass, SecondPass, added, prepared
 from selftrain.selection.sources import Tables
 from selftrain.tables import selection
 from selftrain.tables.corrections import (
@@ -29,6 +29,7 @@ from selftrain.tables.corrections import (
     no_corrections,
     read_corrections,
 )
+from selftrain.tables.manifest import in_groups
 from selftrain.tables.parquet import read_frame
 from selftrain.tables.predictions import made_from_digest, prediction_parts
 
@@ -70,7 +71,7 @@ def select(
     classes = source.classes
     decisions = Decisions(config, seed, _decided_before(corpus, classes, config, corrections), source)
     engine = engine_of(machine or HardwareConfig(), Here())
-    units = list(in_units(parts))
+    units = list(in_groups(parts, TOGETHER))
     # A cluster's nodes share the project's folder, and not their own temporary ones.
     folder = None if engine.shares_memory else WORK
     if folder is not None:

@@ -36,6 +36,11 @@ def shard_name(shard: int) -> str:
     return f"shard-{shard:08d}.tar"
 
 
+def shard_of_file(name: str) -> int:
+    """The number in the name of a shard's tar, or of the pointer in its place."""
+    return int(name.removeprefix("shard-").partition(".")[0])
+
+
 def part_name(shard: int) -> str:
     """File name of the Parquet part that belongs to a shard, in manifests and prediction tables."""
     return f"part-{shard:08d}.parquet"

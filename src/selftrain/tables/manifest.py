@@ -65,6 +65,20 @@ def images_in(part: Path) -> int:
         return int(pq.read_metadata(part).num_rows)
 
 
+def in_groups(parts: Iterable[Path], rows: int) -> Iterator[list[Path]]:
+    """Parts of a table, so many at a time that they have about so many rows."""
+    group: list[Path] = []
+    count = 0
+    for part in parts:
+        group.append(part)
+        count += images_in(part)
+        if count >= rows:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
+
+
 def iter_manifest(
     split_folder: Path, columns: list[str], shards: Collection[int] | None = None
 ) -> Iterator[tuple[int, "pa.Table"]]:

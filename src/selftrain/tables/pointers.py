@@ -12,7 +12,7 @@ from pathlib import Path
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
 from selftrain.plumbing.stores import Version, is_url
-from selftrain.tables.keys import shard_name
+from selftrain.tables.keys import shard_name, shard_of_file
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def all_pointers(split_folder: Path) -> dict[int, Pointer | None]:
     """A split's pointers by shard; None for a damaged one."""
     found: dict[int, Pointer | None] = {}
     for path in sorted(split_folder.glob("shard-*.json")):
-        shard = int(path.stem.removeprefix("shard-"))
+        shard = shard_of_file(path.name)
         try:
             found[shard] = read_pointer(split_folder, shard)
         except UserError:

@@ -66,18 +66,11 @@ class TrainingBatches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         """This process's part of the global batch of a step."""
-        for soon in (step, step + loader_processes()):
-            self._ahead(soon)
+        if "unlabeled" in self.views and self.unlabeled is not None and self.unlabeled.in_store:
+            for soon in (step, step + loader_processes()):
+                self.unlabeled.ahead(self._unlabeled_rows(soon, self.process)[1])
         makers = {"labeled": self._labeled, "unlabeled": self._unlabeled}
         return {source: makers[source](step) for source in self.views}
-
-    def _ahead(self, step: int) -> None:
-        """Begin to fetch what a step needs from stores. Meanwhile the loader's processes make what comes before it."""
-        if "labeled" in self.views:
-            self.labeled.ahead(self._labeled_rows(step, self.process)[1])
-        if "unlabeled" in self.views:
-            assert self.unlabeled is not None
-            self.unlabeled.ahead(self._unlabeled_rows(step, self.process)[1])
 
     def keys(self, step: int) -> dict[str, list[int]]:
         """Keys of all processes' images of a step, by source."""

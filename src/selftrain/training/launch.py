@@ -10,13 +10,13 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
 from selftrain.plumbing.hardware import HardwareConfig, processes
 from selftrain.plumbing.locks import WORK
+from selftrain.plumbing.processes import LAUNCH as OF_LAUNCH
 from selftrain.plumbing.processes import failure_of
 
 LAUNCH = WORK / "launch.json"
@@ -54,10 +54,10 @@ def in_processes(machine: HardwareConfig, command: list[str]) -> None:
         LAUNCH.unlink(missing_ok=True)
 
 
-def follow(machine: HardwareConfig, ended: Callable[[], bool] = lambda: False) -> None:
+def follow(machine: HardwareConfig) -> None:
     """Start this machine's part of each launch, one after the other, until SIGTERM."""
     last = ""
-    while not ended():
+    while True:
         launch = _launched()
         if launch is None or launch.id == last:
             time.sleep(LOOKS_EVERY)
@@ -93,7 +93,7 @@ def _torchrun(launch: Launch, count: int) -> None:
     arguments = [*where, f"--nproc-per-node={count}", f"--max-restarts={RESTARTS}", "--monitor-interval=0.5"]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     # Processes that start again see there whether the error was one that another try does not mend.
-    os.environ["SELFTRAIN_LAUNCH"] = launch.id
+    os.environ[OF_LAUNCH] = launch.id
     try:
         torchrun.run(torchrun.parse_args([*arguments, *launch.command]))  # type: ignore[no-untyped-call]
     except SignalException as error:
@@ -108,6 +108,7 @@ def _torchrun(launch: Launch, count: int) -> None:
     finally:
         for number, handler in handlers.items():  # torchrun leaves its own
             signal.signal(number, handler)
+        del os.environ[OF_LAUNCH]
         failure_of(launch.id).unlink(missing_ok=True)
 
 

@@ -5,14 +5,14 @@ compared image by image. A killed stage goes on with the tables that are missing
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from selftrain.code import code_digest
 from selftrain.evaluation.robustness.subject import Subject
-from selftrain.evaluation.robustness.testbed import Columns, Condition, Testbed
+from selftrain.evaluation.robustness.testbed import Condition, Testbed
 from selftrain.params.robustness import RobustnessConfig
 from selftrain.plumbing.by_name import find_module
 from selftrain.plumbing.engines import Here, engine_of
@@ -40,17 +40,21 @@ def run_suites(
     engine = engine_of(machine, Here(), on_gpu=True)
     images = {split: manifest_digest(corpus / split) for split in ("validation", "test")}
     made_of = [subject.digest, seed, images, config.images, config.image_size]
+    writer = TableWriter(testbed)
     tables: list[Table] = []
-    for suite in config.all_suites:
+    for suite, conditions in writer.suites.items():
         of_suite = [*made_of, code_digest("robustness", config.modules([suite]))]
-        for condition in _conditions(suite, testbed):
+        for condition in conditions.values():
             stamp = hashlib.sha256(repr([*of_suite, condition.parameters]).encode()).hexdigest()[:32]
             tables.append(Table(suite, condition.name, out / suite / f"{condition.name}.parquet", stamp))
     for path in set(out.rglob("*.parquet")) - {table.path for table in tables}:
         path.unlink()
     todo = [table for table in tables if made_from(table.path) != table.stamp]
-    make_work = partial(TableWriter, testbed)
-    if not engine.shares_memory:
+
+    def make_work() -> TableWriter:
+        return writer
+
+    if todo and not engine.shares_memory:
         make_work = partial(_on_a_node, model, corpus, config, seed, engine.share_of(machine))
     with progress_bar(f"robustness {out.name}", total=len(tables), done=len(tables) - len(todo)) as advance:
         for _ in engine.done(make_work, todo, lambda table: str(table.path), f"robustness {out.name}"):
@@ -73,17 +77,17 @@ class TableWriter:
     """Makes and writes tables of one run."""
 
     def __init__(self, testbed: Testbed) -> None:
-        self.testbed = testbed
-        self._suites: dict[str, dict[str, Callable[[], Columns]]] = {}
+        self.suites = {
+            suite: {condition.name: condition for condition in _conditions(suite, testbed)}
+            for suite in testbed.config.all_suites
+        }
+        """The conditions of each suite, by name."""
 
     def __call__(self, table: Table) -> None:
         """Write a table, if nobody has meanwhile."""
         if made_from(table.path) == table.stamp:
             return
-        if table.suite not in self._suites:
-            found = _conditions(table.suite, self.testbed)
-            self._suites[table.suite] = {condition.name: condition.make for condition in found}
-        write_table(table.path, self._suites[table.suite][table.condition](), table.stamp)
+        write_table(table.path, self.suites[table.suite][table.condition].make(), table.stamp)
 
 
 def _on_a_node(model: Path, corpus: Path, config: RobustnessConfig, seed: int, machine: HardwareConfig) -> TableWriter:

@@ -1,0 +1,37 @@
+"""Where units of work run: in this process, on this machine's cores, or on a Ray cluster.
+
+A unit is what can be done whole and by itself: a shard to look at, a part of predictions, a part of a selection, a
+condition of a suite. It writes its own output, atomically, and does nothing where that is there already. So any engine
+will do, and a worker that dies costs its unit.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+from selftrain.plumbing.hardware import HardwareConfig
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+MakeWork = Callable[[], Callable[[Unit], Result]]
+"""What each worker calls once, for what it calls for each of its units."""
+Name = Callable[[Unit], str]
+"""How errors call a unit."""
+
+
+class Engine(Protocol):
+    """What runs units."""
+
+    shares_memory: bool
+    """Whether units run in this process, so that what they are made of need not travel."""
+
+    def share_of(self, machine: HardwareConfig) -> HardwareConfig:
+        """The part of the machine that a worker has."""
+
+    def done(
+        self, make_work: MakeWork[Unit, Result], units: Iterable[Unit], name: Name[Unit], what: str
+    ) -> Iterator[tuple[Unit, Result]]:
+        """Every unit with its result, as they are done.
+
+        ``what`` is how errors call the work. Raises what the work raises, and UserError for units whose workers die
+        again and again.
+        """
