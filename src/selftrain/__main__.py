@@ -2,12 +2,16 @@
 
 import sys
 
+from selftrain.plumbing import warm_start
 from selftrain.plumbing.processes import begin, death_of_worker, mark_failure
 
 
 def main() -> None:
     """Run the command line. Errors that the user can mend are one line; ``--debug`` shows where they come from."""
     begin()
+    if request := warm_start.start(sys.argv[1:]):
+        sys.argv[1:] = request.arguments
+        begin()
     from selftrain.cli import results, stages, start, studies, workspace  # noqa: F401, they add their commands to the app
     from selftrain.cli.app import app
     from selftrain.plumbing.errors import UserError
