@@ -22,6 +22,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "pretraining": {},
     "reduced_meta_pseudo_labels": {},
     "noisy_student": {},
+    "noisy_student, in 4 parts": {},
     "distillation": {},
     "pseudo_label": {},
     "distillation, live": {"teacher": "live"},
@@ -34,6 +35,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "mutual_learning": {},
     "meta_pseudo_labels": {},
 }
+PARTS = {"noisy_student, in 4 parts": 4}
+"""``train.grad_accum_steps`` of those that have it."""
 
 
 def train(job: str, model: str, batch_size: int, image_size: int, teacher: Path) -> dict[str, float]:
@@ -57,6 +60,7 @@ def train(job: str, model: str, batch_size: int, image_size: int, teacher: Path)
                 "model": model,
                 "image_size": image_size,
                 "batch_size": batch_size,
+                "grad_accum_steps": PARTS.get(job, 1),
                 "steps": STEPS,
                 "optimizer": "sgd",
                 "learning_rate": 0.01,

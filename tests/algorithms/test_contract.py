@@ -66,7 +66,7 @@ PLAIN: dict[str, Any] = {
 """Without random numbers in the network, and steps that are proportional to gradients."""
 
 
-def config(name: str, plain: bool = False) -> TrainConfig:
+def config(name: str, plain: bool = False, parts: int = 1) -> TrainConfig:
     return TrainConfig.model_validate(
         TINY
         | {
@@ -76,13 +76,19 @@ def config(name: str, plain: bool = False) -> TrainConfig:
             "learning_rate": 0.02,
             "warmup": 0,
             "steps": 40,
+            "grad_accum_steps": parts,
         }
         | (PLAIN if plain else {})
     )
 
 
 def new_loop(
-    name: str, plain: bool = False, process: Process | None = None, teacher_width: int = 12, **parameters: Any
+    name: str,
+    plain: bool = False,
+    process: Process | None = None,
+    teacher_width: int = 12,
+    parts: int = 1,
+    **parameters: Any,
 ) -> Loop:
     torch.manual_seed(0)
     algorithm_class, own = find_algorithm(name, parameters)
@@ -90,7 +96,7 @@ def new_loop(
     networks = GivenNetworks(lambda _: TinyModel(plain), of_round=TinyModel(plain, teacher_width))
     return Loop(
         algorithm_class(TinyModel(plain), own, networks),
-        config(name, plain),
+        config(name, plain, parts),
         1.0,
         seed=0,
         hardware=hardware,
@@ -233,6 +239,56 @@ def test_two_processes_end_like_one(name: str, of_two_processes: dict[str, dict[
     for one, two in zip(weights(loop), of_two_processes["weights"][name], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
     assert of_two_processes["resumed"][name], "the state is the first process's: nothing may depend on the others' own"
+
+
+IN_PARTS = [name for name in NAMES if find_algorithm(name, {})[0].update is Algorithm.update]
+"""Those whose step is down one loss."""
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_a_batch_in_parts_is_a_step_down_the_mean_of_their_losses(name: str) -> None:
+    whole, parted = new_loop(name, plain=True), new_loop(name, plain=True, parts=3)
+    for loop in (whole, parted):
+        loop.algorithm.train()
+    for step in range(3):
+        batch = random_batch(whole.algorithm, step)
+        of_whole, of_parts = whole.one_step(batch), parted.one_step(batch)
+        assert of_whole.keys() == of_parts.keys()
+        torch.testing.assert_close(of_whole["loss"], of_parts["loss"], rtol=1e-3, atol=1e-5)
+    for one, other in zip(weights(whole), weights(parted), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
+
+
+def test_a_batch_in_parts_needs_a_parts_memory() -> None:
+    most = {}
+    for parts in (1, 3):
+        loop, held = new_loop("noisy_student", plain=True, parts=parts), Held()
+        loop.algorithm.train()
+        with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda saved: saved.tensor):
+            loop.one_step(random_batch(loop.algorithm, 0))
+        most[parts] = held.most
+        assert held.bytes == 0, "the graph is gone after the step"
+    assert most[3] < 0.5 * most[1]
+
+
+class Held:
+    """The bytes of what backward passes keep, at each moment."""
+
+    def __init__(self) -> None:
+        self.bytes = self.most = 0
+
+    def pack(self, tensor: torch.Tensor) -> "Saved":
+        return Saved(tensor, self)
+
+
+class Saved:
+    def __init__(self, tensor: torch.Tensor, held: Held) -> None:
+        self.tensor, self.held = tensor.detach(), held
+        held.bytes += tensor.nbytes
+        held.most = max(held.most, held.bytes)
+
+    def __del__(self) -> None:
+        self.held.bytes -= self.tensor.nbytes
 
 
 KILLED = """

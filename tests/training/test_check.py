@@ -35,6 +35,10 @@ def config(algorithm: str, **changes: Any) -> TrainConfig:
             config("supervised", noise={"on_device": True, "randaugment_policy": "meta_pseudo_labels"}),
             r"train.noise.on_device: the policy 'meta_pseudo_labels' mixes in a second image \(sample_pairing\)",
         ),
+        (
+            config("meta_pseudo_labels", grad_accum_steps=2),
+            "p.train.grad_accum_steps: meta_pseudo_labels takes several gradients a step",
+        ),
         (config("mean_teacher"), "train.ema_decay: mean_teacher learns from the average"),
     ],
 )

@@ -1,10 +1,12 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
+from selftrain.algorithms.runtime import plain_gradient
 from selftrain.training import gradient_buckets
 from selftrain.training.gradient_buckets import averaged_gradient, bucketed
 from tests.conftest import free_port
@@ -28,15 +30,28 @@ def network() -> tuple[Net, Tensor]:
     return Net(), torch.randn(8, 7)
 
 
+PARTS = ((True,), (False,), (True, True), (True, False), (False, True), (False, False, True, False))
+"""Whether each part of a process's images touches all layers."""
+
+
+def losses(net: Net, mine: Tensor, parts: tuple[bool, ...]) -> Iterator[Tensor]:
+    """Each part's share of the mean over a process's images."""
+    for images, sometimes in zip(mine.chunk(len(parts)), parts, strict=True):
+        yield net(images, sometimes).square().mean() / len(parts)
+
+
 def in_a_process(rank: int, port: int, folder: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     distributed.init_process_group("gloo", rank=rank, world_size=2)
     gradient_buckets.FIRST, gradient_buckets.LATER = 300, 1200
     net, images = network()
-    mine = images[rank * 4 : rank * 4 + 4]
-    found = [
-        averaged_gradient(net(mine, sometimes).square().mean(), [*net.parameters()]) for sometimes in (True, False)
-    ]
+    parameters, found = [*net.parameters()], []
+    for parts in PARTS:
+        *first, last = losses(net, images.chunk(2)[rank], parts)
+        so_far = None
+        for loss in first:
+            so_far = plain_gradient(loss, parameters, so_far)
+        found.append(averaged_gradient(last, parameters, so_far))
     torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
@@ -45,11 +60,12 @@ def test_the_mean_over_two_processes_is_the_whole_batchs_gradient(tmp_path: Path
     multiprocessing.spawn(in_a_process, (free_port(), tmp_path), nprocs=2)
     one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     net, images = network()
-    for sometimes, first, second in zip((True, False), one, two, strict=True):
-        expected = torch.autograd.grad(net(images, sometimes).square().mean(), [*net.parameters()], allow_unused=True)
+    for parts, first, second in zip(PARTS, one, two, strict=True):
+        whole = sum(loss for mine in images.chunk(2) for loss in losses(net, mine, parts)) / 2
+        expected = torch.autograd.grad(whole, [*net.parameters()], allow_unused=True)
         untouched = [slope is None for slope in expected]
         assert untouched == [slope is None for slope in first]
-        assert sum(untouched) == (2 if sometimes else 4)
+        assert sum(untouched) == (2 if any(parts) else 4)
         for slope, found, other in zip(expected, first, second, strict=True):
             if slope is not None:
                 torch.testing.assert_close(found, slope)

@@ -105,6 +105,31 @@ def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorit
 
 
 @pytest.mark.slow
+def test_two_processes_with_batches_in_parts_end_like_one_with_whole_ones(digits_corpus: Path, tmp_path: Path) -> None:
+    # A network without BatchNorm, and without random noise in it.
+    changes = {"model": "test_vit", "image_size": 32, "steps": 6, "validate_every": 3, "noise": {"dropout": 0.0}}
+    for processes, parts in ((1, 1), (2, 4)):
+        folder = tmp_path / str(parts)
+        write_project(folder, digits_corpus, **changes, grad_accum_steps=parts)
+        params = yaml.safe_load((folder / "params.yaml").read_text())
+        params["hardware"] |= {"processes": processes, "device": "cpu", "precision": "fp32"}
+        write_params(folder, params)
+        result = selftrain(folder, *TRAIN_STUDENT)
+        assert result.returncode == 0, result.stderr
+    whole, parted = (
+        load_file(tmp_path / name / "models" / "noisy_student" / "student" / "model.safetensors") for name in "14"
+    )
+    for key in whole:
+        torch.testing.assert_close(whole[key], parted[key], atol=2e-4, rtol=1e-3)
+    curves = [
+        mlflow_rows(tmp_path / name, "select key, value from metrics where key like '%loss%' order by key, step")
+        for name in "14"
+    ]
+    assert [key for key, _ in curves[0]] == [key for key, _ in curves[1]]
+    assert [value for _, value in curves[0]] == pytest.approx([value for _, value in curves[1]], rel=1e-3)
+
+
+@pytest.mark.slow
 def test_sigterm_saves_and_a_failure_is_marked(digits_corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "p"
     write_project(folder, digits_corpus, steps=2000)

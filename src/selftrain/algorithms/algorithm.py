@@ -5,15 +5,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from selftrain.algorithms.closed_form import FittedHead, FittedTo
-from selftrain.algorithms.runtime import Runtime
+from selftrain.algorithms.runtime import Gradient, Runtime
 from selftrain.plumbing.by_name import find_class
 from selftrain.plumbing.sections import Section, parse_section
 
 Batch = dict[str, dict[str, Tensor]]
 """``batch["labeled" | "unlabeled"][view]``: images (B, 3, H, W), labels, weights, uniforms (B,), log_probs (B, C)."""
+
+
+def in_parts(batch: Batch, count: int) -> list[Batch]:
+    """A batch cut into ``count`` batches with as many images of each source; all its tensors are a row an image."""
+    cut = {source: {name: value.chunk(count) for name, value in views.items()} for source, views in batch.items()}
+    return [
+        {source: {name: parts[number] for name, parts in views.items()} for source, views in cut.items()}
+        for number in range(count)
+    ]
+
 
 Views = dict[str, tuple[str, ...]]
 """What a batch has to hold, by source: see ``images.views``; ``label``, ``log_probs``; ``weight``, what an
@@ -127,11 +138,26 @@ class Algorithm(nn.Module):
         raise NotImplementedError
 
     def update(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
-        """One training step of every trained network; returns the scalars to log, detached."""
+        """One training step of every trained network; returns the scalars to log, detached.
+
+        The loss is the mean over the batch's parts, where ``train.grad_accum_steps`` cuts it.
+        """
+        *first, last = in_parts(batch, runtime.grad_accum_steps)
+        found: list[dict[str, Tensor]] = []
+        so_far: Gradient | None = None
+        for part in first:
+            so_far = runtime.accumulate(
+                self._share_of_loss(part, step, runtime, found), self.trained_networks(), so_far
+            )
+        runtime.descend(self._share_of_loss(last, step, runtime, found), self.trained_networks(), so_far)
+        return {name: torch.stack([losses[name] for losses in found]).mean(dim=0) for name in found[0]}
+
+    def _share_of_loss(self, part: Batch, step: int, runtime: Runtime, found: list[dict[str, Tensor]]) -> Tensor:
+        """A part's share of the step's loss; all its losses, detached, are added to ``found``."""
         with runtime.autocast():
-            losses = self.loss(batch, step, runtime)
-        runtime.descend(losses["loss"], self.trained_networks())
-        return {name: value.detach() for name, value in losses.items()}
+            losses = self.loss(part, step, runtime)
+        found.append({name: value.detach() for name, value in losses.items()})
+        return losses["loss"] / runtime.grad_accum_steps
 
     def trained_networks(self) -> dict[str, nn.Module]:
         """The networks that get an optimizer, by name."""

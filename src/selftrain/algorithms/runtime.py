@@ -14,9 +14,24 @@ Gradient = tuple[Tensor | None, ...]
 NoisedRows = Callable[[dict[str, int]], AbstractContextManager[object]]
 
 
-def plain_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Gradient:
-    """A loss's gradient in one process; None where the loss does not touch a parameter."""
-    return torch.autograd.grad(loss, list(parameters), allow_unused=True)
+class AveragedGradient(Protocol):
+    """A loss's gradient by parameters of several networks, averaged over processes."""
+
+    def __call__(self, loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> Gradient:
+        """``so_far`` is what this process has of earlier losses; it is added before the mean is taken."""
+
+
+def plain_gradient(loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> Gradient:
+    """A loss's gradient in one process, and ``so_far`` added; None where no loss touches a parameter."""
+    found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+    return found if so_far is None else tuple(map(added, so_far, found))
+
+
+def added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """The sum of two gradients by one parameter."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
 
 
 class Minimizer(Protocol):
@@ -55,8 +70,9 @@ class Runtime:
 
     minimizers: Mapping[str, Minimizer] = field(default_factory=dict)
     """By the names of the trained networks."""
-    gradient: Callable[[Tensor, Sequence[Tensor]], Gradient] = plain_gradient
-    """A loss's gradient by parameters of several networks, averaged over processes."""
+    gradient: AveragedGradient = plain_gradient
+    grad_accum_steps: int = 1
+    """How many parts of a batch a step's gradient is added up from."""
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     """The precision of forward passes."""
     noised_rows: Mapping[nn.Module, NoisedRows] = field(default_factory=dict)
@@ -86,10 +102,15 @@ class Runtime:
         assert self.averaged_student is not None
         return self.averaged_student(images)
 
-    def descend(self, loss: Tensor, networks: Iterable[str]) -> None:
-        """A step of these networks down one loss; no other is touched."""
+    def accumulate(self, loss: Tensor, networks: Iterable[str], so_far: Gradient | None) -> Gradient:
+        """The gradient of this process alone by all parameters of these networks, and ``so_far`` added."""
+        parameters = [parameter for name in networks for parameter in self.minimizers[name].parameters]
+        return plain_gradient(loss, parameters, so_far)
+
+    def descend(self, loss: Tensor, networks: Iterable[str], so_far: Gradient | None = None) -> None:
+        """A step of these networks down one loss, and those that ``so_far`` is of; no other network is touched."""
         minimizers = [self.minimizers[name] for name in networks]
         parameters = [parameter for minimizer in minimizers for parameter in minimizer.parameters]
-        slopes = iter(self.gradient(loss, parameters))
+        slopes = iter(self.gradient(loss, parameters, so_far))
         for minimizer in minimizers:
             minimizer.descend(tuple(islice(slopes, len(minimizer.parameters))))

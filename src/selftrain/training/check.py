@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from selftrain.algorithms.algorithm import Needs, find_algorithm
+from selftrain.algorithms.algorithm import Algorithm, Needs, find_algorithm
 from selftrain.images.randaugment import SAMPLE_PAIRING, policy_operations
 from selftrain.networks.models import check_model_name, check_takes
 from selftrain.params.train import MAIN_PHASE, TrainConfig, phases
@@ -24,6 +24,7 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
             raise UserError(f"{place}: {error}") from None
         needs = algorithm.needs(parameters)
         check_fit(phase, needs, place)
+        check_accumulates(phase, algorithm, place)
         if "unlabeled" in needs.views and phase.pool == "selection" and not is_round:
             raise UserError(f"{place}: {phase.algorithm.name} needs unlabeled images; put the run under `rounds`")
         if not is_round and (needs.teacher or needs.reads_table("labeled")):
@@ -43,12 +44,21 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
                     raise UserError(f"train.networks.{network}.init: there is no teacher to start from")
                 check_model_name(network_config.model)
                 if not algorithm.closed_form and network not in needs.layers:
-                    images = phase.batch_size * (1 + phase.unlabeled_ratio)
+                    images = phase.batch_size * (1 + phase.unlabeled_ratio) // phase.grad_accum_steps
                     check_takes(network_config.model, network_config.model_options, images, phase.image_size)
                 # A layer has no layers; whether the model has some shows when it is made.
                 create_optimizer(nn.Linear(1, 1), network_config.model_copy(update={"layer_decay": None}))
         except UserError as error:
             raise UserError(f"{place}.{error}") from None
+
+
+def check_accumulates(phase: TrainConfig, algorithm: type[Algorithm], where: str) -> None:
+    """Raises UserError if batches are to be cut for an algorithm whose step is not down one loss."""
+    if phase.grad_accum_steps > 1 and algorithm.update is not Algorithm.update:
+        raise UserError(
+            f"{where}.train.grad_accum_steps: {phase.algorithm.name} takes several gradients a step, each of the whole "
+            "batch; set it to 1, and use a smaller `batch_size` or more processes"
+        )
 
 
 def check_takes_weights(config: TrainConfig, where: str) -> None:

@@ -18,14 +18,15 @@ FIRST, LATER = 2**20, 25 * 2**20
 """Bytes of a bucket: the first is small, so that sending begins early."""
 
 
-def averaged_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Gradient:
+def averaged_gradient(loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> Gradient:
     """The loss's gradient by parameters, averaged over processes; None where the loss does not touch one.
 
-    The loss has to touch the same parameters on every process.
+    ``so_far`` is what this process has of earlier losses; it is added before the mean is taken. Losses have to touch
+    the same parameters on every process.
     """
     if not distributed.is_initialized():
-        return plain_gradient(loss, parameters)
-    buckets = Buckets(parameters)
+        return plain_gradient(loss, parameters, so_far)
+    buckets = Buckets(parameters, so_far)
     hooks = [
         parameter.register_hook(partial(buckets.take, place))  # type: ignore[no-untyped-call]
         for place, parameter in enumerate(parameters)
@@ -41,8 +42,9 @@ def averaged_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Gradient:
 class Buckets:
     """The gradients of one backward pass."""
 
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> None:
         self.count = len(parameters)
+        self._so_far = so_far or (None,) * self.count
         self.places = bucketed(parameters)
         """Of the parameters in each bucket."""
         self._bucket_of = {place: number for number, places in enumerate(self.places) for place in places}
@@ -52,13 +54,17 @@ class Buckets:
 
     def take(self, place: int, gradient: Tensor) -> None:
         """Take a parameter's gradient; send the buckets that are full, up to the first one that is not."""
-        self._found[place] = gradient.detach()
+        before = self._so_far[place]
+        self._found[place] = gradient.detach() if before is None else before + gradient.detach()
         self._missing[self._bucket_of[place]] -= 1
         while len(self._sent) < len(self.places) and self._missing[len(self._sent)] == 0:
             self._send()
 
     def averaged(self) -> Gradient:
         """All gradients' means over the processes."""
+        for place, gradient in enumerate(self._so_far):
+            if gradient is not None:  # of an earlier loss alone
+                self._found.setdefault(place, gradient)
         while len(self._sent) < len(self.places):
             self._send()
         gradients: list[Tensor | None] = [None] * self.count

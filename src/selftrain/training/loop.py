@@ -81,7 +81,13 @@ class Loop:
                 network.compile()
         averaged = self._averaged_logits if self.ema is not None else None
         self.runtime = Runtime(
-            self.descents, averaged_gradient, hardware.autocast, noised_rows, averaged, share_buffers
+            self.descents,
+            averaged_gradient,
+            config.grad_accum_steps,
+            hardware.autocast,
+            noised_rows,
+            averaged,
+            share_buffers,
         )
         self.config, self.total_steps, self.seed = config, total_steps, seed
         self.hardware, self.process = hardware, process

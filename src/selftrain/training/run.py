@@ -116,6 +116,12 @@ class Training:
             raise UserError(
                 f"train.batch_size of '{self.name}': {phase.batch_size} does not divide by {world_size} processes"
             )
+        of_a_process = phase.batch_size // world_size
+        if of_a_process % phase.grad_accum_steps:
+            raise UserError(
+                f"train.grad_accum_steps of '{self.name}': a process's {of_a_process} labeled images a step do not "
+                f"divide by {phase.grad_accum_steps}"
+            )
         if phase.init == "teacher" and self.teacher is None:
             raise UserError(f"train.init of '{self.name}': there is no teacher to start from; put it under `rounds`")
 
