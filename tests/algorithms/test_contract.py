@@ -35,10 +35,10 @@ class TinyModel(torch.nn.Module):
     pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     num_classes = NUM_CLASSES
 
-    def __init__(self, plain: bool = False, width: int = 8) -> None:
+    def __init__(self, plain: bool = False, width: int = 8, normed: bool = False) -> None:
         super().__init__()
         self.channels = (width,)
-        norm = torch.nn.Identity() if plain else torch.nn.BatchNorm2d(width)
+        norm = torch.nn.Identity() if plain and not normed else torch.nn.BatchNorm2d(width)
         self.features = torch.nn.Sequential(torch.nn.Conv2d(3, width, 3, stride=2), norm, torch.nn.ReLU())
         self.head = torch.nn.Sequential(
             torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Dropout(0 if plain else 0.1),
@@ -88,15 +88,18 @@ def new_loop(
     process: Process | None = None,
     teacher_width: int = 12,
     parts: int = 1,
+    synchronized: bool = False,
     **parameters: Any,
 ) -> Loop:
     torch.manual_seed(0)
     algorithm_class, own = find_algorithm(name, parameters)
     hardware = Hardware(torch.device("cpu"), bf16=False, workers=0, threads=1)
-    networks = GivenNetworks(lambda _: TinyModel(plain), of_round=TinyModel(plain, teacher_width))
+    networks = GivenNetworks(
+        lambda _: TinyModel(plain, normed=synchronized), of_round=TinyModel(plain, teacher_width, synchronized)
+    )
     return Loop(
-        algorithm_class(TinyModel(plain), own, networks),
-        config(name, plain, parts),
+        algorithm_class(TinyModel(plain, normed=synchronized), own, networks),
+        config(name, plain, parts).model_copy(update={"sync_batchnorm": synchronized}),
         1.0,
         seed=0,
         hardware=hardware,
@@ -188,6 +191,7 @@ torch.set_num_threads(1)
 distributed.init_process_group("gloo")
 rank = distributed.get_rank()
 found = {}
+synchronized = {}
 resumed = {}
 
 def take(loop, steps):
@@ -201,6 +205,9 @@ for name in NAMES:
     loop = new_loop(name, plain=True, process=Process(rank, 2))
     take(loop, range(3))
     found[name] = weights(loop)
+    loop = new_loop(name, plain=True, process=Process(rank, 2), synchronized=True)
+    take(loop, range(3))
+    synchronized[name] = weights(loop)
     whole, before, after = (new_loop(name, process=Process(rank, 2)) for _ in range(3))
     take(whole, range(4))
     take(before, range(2))
@@ -211,7 +218,7 @@ for name in NAMES:
     pairs = zip(whole.algorithm.parameters(), after.algorithm.parameters())
     resumed[name] = all(bool(torch.equal(*pair)) for pair in pairs)
 if rank == 0:
-    torch.save({"weights": found, "resumed": resumed}, sys.argv[1])
+    torch.save({"weights": found, "synchronized": synchronized, "resumed": resumed}, sys.argv[1])
 distributed.destroy_process_group()
 """
 
@@ -239,6 +246,19 @@ def test_two_processes_end_like_one(name: str, of_two_processes: dict[str, dict[
     for one, two in zip(weights(loop), of_two_processes["weights"][name], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
     assert of_two_processes["resumed"][name], "the state is the first process's: nothing may depend on the others' own"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_with_batchnorm_over_both_two_processes_end_like_one(
+    name: str, of_two_processes: dict[str, dict[str, Any]]
+) -> None:
+    loop = new_loop(name, plain=True, synchronized=True)
+    loop.algorithm.train()
+    for step in range(3):
+        loop.one_step(random_batch(loop.algorithm, step))
+    for one, two in zip(weights(loop), of_two_processes["synchronized"][name], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
 
 
 IN_PARTS = [name for name in NAMES if find_algorithm(name, {})[0].update is Algorithm.update]

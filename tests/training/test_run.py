@@ -1,8 +1,14 @@
-"""Where a run's random numbers come from."""
+"""Where a run's random numbers come from, and what it cannot be trained with."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from selftrain.algorithms.algorithm import Needs
 from selftrain.params.train import TrainConfig
+from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.training.run import Training
 
@@ -17,3 +23,24 @@ def test_runs_draw_by_their_names_unless_they_share_the_seed(tiny: type[TrainCon
     assert len({*own, training("teacher", tiny(), seed=1).run_seed}) == 4
     assert own == [training(name, tiny()).run_seed for name in names], "in every process"
     assert [training(name, tiny(shared_seed=True), seed=7).run_seed for name in names] == [7, 7, 7]
+
+
+@pytest.mark.parametrize(
+    ("changes", "machine", "message"),
+    [
+        ({"batch_size": 6}, {}, "train.batch_size of 'a': 6 does not divide by 4 processes"),
+        (
+            {"batch_size": 24, "grad_accum_steps": 4},
+            {},
+            "train.grad_accum_steps of 'a': a process's 6 labeled images a step do not divide by 4",
+        ),
+        ({"batch_size": 24, "sync_batchnorm": True}, {"compile": True}, "set `hardware.compile` to false"),
+    ],
+)
+def test_what_does_not_fit_the_processes_is_named(
+    tiny: type[TrainConfig], changes: dict[str, Any], machine: dict[str, Any], message: str
+) -> None:
+    config = tiny(algorithm={"name": "supervised"}, unlabeled_ratio=0, **changes)
+    made = replace(training("a", config), hardware=HardwareConfig.model_validate(machine))
+    with pytest.raises(UserError, match=message):
+        made.check(config, Needs({"labeled": ("image", "label")}), 4)

@@ -100,6 +100,8 @@ class TrainConfig(Section):
     grad_accum_steps: int = Field(default=1, ge=1)
     """Parts that a process's images of a step go through the networks in, one after the other, where memory is short:
     one optimizer step a batch all the same. BatchNorm's statistics are each part's own."""
+    sync_batchnorm: bool = False
+    """With several processes: BatchNorm's statistics are of all processes' images of a step, not of each one's own."""
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
     """Instead of ``steps``: passes over the labeled images, or, where none are trained on, over the selected ones."""

@@ -17,6 +17,7 @@ from selftrain.images.workers import in_order
 from selftrain.networks.freezing import freeze_shallow, train_mode
 from selftrain.networks.model_noise import ModelNoise
 from selftrain.networks.models import normalization, to_input
+from selftrain.networks.sync_batch_norm import synchronize_batch_norm
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
@@ -61,6 +62,8 @@ class Loop:
         total_steps = 0 if algorithm.closed_form else config.total_steps(steps_per_epoch)
         for name, network in algorithm.trained_networks().items():
             freeze_shallow(network, config.of_network(name).frozen)
+            if config.sync_batchnorm:
+                synchronize_batch_norm(network)
         # What `to_input` gives is channels-last in memory already; convolutions are faster for it.
         algorithm.to(hardware.device).to(memory_format=torch.channels_last)
         self.algorithm = algorithm

@@ -122,6 +122,11 @@ class Training:
                 f"train.grad_accum_steps of '{self.name}': a process's {of_a_process} labeled images a step do not "
                 f"divide by {phase.grad_accum_steps}"
             )
+        if phase.sync_batchnorm and self.hardware.compile:
+            raise UserError(
+                f"train.sync_batchnorm of '{self.name}': compiled networks do not wait for other processes; set "
+                "`hardware.compile` to false"
+            )
         if phase.init == "teacher" and self.teacher is None:
             raise UserError(f"train.init of '{self.name}': there is no teacher to start from; put it under `rounds`")
 
