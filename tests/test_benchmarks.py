@@ -19,6 +19,7 @@ from tests.repository import ROOT
         ("batches", ["32 pixels, first time", "224 pixels of photographs, kept"]),
         ("predict", ["test_resnet, 32 pixels"]),
         ("training", ["test_resnet, 32 pixels"]),
+        ("processes", ["test_resnet, 32 pixels", "test_resnet, BatchNorm over both"]),
         ("selecting", ["20,000 rows, 10 classes"]),
         ("scale", ["20,000"]),
         ("start", ["nothing to do, one pipeline"]),

@@ -9,10 +9,13 @@ own, so that its peak is its own; that of a process which imports the same and d
 
 import argparse
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,37 +92,42 @@ def main() -> None:
 
 def write_tables(folder: Path, rows: int) -> None:
     """A corpus' manifest and the prediction tables of two runs, without the images."""
-    rng = np.random.default_rng(0)
     began = time.perf_counter()
-    copies: list[int] = []
-    for shard in range(-(-rows // ROWS_A_PART)):
-        count = min(ROWS_A_PART, rows - shard * ROWS_A_PART)
-        keys = make_key("unlabeled", shard, 0) + np.arange(count)
-        manifest = pa.table(
-            {
-                "key": keys,
-                "shard": pa.array([shard_name(shard)] * count),
-                "offset": np.arange(count, dtype=np.int64) * 30_000,
-                "size": rng.integers(1000, 30_000, count, dtype=np.int32),
-                "label": pa.nulls(count, pa.int32()),
-                "xxh3": rng.integers(0, 2**62, count, dtype=np.int64),
-            }
-        )
-        write_arrow(manifest, part_path(folder / "corpus" / "unlabeled", shard))
-        logits = rng.normal(size=(count, len(CLASSES))).astype(np.float32) * 2
-        for name in ("table", "teacher"):
-            log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-            labels = log_probs.argmax(axis=1).astype(np.int32)
-            confidences = np.exp(log_probs.max(axis=1))
-            part = PredictionPart(keys, labels, confidences, log_probs.astype(np.float16))
-            write_part(folder / name, shard, part, CLASSES, "weights:with:images")
-            logits[::50] = rng.normal(size=logits[::50].shape)  # the other run labels some otherwise
-        copies += keys[::100].tolist()
-    columns = {"key": copies, "kind": ["duplicate"] * len(copies), "match": ["bytes"] * len(copies)}
-    write_frame(pl.DataFrame(columns), folder / "corpus" / "duplicates.parquet")
+    starts = range(0, rows, ROWS_A_PART)
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as processes:
+        copies = np.concatenate([*processes.map(partial(write_shard, folder, rows), starts, chunksize=16)])
+    columns = pa.table({"key": copies, "kind": ["duplicate"] * len(copies), "match": ["bytes"] * len(copies)})
+    write_arrow(columns, folder / "corpus" / "duplicates.parquet")
     write_frame(pl.DataFrame(schema={"key": pl.Int64, "label": pl.Int32}), folder / "corpus" / "truth.parquet")
     (folder / "corpus" / "classes.json").write_text(json.dumps(CLASSES))
     print(f"made up in {time.perf_counter() - began:.0f} s", file=sys.stderr)
+
+
+def write_shard(folder: Path, rows: int, start: int) -> np.ndarray:
+    """The tables of a shard's images from the ``start``-th on; returns the keys of those that are copies."""
+    shard, count = start // ROWS_A_PART, min(ROWS_A_PART, rows - start)
+    rng = np.random.default_rng(shard)
+    keys = make_key("unlabeled", shard, 0) + np.arange(count)
+    manifest = pa.table(
+        {
+            "key": keys,
+            "shard": pa.array([shard_name(shard)] * count),
+            "offset": np.arange(count, dtype=np.int64) * 30_000,
+            "size": rng.integers(1000, 30_000, count, dtype=np.int32),
+            "label": pa.nulls(count, pa.int32()),
+            "xxh3": rng.integers(0, 2**62, count, dtype=np.int64),
+        }
+    )
+    write_arrow(manifest, part_path(folder / "corpus" / "unlabeled", shard))
+    logits = rng.standard_normal((count, len(CLASSES)), dtype=np.float32) * 2
+    for name in ("table", "teacher"):
+        log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        labels = log_probs.argmax(axis=1).astype(np.int32)
+        confidences = np.exp(log_probs.max(axis=1))
+        part = PredictionPart(keys, labels, confidences, log_probs.astype(np.float16))
+        write_part(folder / name, shard, part, CLASSES, "weights:with:images")
+        logits[::50] = rng.normal(size=logits[::50].shape)  # the other run labels some otherwise
+    return keys[::100]
 
 
 if __name__ == "__main__":
