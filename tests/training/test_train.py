@@ -121,12 +121,6 @@ def test_two_processes_with_batches_in_parts_end_like_one_with_whole_ones(digits
     )
     for key in whole:
         torch.testing.assert_close(whole[key], parted[key], atol=2e-4, rtol=1e-3)
-    curves = [
-        mlflow_rows(tmp_path / name, "select key, value from metrics where key like '%loss%' order by key, step")
-        for name in "14"
-    ]
-    assert [key for key, _ in curves[0]] == [key for key, _ in curves[1]]
-    assert [value for _, value in curves[0]] == pytest.approx([value for _, value in curves[1]], rel=1e-3)
 
 
 @pytest.mark.slow

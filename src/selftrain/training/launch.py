@@ -21,6 +21,9 @@ from selftrain.plumbing.processes import failure_of
 
 LAUNCH = WORK / "launch.json"
 RESTARTS = 3
+SHARED_STORE_OFF = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""torchrun's variable; with ``1`` every try has a store of its own. In one that is shared, processes that start again
+may find the addresses of those that died, since PyTorch does not tell tries apart there."""
 LOOKS_EVERY = 0.5
 """Seconds."""
 
@@ -93,7 +96,7 @@ def _torchrun(launch: Launch, count: int) -> None:
     arguments = [*where, f"--nproc-per-node={count}", f"--max-restarts={RESTARTS}", "--monitor-interval=0.5"]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     # Processes that start again see there whether the error was one that another try does not mend.
-    os.environ[OF_LAUNCH] = launch.id
+    os.environ |= {OF_LAUNCH: launch.id, SHARED_STORE_OFF: "1"}
     try:
         torchrun.run(torchrun.parse_args([*arguments, *launch.command]))  # type: ignore[no-untyped-call]
     except SignalException as error:
@@ -108,7 +111,7 @@ def _torchrun(launch: Launch, count: int) -> None:
     finally:
         for number, handler in handlers.items():  # torchrun leaves its own
             signal.signal(number, handler)
-        del os.environ[OF_LAUNCH]
+        del os.environ[OF_LAUNCH], os.environ[SHARED_STORE_OFF]
         failure_of(launch.id).unlink(missing_ok=True)
 
 
