@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from measure import QUICK, REPEATS, Table
+from measure import QUICK, Table
 from torch import distributed
 from torch.distributed import run as torchrun
 from torch.nn.parallel import DistributedDataParallel
@@ -20,11 +20,7 @@ from selftrain.algorithms.runtime import plain_gradient
 from selftrain.networks.models import create_model
 from selftrain.plumbing.hardware import HardwareConfig, resolve
 
-CASES = (
-    [("test_resnet", 32, 4, 2)]
-    if QUICK
-    else [("test_resnet", 32, 128, 30), ("wide_resnet28_2", 32, 32, 10), ("resnet18", 128, 32, 10)]
-)
+CASES = [("test_resnet", 32, 4, 2)] if QUICK else [("test_resnet", 32, 128, 10), ("resnet18", 128, 16, 5)]
 """Network, size of the images, images a step of each process, steps."""
 
 
@@ -75,7 +71,7 @@ def in_turns(works: dict[str, Callable[[], object]], steps: int) -> dict[str, fl
     found: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():
         work()
-    for _ in range(REPEATS):
+    for _ in range(1 if QUICK else 3):
         for name, work in works.items():
             distributed.barrier()
             began = time.perf_counter()
