@@ -75,6 +75,17 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
     assert mlflow_rows(tmp_path / "killed", "select run_uuid from runs") == [(run["mlflow_run_id"],)]
 
 
+def trained_by(processes: int, folder: Path, corpus: Path, **changes: Any) -> dict[str, torch.Tensor]:
+    """The student's weights, trained in so many processes."""
+    write_project(folder, corpus, **changes)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["hardware"] |= {"processes": processes, "device": "cpu", "precision": "fp32"}
+    write_params(folder, params)
+    result = selftrain(folder, *TRAIN_STUDENT)
+    assert result.returncode == 0, result.stderr
+    return load_file(folder / "models" / "noisy_student" / "student" / "model.safetensors")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["noisy_student", *TEACHING])
 def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorithm: str) -> None:
@@ -88,16 +99,9 @@ def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorit
         "ema_decay": None,
         "calibration": "validation",
     }
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        write_project(folder, digits_corpus, **changes, **of_algorithm(algorithm))
-        params = yaml.safe_load((folder / "params.yaml").read_text())
-        params["hardware"] |= {"processes": processes, "device": "cpu", "precision": "fp32"}
-        write_params(folder, params)
-        result = selftrain(folder, *TRAIN_STUDENT)
-        assert result.returncode == 0, result.stderr
     one, two = (
-        load_file(tmp_path / name / "models" / "noisy_student" / "student" / "model.safetensors") for name in "12"
+        trained_by(count, tmp_path / str(count), digits_corpus, **changes, **of_algorithm(algorithm))
+        for count in (1, 2)
     )
     for key in one:
         torch.testing.assert_close(one[key], two[key], atol=2e-4, rtol=1e-3)
@@ -108,16 +112,9 @@ def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorit
 def test_two_processes_with_batches_in_parts_end_like_one_with_whole_ones(digits_corpus: Path, tmp_path: Path) -> None:
     # A network without BatchNorm, and without random noise in it.
     changes = {"model": "test_vit", "image_size": 32, "steps": 6, "validate_every": 3, "noise": {"dropout": 0.0}}
-    for processes, parts in ((1, 1), (2, 4)):
-        folder = tmp_path / str(parts)
-        write_project(folder, digits_corpus, **changes, grad_accum_steps=parts)
-        params = yaml.safe_load((folder / "params.yaml").read_text())
-        params["hardware"] |= {"processes": processes, "device": "cpu", "precision": "fp32"}
-        write_params(folder, params)
-        result = selftrain(folder, *TRAIN_STUDENT)
-        assert result.returncode == 0, result.stderr
     whole, parted = (
-        load_file(tmp_path / name / "models" / "noisy_student" / "student" / "model.safetensors") for name in "14"
+        trained_by(count, tmp_path / str(count), digits_corpus, **changes, grad_accum_steps=parts)
+        for count, parts in ((1, 1), (2, 4))
     )
     for key in whole:
         torch.testing.assert_close(whole[key], parted[key], atol=2e-4, rtol=1e-3)

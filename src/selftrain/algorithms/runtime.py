@@ -104,13 +104,15 @@ class Runtime:
 
     def accumulate(self, loss: Tensor, networks: Iterable[str], so_far: Gradient | None) -> Gradient:
         """The gradient of this process alone by all parameters of these networks, and ``so_far`` added."""
-        parameters = [parameter for name in networks for parameter in self.minimizers[name].parameters]
-        return plain_gradient(loss, parameters, so_far)
+        return plain_gradient(loss, self._parameters(networks), so_far)
 
     def descend(self, loss: Tensor, networks: Iterable[str], so_far: Gradient | None = None) -> None:
         """A step of these networks down one loss, and those that ``so_far`` is of; no other network is touched."""
-        minimizers = [self.minimizers[name] for name in networks]
-        parameters = [parameter for minimizer in minimizers for parameter in minimizer.parameters]
-        slopes = iter(self.gradient(loss, parameters, so_far))
-        for minimizer in minimizers:
+        networks = list(networks)
+        slopes = iter(self.gradient(loss, self._parameters(networks), so_far))
+        for name in networks:
+            minimizer = self.minimizers[name]
             minimizer.descend(tuple(islice(slopes, len(minimizer.parameters))))
+
+    def _parameters(self, networks: Iterable[str]) -> list[Tensor]:
+        return [parameter for name in networks for parameter in self.minimizers[name].parameters]
