@@ -23,8 +23,7 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
         needs = algorithm.needs(parameters)
-        check_fit(phase, needs, place)
-        check_accumulates(phase, algorithm, place)
+        check_fit(phase, algorithm, needs, place)
         if "unlabeled" in needs.views and phase.pool == "selection" and not is_round:
             raise UserError(f"{place}: {phase.algorithm.name} needs unlabeled images; put the run under `rounds`")
         if not is_round and (needs.teacher or needs.reads_table("labeled")):
@@ -52,15 +51,6 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
             raise UserError(f"{place}.{error}") from None
 
 
-def check_accumulates(phase: TrainConfig, algorithm: type[Algorithm], where: str) -> None:
-    """Raises UserError if batches are to be cut for an algorithm whose step is not down one loss."""
-    if phase.grad_accum_steps > 1 and algorithm.update is not Algorithm.update:
-        raise UserError(
-            f"{where}.train.grad_accum_steps: {phase.algorithm.name} takes several gradients a step, each of the whole "
-            "batch; set it to 1, and use a smaller `batch_size` or more processes"
-        )
-
-
 def check_takes_weights(config: TrainConfig, where: str) -> None:
     """Raises UserError, with ``where`` before it, if no phase of a round multiplies its losses by the weights."""
     for phase in phases(config, where).values():
@@ -70,9 +60,14 @@ def check_takes_weights(config: TrainConfig, where: str) -> None:
     raise UserError(f"{where}: {config.algorithm.name} weighs all images alike; use `one`, or noisy_student")
 
 
-def check_fit(phase: TrainConfig, needs: Needs, where: str) -> None:
+def check_fit(phase: TrainConfig, algorithm: type[Algorithm], needs: Needs, where: str) -> None:
     """Raises UserError for parameters of a training that its algorithm has no use for, or lacks."""
     name = phase.algorithm.name
+    if phase.grad_accum_steps > 1 and algorithm.update is not Algorithm.update:
+        raise UserError(
+            f"{where}.train.grad_accum_steps: {name} takes several gradients a step, each of the whole batch; set it "
+            "to 1, and use a smaller `batch_size` or more processes"
+        )
     for network in phase.networks:
         if network not in needs.networks:
             known = did_you_mean(network, list(needs.networks)) if needs.networks else "it has the student alone"

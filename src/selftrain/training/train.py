@@ -10,7 +10,7 @@ from selftrain.plumbing.hardware import resolve
 from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.room import check_room
 from selftrain.training.batches import Process
-from selftrain.training.check import check_accumulates, check_fit
+from selftrain.training.check import check_fit
 from selftrain.training.checkpoint import KEPT_CHECKPOINTS
 from selftrain.training.distributed import process_group, rank_and_world, wait_for_all
 from selftrain.training.launch import in_processes, wants_processes
@@ -77,8 +77,7 @@ def _tables_read(training: Training, planned: dict[str, TrainConfig], world_size
     for phase in planned.values():
         algorithm, parameters = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)
         needs = algorithm.needs(parameters)
-        check_fit(phase, needs, f"'{training.name}'")
-        check_accumulates(phase, algorithm, f"'{training.name}'")
+        check_fit(phase, algorithm, needs, f"'{training.name}'")
         training.check(phase, needs, world_size)
         if needs.reads_table("labeled"):
             found.add("labeled_predictions")
