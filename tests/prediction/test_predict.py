@@ -22,7 +22,7 @@ from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.locks import sole_writer
 from selftrain.prediction.predict import predict
 from selftrain.tables.manifest import read_manifest
-from selftrain.tables.predictions import iter_predictions
+from selftrain.tables.predictions import iter_predictions, made_from
 from selftrain.tables.records import RunRecord
 from tests.conftest import write_images
 
@@ -251,6 +251,31 @@ def test_embeddings_can_be_of_any_layer_and_change_no_prediction(project: Path, 
         model.eval()(inputs)
     expected = maps["seen"].mean((2, 3)).numpy()
     np.testing.assert_allclose(vectors, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_the_pools_table_keeps_the_likeliest_classes_and_the_others_all(project: Path) -> None:
+    def made(top_k: int | None, split: str) -> tuple[list[str], np.ndarray]:
+        config = PredictConfig(top_k=top_k)
+        predict(project / "model", project / "corpus", ["unlabeled", "test"], project / "out", config, 0, HARDWARE)
+        parts = [part for _, part in iter_predictions(project / "out" / split)]
+        stamps = [
+            made_from(project / "out" / split, shard) or "" for shard, _ in iter_predictions(project / "out" / split)
+        ]
+        return stamps, np.concatenate([part.log_probs for part in parts])
+
+    stamps, whole = made(None, "unlabeled")
+    of_test = made(None, "test")
+    again, kept = made(1, "unlabeled")
+    assert not set(again) & set(stamps), "another table"
+    best = whole.argmax(axis=1)
+    rows = np.arange(len(whole))
+    assert np.array_equal(kept[rows, best], whole[rows, best])
+    others = (1 - np.exp(whole[rows, best].astype(float))) / (whole.shape[1] - 1)
+    for label in range(whole.shape[1]):
+        np.testing.assert_allclose(np.exp(kept[best != label, label].astype(float)), others[best != label], atol=2e-3)
+    for found, before in zip(made(1, "test"), of_test, strict=True):
+        assert np.array_equal(found, before)
+    assert made(None, "unlabeled")[0] == stamps
 
 
 def test_a_layer_that_is_not_there_is_named(project: Path) -> None:

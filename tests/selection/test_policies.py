@@ -135,6 +135,14 @@ def test_adaptive_thresholds_by_hand(tmp_path: Path) -> None:
         ]}
     )  # fmt: skip
     assert st.select(frame, policy="adaptive", per_class="all")["decision"].to_list() == ["kept", "kept"]
+    listed = frame.with_columns(log_probs=pl.Series([[np.log(0.9), np.log(0.1)], [np.log(0.4), np.log(0.6)]]))
+    for numbers in (listed, listed.with_columns(pl.col("log_probs").list.to_array(2).cast(pl.Array(pl.Float32, 2)))):
+        assert st.select(numbers, policy="adaptive", per_class="all").equals(
+            st.select(frame, policy="adaptive", per_class="all")
+        )
+        assert st.select(numbers, policy="class_probability", per_class=1)["copies"].to_list() == [1, 1]
+    with pytest.raises(UserError, match="take `Run.predictions` of it"):
+        st.select(frame.with_columns(classes=pl.lit(b"")), policy="adaptive")
     with pytest.raises(UserError, match="reads the column 'log_probs'"):
         st.select(frame.drop("log_probs"), policy="adaptive")
 

@@ -111,19 +111,19 @@ def test_the_student_is_sure_of_a_corrected_label(digits_corpus: Path, digits_ro
     select(SelectConfig(threshold=0.5), 0, predictions, digits_corpus, tmp_path / "s", path)
     made = load_pseudo_labels(digits_corpus / "unlabeled", tmp_path / "s", predictions)
     (place,) = np.flatnonzero(made.index.keys == chosen["key"])
-    log_probs = torch.from_numpy(np.array(made.log_probs))
+    assert made.soft_labels is not None
+    log_probs = torch.from_numpy(made.soft_labels[:])
     targets = with_temperature(log_probs, 2.0)
     assert targets[place].tolist() == [float(label == 7) for label in range(10)]
     assert (made.epoch == place).sum() >= 1
     others = np.arange(len(made.index)) != place
     assert (targets[others].max(dim=1).values < 1).all()
-    assert made.log_probs is not None
-    assert np.isfinite(made.log_probs).all()
+    assert np.isfinite(log_probs).all()
     # Algorithms that label the images themselves are told, and read no table.
     assert made.known[place] == 7
     assert set(made.known[others]) == {-1}
-    without = load_pseudo_labels(digits_corpus / "unlabeled", tmp_path / "s", predictions, with_log_probs=False)
-    assert without.log_probs is None
+    without = load_pseudo_labels(digits_corpus / "unlabeled", tmp_path / "s", predictions, with_soft_labels=False)
+    assert without.soft_labels is None
     assert np.array_equal(without.known, made.known)
 
 

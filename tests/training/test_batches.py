@@ -12,8 +12,10 @@ from selftrain.images.index import load_index
 from selftrain.images.loading import ImageLoader
 from selftrain.images.randaugment import Drawn
 from selftrain.images.workers import in_order
+from selftrain.tables.log_probs import LogProbs
 from selftrain.training.batches import Process, TrainingBatches
 from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool
+from selftrain.training.soft_labels import SoftLabels
 
 VIEWS = {"labeled": ("image", "label"), "unlabeled": ("image", "image_weak", "log_probs")}
 
@@ -22,9 +24,9 @@ def batches(corpus: Path, config: Any, process: Process | None = None, seed: int
     index = load_index(corpus / "unlabeled")
     log_probs = np.arange(len(index) * 3, dtype=np.float16).reshape(-1, 3)
     epoch = np.repeat(np.arange(len(index), dtype=np.int32), np.arange(len(index)) % 3)
-    pseudo_labels = PseudoLabels(
-        index, log_probs, np.full(len(index), -1, np.int32), np.ones(len(index), np.float32), epoch
-    )
+    nobody = np.full(len(index), -1, np.int32)
+    soft_labels = SoftLabels(LogProbs(log_probs, None, 3), nobody)
+    pseudo_labels = PseudoLabels(index, soft_labels, nobody.copy(), np.ones(len(index), np.float32), epoch)
     return TrainingBatches(config, VIEWS, seed, process or Process(), load_index(corpus / "labeled"), pseudo_labels)
 
 
@@ -133,9 +135,8 @@ def test_unlabeled_images_have_no_label_but_a_persons(photo_corpus: Path, tiny: 
 def test_labeled_images_as_a_pool_are_their_own_prediction(photo_corpus: Path) -> None:
     index = load_index(photo_corpus / "labeled")
     pool = labeled_as_pool(index, 3)
-    assert pool.log_probs is not None
-    assert np.array_equal(pool.log_probs.argmax(axis=1), index.labels)
-    assert np.array_equal(np.exp(pool.log_probs.astype(float)).sum(axis=1), np.ones(12))
+    assert pool.soft_labels is not None
+    assert np.array_equal(np.exp(pool.soft_labels[:].astype(float)), np.eye(3)[index.labels])
     assert set(pool.known) == {-1}
     assert pool.epoch.tolist() == list(range(12))
 

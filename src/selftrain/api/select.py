@@ -10,9 +10,10 @@ def select(predictions: "pl.DataFrame", *, seed: int = 0, **parameters: Any) -> 
     """Decide on each prediction as the stage ``select`` does: ``key, label, confidence, decision, copies``.
 
     ``predictions`` has ``key`` (int64), ``label`` (a class's index) and ``confidence`` (0–1), and, for policies that
-    read them, ``log_probs``. ``parameters`` are those of the section ``select``: ``policy``, ``threshold``,
-    ``per_class``, ``max_copies``, ``share``. Leaks, duplicates and corrections are no part of it: they belong to a
-    corpus. Raises UserError for parameters that there are not.
+    read them, ``log_probs``: lists of C numbers, as ``Run.predictions`` gives them, or binaries of float16, as the
+    files of a table that keeps all classes. ``parameters`` are those of the section ``select``: ``policy``,
+    ``threshold``, ``per_class``, ``max_copies``, ``share``. Leaks, duplicates and corrections are no part of it: they
+    belong to a corpus. Raises UserError for parameters that there are not.
     """
     import polars as pl
 
@@ -20,8 +21,27 @@ def select(predictions: "pl.DataFrame", *, seed: int = 0, **parameters: Any) -> 
     from selftrain.plumbing.sections import parse_section
     from selftrain.selection.decide import select_frame
 
+    if "log_probs" in predictions.columns:
+        predictions = predictions.with_columns(_as_arrays(predictions))
     config = parse_section(parameters, SelectConfig, "select")
     columns = predictions.with_columns(
         pl.col("key").cast(pl.Int64), pl.col("label").cast(pl.Int32), pl.col("confidence").cast(pl.Float32)
     )
     return select_frame(columns, config, seed)
+
+
+def _as_arrays(predictions: "pl.DataFrame") -> "pl.Series":
+    import numpy as np
+    import polars as pl
+
+    from selftrain.plumbing.errors import UserError
+
+    column = predictions["log_probs"]
+    if column.dtype == pl.Binary:
+        if "classes" in predictions.columns:
+            raise UserError("select: the table keeps some classes (`predict.top_k`); take `Run.predictions` of it")
+        width = len(column[0]) // 2 if len(column) else 0
+        return pl.Series("log_probs", np.frombuffer(b"".join(column), np.float16).reshape(len(column), width))
+    if isinstance(column.dtype, pl.List):
+        return column.list.to_array(len(column[0]) if len(column) else 0)
+    return column

@@ -36,6 +36,8 @@ class Parts:
     """Their folder, if they are asked for."""
     noised: bool
     """Whether the teacher's own noise stays on."""
+    top_k: int | None
+    """How many classes of each image are kept."""
     stamps: dict[int, str]
     """Of each shard's part."""
     of_split: int
@@ -114,7 +116,7 @@ class Labels:
             if parts.embeddings is not None:
                 write_embeddings(parts.embeddings, shard, Embeddings(of_part, vectors), stamp)
             part = self._as_part(of_part, log_probs)
-            write_part(parts.out, shard, part, network.classes, stamp, network.hardware.bf16)
+            write_part(parts.out, shard, part, network.classes, stamp, network.hardware.bf16, parts.top_k)
         return Written(len(self.index), self.clamped)
 
     def _outputs(

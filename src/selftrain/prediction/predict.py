@@ -58,25 +58,28 @@ def predict(
     engine = engine_of(machine, Here(), on_gpu=True)
     together = LOCKED_TOGETHER if engine.shares_memory else LOCKED_ON_CLUSTER
     layer = config.embeddings_layer
+    # Held-out and labeled images are few, and all of their numbers are measured with.
+    ways = {split: (noised, config.top_k) if split == "unlabeled" else (None, None) for split in splits}
     # The weights are hashed once for each way to label.
-    stamps_of = {teacher: made_with(model_folder, teacher, layer) for teacher in {None, noised}}
+    stamps_of = {way: made_with(model_folder, way[0], layer, way[1]) for way in set(ways.values())}
     units: list[Parts] = []
     total = 0
     for split in splits:
         embeddings = embeddings_folder(out, split) if config.embeddings else None
         folders = [out / split, *([] if embeddings is None else [embeddings])]
-        teacher = noised if split == "unlabeled" else None
-        every = wanted(corpus / split, stamps_of[teacher])
+        teacher, top_k = ways[split]
+        every = wanted(corpus / split, stamps_of[ways[split]])
         if rank == 0:
             remove_strays(every, folders)
         todo = outdated(dict(list(every.items())[rank::world_size]), folders)
         images = sum(images_in(part_path(corpus / split, shard)) for shard in todo)
         if images:
-            width = len(classes) + (network.get("num_features", 0) if config.embeddings else 0)
+            width = min(len(classes), 2 * (top_k or len(classes)))
+            width += network.get("num_features", 0) if config.embeddings else 0
             check_room(out / split, images * (KEY_BYTES + 2 * width), f"predictions of {images:,} images")
         total += images
         for some in _in_groups(todo, together):
-            units.append(Parts(corpus / split, out / split, embeddings, teacher is not None, some, images))
+            units.append(Parts(corpus / split, out / split, embeddings, teacher is not None, top_k, some, images))
     if units:
         _write(
             units, total, engine, partial(PartWriter, model_folder, engine.share_of(machine), noised, layer), out.name

@@ -23,7 +23,7 @@ class MadeWith:
     """A hash of the rest."""
 
 
-def made_with(model_folder: Path, noised: NoisedTeacher | None, layer: int | None) -> MadeWith:
+def made_with(model_folder: Path, noised: NoisedTeacher | None, layer: int | None, top_k: int | None) -> MadeWith:
     """Of a run's tables. Raises UserError if its weights are not those that it was trained to."""
     digest = hashlib.sha256((model_folder / "config.json").read_bytes())
     digest.update(code_digest("predict").encode())
@@ -32,6 +32,8 @@ def made_with(model_folder: Path, noised: NoisedTeacher | None, layer: int | Non
         digest.update(f"{noised.noises} {noised.seed} {noised.config} {policy}".encode())
     if layer is not None:
         digest.update(f"embeddings_layer {layer}".encode())
+    if top_k is not None:
+        digest.update(f"top_k {top_k}".encode())
     return MadeWith(check_weights(model_folder), digest.hexdigest()[:32])
 
 

@@ -18,7 +18,7 @@ class Policy:
     """
 
     columns: ClassVar[tuple[str, ...]] = ("key", "label", "confidence")
-    """What it reads of a prediction table; ``log_probs`` are C float16 numbers in a fixed-size binary."""
+    """What it reads of a prediction table; ``log_probs`` are arrays of C numbers."""
     reasons: ClassVar[tuple[str, ...]] = (LOW_CONFIDENCE,)
     """The decisions that it may give."""
     counts_copies: ClassVar[bool] = False

@@ -42,7 +42,7 @@ class Aligned:
         columns: list[tuple[str, pl.Series]] = [
             ("label", pl.Series(shifted.argmax(axis=1), dtype=pl.Int32)),
             ("confidence", pl.Series(np.exp(shifted.max(axis=1)), dtype=pl.Float32)),
-            ("log_probs", pl.Series([row.tobytes() for row in shifted.astype(np.float16)], dtype=pl.Binary)),
+            ("log_probs", pl.Series(shifted.astype(np.float16), dtype=rows["log_probs"].dtype)),
         ]
         return rows.with_columns(pl.when(known).then(new).otherwise(pl.col(name)).alias(name) for name, new in columns)
 

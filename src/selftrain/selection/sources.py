@@ -16,7 +16,13 @@ from selftrain.tables.held_out import HeldOut, load_held_out
 from selftrain.tables.keys import part_name, shard_of, shard_of_part
 from selftrain.tables.manifest import manifest_parts, read_manifest
 from selftrain.tables.parquet import read_arrow, read_frame, stamps
-from selftrain.tables.predictions import EMBEDDED_CLASSES, MADE_FROM, prediction_classes, prediction_parts
+from selftrain.tables.predictions import (
+    EMBEDDED_CLASSES,
+    MADE_FROM,
+    prediction_classes,
+    prediction_parts,
+    read_log_probs,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -67,11 +73,15 @@ class Tables:
         return (self.read(part, columns) for part in prediction_parts(self.predictions))
 
     def read(self, part: Path, columns: list[str]) -> "pl.DataFrame":
-        """Some columns of a part of the table.
+        """Some columns of a part of the table; ``log_probs`` are arrays of all classes' numbers.
 
         Raises UserError, naming the first row, for what no prediction is, and for images that are not the corpus'.
         """
-        rows = read_frame(part, list(dict.fromkeys([*CHECKED, *columns])))
+        import polars as pl
+
+        rows = read_frame(part, list(dict.fromkeys([*CHECKED, *(name for name in columns if name != "log_probs")])))
+        if "log_probs" in columns:
+            rows = rows.with_columns(pl.Series("log_probs", read_log_probs(part).of_all_classes()))
         _check_rows(rows, part, len(self.classes))
         if part.name not in self._looked_at:
             check_keys(rows["key"].to_numpy(), part, self.corpus / "unlabeled")
@@ -189,8 +199,8 @@ def _check_rows(rows: "pl.DataFrame", part: Path, num_classes: int) -> None:
 
 
 def unpacked(rows: "pl.DataFrame") -> NDArray[np.float64]:
-    """The column ``log_probs`` (N, C); polars has no binaries of a fixed size."""
-    return np.frombuffer(b"".join(rows["log_probs"].to_list()), np.float16).reshape(len(rows), -1).astype(np.float64)
+    """The column ``log_probs``, (N, C)."""
+    return rows["log_probs"].to_numpy().astype(np.float64)
 
 
 def pool_sums(source: Source) -> tuple[int, float, NDArray[np.float64]]:

@@ -61,4 +61,4 @@ def read_embeddings(folder: Path, keys: set[int]) -> Embeddings:
 
 def _read_part(path: Path) -> Embeddings:
     table = read_arrow(path).combine_chunks()
-    return Embeddings(table.column("key").to_numpy(), unpack_rows(table.column("embedding")))
+    return Embeddings(table.column("key").to_numpy(), unpack_rows(table.column("embedding"), np.dtype(np.float16)))

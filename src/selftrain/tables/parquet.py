@@ -48,6 +48,15 @@ def read_arrow(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
         return table.replace_schema_metadata(without_seal(table.schema.metadata))
 
 
+def column_names(path: Path) -> list[str]:
+    """Of a Parquet file. Raises UserError if it is missing or damaged."""
+    import pyarrow.parquet as pq
+
+    with reading(path):
+        check_seal(path, [])
+        return list(pq.read_schema(path).names)
+
+
 def scan(paths: Sequence[Path]) -> "pl.LazyFrame":
     """Parquet files as a lazy polars frame. Raises UserError if one is missing or damaged."""
     import polars as pl

@@ -1,9 +1,10 @@
-"""The prediction table: a teacher's full prediction of every image of a split.
+"""The prediction table: a teacher's prediction of every image of a split.
 
 ``predictions/<run>/<split>/part-*.parquet``, one part a shard, rows as in the manifest:
 ``key, label, confidence, log_probs``. ``log_probs`` is C float16 numbers in a fixed-size binary (read
 3–15 times faster than a fixed-size list); logarithms, because float16 probabilities flush the tail to zero,
-and because any temperature can be applied to them later without the network.
+and because any temperature can be applied to them later without the network. With ``predict.top_k`` the pool's
+table has K + 1 of them and a column ``classes``: see ``tables/log_probs.py``.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,10 @@ from numpy.typing import NDArray
 
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.keys import part_name, shard_of_part
-from selftrain.tables.parquet import read_arrow, stamp, write_arrow
+from selftrain.tables.log_probs import LogProbs, class_dtype, likeliest
+from selftrain.tables.parquet import column_names, read_arrow, stamp, write_arrow
+
+Number = TypeVar("Number", bound=np.generic)
 
 MADE_FROM = b"selftrain.made_from"
 EMBEDDED_CLASSES = b"selftrain.classes"
@@ -36,21 +41,29 @@ class PredictionPart:
 
 
 def write_part(
-    folder: Path, shard: int, part: PredictionPart, classes: list[str], made_from: str, bf16: bool = False
+    folder: Path,
+    shard: int,
+    part: PredictionPart,
+    classes: list[str],
+    made_from: str,
+    bf16: bool = False,
+    top_k: int | None = None,
 ) -> None:
     """Write one part, whole or not at all. ``made_from`` names the model and the images it was made from; ``bf16`` says
-    in which precision.
+    in which precision; of the classes the ``top_k`` likeliest are kept, None: all.
     """
     num_classes = part.log_probs.shape[1]
     assert len(classes) == num_classes and part.log_probs.dtype == np.float16
-    table = pa.table(
-        {
-            "key": pa.array(part.keys, pa.int64()),
-            "label": pa.array(part.labels, pa.int32()),
-            "confidence": pa.array(part.confidences, pa.float32()),
-            "log_probs": pack_rows(part.log_probs),
-        }
-    )
+    kept = likeliest(part.log_probs, top_k)
+    columns = {
+        "key": pa.array(part.keys, pa.int64()),
+        "label": pa.array(part.labels, pa.int32()),
+        "confidence": pa.array(part.confidences, pa.float32()),
+        "log_probs": pack_rows(kept.values),
+    }
+    if kept.classes is not None:
+        columns["classes"] = pack_rows(kept.classes)
+    table = pa.table(columns)
     stamps = {
         MADE_FROM: made_from.encode(),
         EMBEDDED_CLASSES: json.dumps(classes).encode(),
@@ -83,28 +96,42 @@ def prediction_parts(folder: Path) -> list[Path]:
 
 
 def read_part(path: Path) -> PredictionPart:
-    """Read one part."""
+    """Read one part; its log-probabilities are of all classes, whatever was kept."""
     table = read_arrow(path).combine_chunks()
     return PredictionPart(
         keys=table.column("key").to_numpy(),
         labels=table.column("label").to_numpy(),
         confidences=table.column("confidence").to_numpy(),
-        log_probs=unpack_rows(table.column("log_probs")),
+        log_probs=_log_probs(table).of_all_classes(),
     )
 
 
-def pack_rows(rows: NDArray[np.float16]) -> pa.Array:
+def read_log_probs(path: Path) -> LogProbs:
+    """The log-probabilities of one part, as they are kept."""
+    columns = [name for name in column_names(path) if name in ("log_probs", "classes")]
+    return _log_probs(read_arrow(path, columns).combine_chunks())
+
+
+def _log_probs(table: pa.Table) -> LogProbs:
+    num_classes = len(json.loads(table.schema.metadata[EMBEDDED_CLASSES]))
+    values = unpack_rows(table.column("log_probs"), np.dtype(np.float16))
+    classes = None
+    if "classes" in table.column_names:
+        classes = unpack_rows(table.column("classes"), class_dtype(num_classes))
+    return LogProbs(values, classes, num_classes)
+
+
+def pack_rows(rows: NDArray[np.generic]) -> pa.Array:
     """(N, D) numbers as a column of N fixed-size binaries."""
-    assert rows.dtype == np.float16
     buffer = pa.py_buffer(np.ascontiguousarray(rows))
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * rows.shape[1]), len(rows), [None, buffer])
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(rows.itemsize * rows.shape[1]), len(rows), [None, buffer])
 
 
-def unpack_rows(column: pa.ChunkedArray) -> NDArray[np.float16]:
+def unpack_rows(column: pa.ChunkedArray, dtype: np.dtype[Number]) -> NDArray[Number]:
     """The inverse of ``pack_rows``, of a column whose chunks were combined: (N, D)."""
-    width = column.type.byte_width // 2
-    rows = [np.frombuffer(chunk.buffers()[1], np.float16) for chunk in column.chunks]
-    flat = np.concatenate([np.empty(0, np.float16), *rows])[: len(column) * width]
+    width = column.type.byte_width // dtype.itemsize
+    rows = [np.frombuffer(chunk.buffers()[1], dtype) for chunk in column.chunks]
+    flat = np.concatenate([np.empty(0, dtype), *rows])[: len(column) * width]
     return flat.reshape(len(column), width)
 
 

@@ -98,8 +98,8 @@ class TrainingBatches(Dataset[Batch]):
             "weight": self.pseudo_labels.weights[rows],
         }
         if "log_probs" in self.views["unlabeled"]:
-            assert self.pseudo_labels.log_probs is not None
-            targets["log_probs"] = self.pseudo_labels.log_probs[rows]
+            assert self.pseudo_labels.soft_labels is not None
+            targets["log_probs"] = self.pseudo_labels.soft_labels[rows]
         return self._view_batch("unlabeled", self.unlabeled, places, rows, targets)
 
     def _labeled_rows(self, step: int, process: Process) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

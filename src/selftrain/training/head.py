@@ -47,10 +47,10 @@ def put_in_fitted_head(
     features = features_of(network, images, config, hardware)
     of_pool = None
     if pool is not None:
-        assert pool.log_probs is not None
+        assert pool.soft_labels is not None
         weights = np.bincount(pool.epoch, minlength=len(pool.index)) * pool.weights
         pool_features = features_of(network, pool.index, config, hardware)
-        of_pool = Pool(pool_features, pool.log_probs, pool.known, weights, config.unlabeled_ratio)
+        of_pool = Pool(pool_features, pool.soft_labels[:], pool.known, weights, config.unlabeled_ratio)
     fitted = algorithm.fit(parameters, FittedTo(features, images.labels, len(classes), of_pool), seed)
     # Devices may differ in the last bit of a feature; all processes start from the first one's.
     head = gathered(fitted)[0]

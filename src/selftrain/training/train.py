@@ -97,7 +97,7 @@ def _pseudo_labels(training: Training, tables: set[str]) -> PseudoLabels | None:
         training.corpus / "unlabeled",
         training.selection,
         training.predictions,
-        with_log_probs="predictions" in tables,
+        with_soft_labels="predictions" in tables,
     )
 
 

@@ -49,8 +49,7 @@ class ClassProbability(Policy):
         """How many classes each image is among the likeliest of."""
         import polars as pl
 
-        among = unpacked(rows) >= self.cutoffs if len(rows) else np.zeros((0, 1), bool)
-        return pl.Series(among.sum(axis=1), dtype=pl.Int64)
+        return pl.Series((unpacked(rows) >= self.cutoffs).sum(axis=1), dtype=pl.Int64)
 
     @property
     def threshold(self) -> float:
