@@ -65,7 +65,7 @@ def write_duplicates(corpus: Path, out: Path, near: bool, engine: Engine) -> dic
     copies = copies.select(exact.columns).join(leaks, on="key", how="anti")
     # What is an altered copy of a held-out image is a leak, whatever else it repeats.
     known = pl.concat([exact.join(copies, on="key", how="anti"), copies])
-    in_pool = pool_copies(corpus, set(known["key"])) if near else []
+    in_pool = pool_copies(corpus, set(known["key"]), engine) if near else []
     repeated = pl.DataFrame(in_pool, schema=schema, orient="row").with_columns(
         kind=pl.lit("duplicate"), match=pl.lit("near")
     )

@@ -1,77 +1,90 @@
 """Altered copies inside the pool: of each group of images that show the same picture, the best one stays.
 
-Two images of the pool are compared if their hashes, one perhaps mirrored, differ in at most ``MAX_DISTANCE`` bits: what
-was re-encoded, resized, recoloured or mirrored. There are many more pairs in a pool than with held-out images, so crops
-are not looked for. The best image has the most pixels; of equal ones the first stays.
+Two images of the pool are compared if their hashes, one perhaps mirrored, differ in at most ``MAX_DISTANCE`` bits
+(``hash_pairs.py``): what was re-encoded, resized, recoloured or mirrored. There are many more pairs in a pool than with
+held-out images, so crops are not looked for. The best image has the most pixels; of equal ones the first stays.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from selftrain.corpus.copies import MIN_AGREEMENT, agreement, picture_of, small_grey, thumbnail
-from selftrain.corpus.near import comparable, images_of, near_pairs
+from selftrain.corpus.hash_pairs import hash_pairs
+from selftrain.corpus.near import images_of
 from selftrain.corpus.verdicts import Int64Array, Verdicts
-from selftrain.tables.manifest import iter_manifest
+from selftrain.plumbing.engine import Engine
 
-MAX_DISTANCE = 4
-"""Bits, of 64."""
 LOOKED_AT = 2**11
 """Images whose partners are in memory at a time."""
 
 
-def pool_copies(corpus: Path, left_out: set[int]) -> list[tuple[int, int, float]]:
+def pool_copies(corpus: Path, left_out: set[int], engine: Engine) -> list[tuple[int, int, float]]:
     """(key, key of the better image of the same picture, agreement), one for each copy in the pool.
 
     ``left_out`` are images that are no part of the pool any more.
     """
-    import pyarrow as pa
-
-    columns = ["key", "width", "height", "xxh3", "dhash", "dhash_mirrored"]
-    table = pa.concat_tables([part for _, part in iter_manifest(corpus / "unlabeled", columns)])
-    usable = comparable(table) & ~np.isin(table["key"].to_numpy(), list(left_out))
-    keys, contents, widths, heights = (table[name].to_numpy()[usable] for name in ("key", "xxh3", "width", "height"))
-    upright, mirrored = (table[name].to_numpy().view(np.uint64)[usable] for name in ("dhash", "dhash_mirrored"))
-    rows, others = near_pairs(upright, np.concatenate([upright, mirrored]), MAX_DISTANCE)
-    others = others % max(len(keys), 1)
-    pairs = np.unique(np.stack([rows, others], axis=1)[rows < others], axis=0)
+    found = hash_pairs(corpus / "unlabeled", left_out, engine)
+    pairs, contents, areas = (found.select(name, f"other_{name}").to_numpy() for name in ("key", "xxh3", "area"))
     verdicts = Verdicts(corpus, "pool")
-    agreements = verdicts.of(contents[pairs]).copy()
-    unknown = np.isnan(agreements)
-    looked_at = [agrees for _, _, agrees in _compared(corpus, keys[pairs[unknown]])]
-    verdicts.add(contents[pairs[unknown]], looked_at)
+    agreements = verdicts.of(contents).copy()
+    unknown = np.flatnonzero(np.isnan(agreements))
+    # Units come back in any order.
+    for unit, seen in engine.done(partial(Comparer, corpus), _units(pairs, unknown), _name, "copies in the pool"):
+        agreements[unit.places] = seen
+        verdicts.add(contents[unit.places], seen)
     verdicts.save()
-    agreements[unknown] = looked_at
-    agrees_enough = agreements >= MIN_AGREEMENT
-    copies = pairs[agrees_enough]
-    found = [
-        (*pair, agrees) for pair, agrees in zip(keys[copies].tolist(), agreements[agrees_enough].tolist(), strict=True)
-    ]
-    some = np.unique(copies)
-    areas = dict(zip(keys[some].tolist(), (widths[some].astype(np.int64) * heights[some]).tolist(), strict=True))
-    return _all_but_the_best(found, areas)
+    agrees = agreements >= MIN_AGREEMENT
+    copies, areas = pairs[agrees], areas[agrees]
+    alike = list(zip(copies[:, 0].tolist(), copies[:, 1].tolist(), agreements[agrees].tolist(), strict=True))
+    return _all_but_the_best(alike, dict(zip(copies.ravel().tolist(), areas.ravel().tolist(), strict=True)))
 
 
-def _compared(corpus: Path, pairs: Int64Array) -> Iterator[tuple[int, int, float]]:
-    """Pairs of keys (N, 2), sorted by the first, with their agreement, in this order."""
-    firsts = np.unique(pairs[:, 0])
-    for start in range(0, len(firsts), LOOKED_AT):
-        some = firsts[start : start + LOOKED_AT]
-        of_some = pairs[(pairs[:, 0] >= some[0]) & (pairs[:, 0] <= some[-1])]
-        seen = {key: (thumbnail(image), small_grey(image)) for key, image in _images(corpus, of_some[:, 1])}
+@dataclass(frozen=True)
+class Comparison:
+    """Pairs of images that nobody has looked at."""
+
+    keys: Int64Array  # (N, 2)
+    places: Int64Array  # (N,)
+    """Among all pairs."""
+
+
+def _units(pairs: Int64Array, unknown: Int64Array) -> Iterator[Comparison]:
+    """All pairs of so many first images at a time. ``pairs`` (N, 2) are sorted, ``unknown`` some of their places."""
+    firsts, starts = np.unique(pairs[unknown, 0], return_index=True)
+    for some in np.split(unknown, starts[LOOKED_AT::LOOKED_AT]) if len(firsts) else []:
+        yield Comparison(pairs[some], some)
+
+
+def _name(unit: Comparison) -> str:
+    return f"copies of the pool's images from {unit.keys[0, 0]} on"
+
+
+class Comparer:
+    """Looks at pairs of the pool's images."""
+
+    def __init__(self, corpus: Path) -> None:
+        self.split_folder = corpus / "unlabeled"
+
+    def __call__(self, unit: Comparison) -> list[float]:
+        """The agreement of each pair."""
+        seen = {key: (thumbnail(image), small_grey(image)) for key, image in self._images(unit.keys[:, 1])}
         partners: dict[int, list[int]] = {}
-        for first, other in of_some.tolist():
-            partners.setdefault(first, []).append(other)
-        for first, image in _images(corpus, some):
+        for place, first in enumerate(unit.keys[:, 0].tolist()):
+            partners.setdefault(first, []).append(place)
+        found = np.zeros(len(unit.keys), np.float32)
+        for first, image in self._images(unit.keys[:, 0]):
             picture = picture_of(image)
-            for other in partners[first]:
-                yield first, other, agreement(picture, *seen[other])
+            for place in partners[first]:
+                found[place] = agreement(picture, *seen[int(unit.keys[place, 1])])
+        return [float(each) for each in found]
 
-
-def _images(corpus: Path, keys: Int64Array) -> Iterator[tuple[int, Image.Image]]:
-    return images_of(corpus / "unlabeled", np.unique(keys))
+    def _images(self, keys: Int64Array) -> Iterator[tuple[int, Image.Image]]:
+        return images_of(self.split_folder, np.unique(keys))
 
 
 def _all_but_the_best(pairs: list[tuple[int, int, float]], areas: dict[int, int]) -> list[tuple[int, int, float]]:
