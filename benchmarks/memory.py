@@ -23,6 +23,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "reduced_meta_pseudo_labels": {},
     "noisy_student": {},
     "noisy_student, in 4 parts": {},
+    "noisy_student, blocks computed again": {},
     "distillation": {},
     "pseudo_label": {},
     "distillation, live": {"teacher": "live"},
@@ -35,8 +36,11 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "mutual_learning": {},
     "meta_pseudo_labels": {},
 }
-PARTS = {"noisy_student, in 4 parts": 4}
-"""``train.grad_accum_steps`` of those that have it."""
+SMALLER: dict[str, dict[str, Any]] = {
+    "noisy_student, in 4 parts": {"grad_accum_steps": 4},
+    "noisy_student, blocks computed again": {"activation_checkpointing": True},
+}
+"""Parameters that take less memory."""
 
 
 def train(job: str, model: str, batch_size: int, image_size: int, teacher: Path) -> dict[str, float]:
@@ -60,11 +64,11 @@ def train(job: str, model: str, batch_size: int, image_size: int, teacher: Path)
                 "model": model,
                 "image_size": image_size,
                 "batch_size": batch_size,
-                "grad_accum_steps": PARTS.get(job, 1),
                 "steps": STEPS,
                 "optimizer": "sgd",
                 "learning_rate": 0.01,
             }
+            | SMALLER.get(job, {})
         )
 
         networks = RunNetworks(teacher, CLASSES, config, hardware.device)

@@ -56,6 +56,9 @@ class TinyModel(torch.nn.Module):
     def forward_head(self, maps: torch.Tensor) -> torch.Tensor:
         return self.head(maps)
 
+    def group_matcher(self, coarse: bool) -> dict[str, str]:
+        return {"stem": "^features", "head": "^head"}
+
     def get_classifier(self) -> torch.nn.Module:
         return self.head[-1]
 
@@ -66,7 +69,7 @@ PLAIN: dict[str, Any] = {
 """Without random numbers in the network, and steps that are proportional to gradients."""
 
 
-def config(name: str, plain: bool = False, parts: int = 1) -> TrainConfig:
+def config(name: str, plain: bool = False, **changes: Any) -> TrainConfig:
     return TrainConfig.model_validate(
         TINY
         | {
@@ -76,9 +79,9 @@ def config(name: str, plain: bool = False, parts: int = 1) -> TrainConfig:
             "learning_rate": 0.02,
             "warmup": 0,
             "steps": 40,
-            "grad_accum_steps": parts,
         }
         | (PLAIN if plain else {})
+        | changes
     )
 
 
@@ -89,6 +92,7 @@ def new_loop(
     teacher_width: int = 12,
     parts: int = 1,
     synchronized: bool = False,
+    checkpointed: bool = False,
     **parameters: Any,
 ) -> Loop:
     torch.manual_seed(0)
@@ -99,7 +103,7 @@ def new_loop(
     )
     return Loop(
         algorithm_class(TinyModel(plain, normed=synchronized), own, networks),
-        config(name, plain, parts).model_copy(update={"sync_batchnorm": synchronized}),
+        config(name, plain, grad_accum_steps=parts, sync_batchnorm=synchronized, activation_checkpointing=checkpointed),
         1.0,
         seed=0,
         hardware=hardware,
@@ -185,7 +189,7 @@ import pickle, sys, torch
 from torch import distributed
 from selftrain.training.batches import Process
 from selftrain.training.checkpoint import load_checkpoint
-from tests.algorithms.test_contract import NAMES, new_loop, random_batch, weights
+from tests.algorithms.test_contract import IN_PARTS, NAMES, new_loop, random_batch, weights
 
 torch.set_num_threads(1)
 distributed.init_process_group("gloo")
@@ -205,7 +209,8 @@ for name in NAMES:
     loop = new_loop(name, plain=True, process=Process(rank, 2))
     take(loop, range(3))
     found[name] = weights(loop)
-    loop = new_loop(name, plain=True, process=Process(rank, 2), synchronized=True)
+    # What is computed again waits for the other process as well.
+    loop = new_loop(name, plain=True, process=Process(rank, 2), synchronized=True, checkpointed=name in IN_PARTS)
     take(loop, range(3))
     synchronized[name] = weights(loop)
     whole, before, after = (new_loop(name, process=Process(rank, 2)) for _ in range(3))
@@ -277,6 +282,18 @@ def test_a_batch_in_parts_is_a_step_down_the_mean_of_their_losses(name: str) -> 
         torch.testing.assert_close(of_whole["loss"], of_parts["loss"], rtol=1e-3, atol=1e-5)
     for one, other in zip(weights(whole), weights(parted), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_activations_that_are_computed_again_change_nothing(name: str) -> None:
+    kept, again = new_loop(name), new_loop(name, checkpointed=True)
+    for loop in (kept, again):
+        loop.algorithm.train()
+    for step in range(3):
+        batch = random_batch(kept.algorithm, step)
+        assert torch.equal(kept.one_step(batch)["loss"], again.one_step(batch)["loss"])
+    for one, other in zip(weights(kept), weights(again), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_batch_in_parts_needs_a_parts_memory() -> None:

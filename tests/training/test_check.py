@@ -39,6 +39,10 @@ def config(algorithm: str, **changes: Any) -> TrainConfig:
             config("meta_pseudo_labels", grad_accum_steps=2),
             "p.train.grad_accum_steps: meta_pseudo_labels takes several gradients a step",
         ),
+        (
+            config("dynamic_teacher", activation_checkpointing=True),
+            "p.train.activation_checkpointing: dynamic_teacher takes several gradients a step",
+        ),
         (config("mean_teacher"), "train.ema_decay: mean_teacher learns from the average"),
     ],
 )

@@ -35,6 +35,11 @@ def test_runs_draw_by_their_names_unless_they_share_the_seed(tiny: type[TrainCon
             "train.grad_accum_steps of 'a': a process's 6 labeled images a step do not divide by 4",
         ),
         ({"batch_size": 24, "sync_batchnorm": True}, {"compile": True}, "set `hardware.compile` to false"),
+        (
+            {"batch_size": 24, "activation_checkpointing": True},
+            {"compile": True},
+            "train.activation_checkpointing of 'a'",
+        ),
     ],
 )
 def test_what_does_not_fit_the_processes_is_named(

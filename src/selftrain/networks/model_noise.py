@@ -21,30 +21,34 @@ class ModelNoise:
 
     def __init__(self, network: nn.Module, config: NoiseConfig) -> None:
         self.config = config
-        self._rows: dict[str, Tensor | None] = {"dropout": None, "stochastic_depth": None}
+        self.rows: dict[str, Tensor | None] = {"dropout": None, "stochastic_depth": None}
+        """(B,) Which rows each noise acts on; None: all. Replaced as a whole."""
         for classifier in classifiers(network) if config.dropout else ():
             classifier.register_forward_pre_hook(self._drop_features)
         for module in list(network.modules()):
             for name, child in module.named_children():
                 if isinstance(child, DropPath):
-                    setattr(module, name, RowDropPath(child, lambda: self._rows["stochastic_depth"]))
+                    setattr(module, name, RowDropPath(child, lambda: self.rows["stochastic_depth"]))
 
     @contextmanager
     def noised_rows(self, counts: dict[str, int]) -> Iterator[None]:
         """While it lasts, a batch is ``counts`` images of each source, in that order, each with its own noises."""
-        for noise in self._rows:
-            acts = {source: noise in self.config.on(source) for source in counts}
-            if not all(acts.values()):
-                self._rows[noise] = torch.cat([torch.full((count,), acts[source]) for source, count in counts.items()])
+        acts = {noise: {source: noise in self.config.on(source) for source in counts} for noise in self.rows}
+        self.rows = {
+            noise: None
+            if all(on.values())
+            else torch.cat([torch.full((count,), on[source]) for source, count in counts.items()])
+            for noise, on in acts.items()
+        }
         try:
             yield
         finally:
-            self._rows = dict.fromkeys(self._rows)
+            self.rows = dict.fromkeys(self.rows)
 
     def _drop_features(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         features = inputs[0]  # (B, …)
         noised = functional.dropout(features, self.config.dropout, module.training)
-        return (on_rows(self._rows["dropout"], noised, features), *inputs[1:])
+        return (on_rows(self.rows["dropout"], noised, features), *inputs[1:])
 
 
 class RowDropPath(nn.Module):

@@ -100,6 +100,9 @@ class TrainConfig(Section):
     grad_accum_steps: int = Field(default=1, ge=1)
     """Parts that a process's images of a step go through the networks in, one after the other, where memory is short:
     one optimizer step a batch all the same. BatchNorm's statistics are each part's own."""
+    activation_checkpointing: bool = False
+    """Keep the input of each of a network's blocks alone, and compute the block again for the gradient: a third to a
+    twentieth of the activations' memory for a second forward pass."""
     sync_batchnorm: bool = False
     """With several processes: BatchNorm's statistics are of all processes' images of a step, not of each one's own."""
     steps: int | None = Field(default=None, ge=1)

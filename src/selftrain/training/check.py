@@ -68,6 +68,12 @@ def check_fit(phase: TrainConfig, algorithm: type[Algorithm], needs: Needs, wher
             f"{where}.train.grad_accum_steps: {name} takes several gradients a step, each of the whole batch; set it "
             "to 1, and use a smaller `batch_size` or more processes"
         )
+    if phase.activation_checkpointing and algorithm.update is not Algorithm.update:
+        raise UserError(
+            f"{where}.train.activation_checkpointing: {name} takes several gradients a step, some of networks with "
+            "other weights, which cannot be computed again; set it to false, and use a smaller `batch_size` or more "
+            "processes"
+        )
     for network in phase.networks:
         if network not in needs.networks:
             known = did_you_mean(network, list(needs.networks)) if needs.networks else "it has the student alone"

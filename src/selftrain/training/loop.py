@@ -14,6 +14,7 @@ from selftrain.algorithms.runtime import Runtime
 from selftrain.counters import Stream, mixed_int, word
 from selftrain.images.device_noise import noised
 from selftrain.images.workers import in_order
+from selftrain.networks.activation_checkpointing import checkpoint_activations
 from selftrain.networks.freezing import freeze_shallow, train_mode
 from selftrain.networks.model_noise import ModelNoise
 from selftrain.networks.models import normalization, to_input
@@ -68,10 +69,7 @@ class Loop:
         algorithm.to(hardware.device).to(memory_format=torch.channels_last)
         self.algorithm = algorithm
         classifiers = {"student": algorithm.student, **algorithm.validated_networks()}
-        noised_rows = {
-            network: ModelNoise(network, config.of_network(name).noise).noised_rows
-            for name, network in classifiers.items()
-        }
+        noises = {name: ModelNoise(network, config.of_network(name).noise) for name, network in classifiers.items()}
         lengths = (total_steps, steps_per_epoch)
         rests = {name: mixed_int(seed, Stream.LAYER_FREEZING, word(name)) for name in algorithm.trained_networks()}
         self.descents = {
@@ -79,6 +77,9 @@ class Loop:
             for name, network in algorithm.trained_networks().items()
         }
         self.ema = WeightsAverage(algorithm.student, config) if config.ema_decay else None
+        if config.activation_checkpointing:
+            for name, network in classifiers.items():
+                checkpoint_activations(network, noises[name], config.of_network(name).model)
         if hardware.compile:
             for network in classifiers.values():
                 network.compile()
@@ -88,7 +89,7 @@ class Loop:
             averaged_gradient,
             config.grad_accum_steps,
             hardware.autocast,
-            noised_rows,
+            {network: noises[name].noised_rows for name, network in classifiers.items()},
             averaged,
             share_buffers,
         )

@@ -17,6 +17,12 @@ from selftrain.tables.predictions import made_from_digest
 from selftrain.tables.records import RunRecord
 from selftrain.tables.selection import selection_digest
 
+NOT_COMPILED = {
+    "sync_batchnorm": "compiled networks do not wait for other processes",
+    "activation_checkpointing": "compiled networks choose themselves what they compute again",
+}
+"""Parameters of a training that ``hardware.compile`` excludes."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -122,11 +128,9 @@ class Training:
                 f"train.grad_accum_steps of '{self.name}': a process's {of_a_process} labeled images a step do not "
                 f"divide by {phase.grad_accum_steps}"
             )
-        if phase.sync_batchnorm and self.hardware.compile:
-            raise UserError(
-                f"train.sync_batchnorm of '{self.name}': compiled networks do not wait for other processes; set "
-                "`hardware.compile` to false"
-            )
+        for parameter, why in NOT_COMPILED.items():
+            if getattr(phase, parameter) and self.hardware.compile:
+                raise UserError(f"train.{parameter} of '{self.name}': {why}; set `hardware.compile` to false")
         if phase.init == "teacher" and self.teacher is None:
             raise UserError(f"train.init of '{self.name}': there is no teacher to start from; put it under `rounds`")
 
