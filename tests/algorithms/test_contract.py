@@ -26,6 +26,8 @@ from tests.training.conftest import TINY
 
 NAMES = [name for name in known_modules("algorithms", SHARED) if not find_algorithm(name, {})[0].closed_form]
 """Those that take steps."""
+IN_PARTS = [name for name in NAMES if find_algorithm(name, {})[0].update is Algorithm.update]
+"""Those whose step is down one loss."""
 NUM_CLASSES = 3
 
 
@@ -93,11 +95,12 @@ def new_loop(
     parts: int = 1,
     synchronized: bool = False,
     checkpointed: bool = False,
+    sharded: bool = False,
     **parameters: Any,
 ) -> Loop:
     torch.manual_seed(0)
     algorithm_class, own = find_algorithm(name, parameters)
-    hardware = Hardware(torch.device("cpu"), bf16=False, workers=0, threads=1)
+    hardware = Hardware(torch.device("cpu"), bf16=False, workers=0, threads=1, fsdp=sharded)
     networks = GivenNetworks(
         lambda _: TinyModel(plain, normed=synchronized), of_round=TinyModel(plain, teacher_width, synchronized)
     )
@@ -185,7 +188,7 @@ def test_the_rounds_teacher_stays_as_it_is(name: str) -> None:
 
 
 PART = """
-import pickle, sys, torch
+import copy, sys, torch
 from torch import distributed
 from selftrain.training.batches import Process
 from selftrain.training.checkpoint import load_checkpoint
@@ -196,6 +199,7 @@ distributed.init_process_group("gloo")
 rank = distributed.get_rank()
 found = {}
 synchronized = {}
+sharded = {}
 resumed = {}
 
 def take(loop, steps):
@@ -205,6 +209,33 @@ def take(loop, steps):
         mine = {s: {v: t[rank * len(t) // 2 : (rank + 1) * len(t) // 2] for v, t in views.items()} for s, views in whole.items()}
         loop.one_step(mine)
 
+def of_shares(name):
+    def made(**changes):
+        return new_loop(name, plain=True, process=Process(rank, 2), synchronized=True, **changes)
+
+    loop = made(sharded=True, checkpointed=True)
+    take(loop, range(3))
+    state = copy.deepcopy(loop.state())
+    student = loop.algorithm.student
+    later, whole = made(sharded=True), made()
+    for other in (later, whole):
+        other.load_state(copy.deepcopy(state))
+        take(other, range(3, 5))
+    take(loop, range(3, 5))
+    return {
+        "weights": [*state["algorithm"].values(), *loop_weights(state, loop)],
+        "share": sum(v.to_local().numel() for v in student.parameters()) / sum(v.numel() for v in student.parameters()),
+        "resumed": same(loop.state(), later.state(), 0.0),
+        "resumed whole": same(loop.state(), whole.state(), 1e-4),
+    }
+
+def loop_weights(state, loop):
+    return state["ema"].values() if state["ema"] is not None else loop.evaluated_model().state_dict().values()
+
+def same(one, other, tolerance):
+    pairs = zip(one["algorithm"].values(), other["algorithm"].values(), strict=True)
+    return all(bool(torch.allclose(a, b, rtol=tolerance, atol=tolerance)) for a, b in pairs)
+
 for name in NAMES:
     loop = new_loop(name, plain=True, process=Process(rank, 2))
     take(loop, range(3))
@@ -213,6 +244,8 @@ for name in NAMES:
     loop = new_loop(name, plain=True, process=Process(rank, 2), synchronized=True, checkpointed=name in IN_PARTS)
     take(loop, range(3))
     synchronized[name] = weights(loop)
+    if name in IN_PARTS:
+        sharded[name] = of_shares(name)
     whole, before, after = (new_loop(name, process=Process(rank, 2)) for _ in range(3))
     take(whole, range(4))
     take(before, range(2))
@@ -223,7 +256,8 @@ for name in NAMES:
     pairs = zip(whole.algorithm.parameters(), after.algorithm.parameters())
     resumed[name] = all(bool(torch.equal(*pair)) for pair in pairs)
 if rank == 0:
-    torch.save({"weights": found, "synchronized": synchronized, "resumed": resumed}, sys.argv[1])
+    found = {"weights": found, "synchronized": synchronized, "resumed": resumed, "sharded": sharded}
+    torch.save(found, sys.argv[1])
 distributed.destroy_process_group()
 """
 
@@ -266,8 +300,21 @@ def test_with_batchnorm_over_both_two_processes_end_like_one(
         torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
 
 
-IN_PARTS = [name for name in NAMES if find_algorithm(name, {})[0].update is Algorithm.update]
-"""Those whose step is down one loss."""
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_two_processes_that_share_out_the_weights_end_like_one(
+    name: str, of_two_processes: dict[str, dict[str, Any]]
+) -> None:
+    loop = new_loop(name, plain=True, synchronized=True)
+    loop.algorithm.train()
+    for step in range(3):
+        loop.one_step(random_batch(loop.algorithm, step))
+    found = of_two_processes["sharded"][name]
+    for one, two in zip(weights(loop), found["weights"], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
+    assert found["share"] < 0.6
+    assert found["resumed"], "from a checkpoint of whole tensors"
+    assert found["resumed whole"], "by processes that have the whole weights each"
 
 
 @pytest.mark.parametrize("name", IN_PARTS)

@@ -75,11 +75,13 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
     assert mlflow_rows(tmp_path / "killed", "select run_uuid from runs") == [(run["mlflow_run_id"],)]
 
 
-def trained_by(processes: int, folder: Path, corpus: Path, **changes: Any) -> dict[str, torch.Tensor]:
+def trained_by(
+    processes: int, folder: Path, corpus: Path, fsdp: bool = False, **changes: Any
+) -> dict[str, torch.Tensor]:
     """The student's weights, trained in so many processes."""
     write_project(folder, corpus, **changes)
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["hardware"] |= {"processes": processes, "device": "cpu", "precision": "fp32"}
+    params["hardware"] |= {"processes": processes, "device": "cpu", "precision": "fp32", "fsdp": fsdp}
     write_params(folder, params)
     result = selftrain(folder, *TRAIN_STUDENT)
     assert result.returncode == 0, result.stderr
@@ -118,6 +120,22 @@ def test_two_processes_with_batches_in_parts_end_like_one_with_whole_ones(digits
     )
     for key in whole:
         torch.testing.assert_close(whole[key], parted[key], atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_out_the_weights_end_like_one(digits_corpus: Path, tmp_path: Path) -> None:
+    changes = {"model": "test_vit", "image_size": 32, "steps": 6, "validate_every": 3, "noise": {"dropout": 0.0}}
+    whole = trained_by(1, tmp_path / "1", digits_corpus, **changes)
+    shares = trained_by(2, tmp_path / "2", digits_corpus, fsdp=True, grad_accum_steps=2, **changes)
+    for key in whole:
+        torch.testing.assert_close(whole[key], shares[key], atol=2e-4, rtol=1e-3)
+    assert mlflow_rows(tmp_path / "2", "select status from runs") == [("FINISHED",)]
+    params = yaml.safe_load((tmp_path / "2" / "params.yaml").read_text())
+    params["rounds"]["student"]["train"] |= {"algorithm": {"name": "dynamic_teacher"}, "grad_accum_steps": 1}
+    write_params(tmp_path / "2", params)
+    refused = selftrain(tmp_path / "2", *TRAIN_STUDENT)
+    assert refused.returncode == 1
+    assert "dynamic_teacher takes several gradients a step, which weights that are shared" in refused.stderr
 
 
 @pytest.mark.slow

@@ -17,6 +17,11 @@ Batch = dict[str, dict[str, Tensor]]
 """``batch["labeled" | "unlabeled"][view]``: images (B, 3, H, W), labels, weights, uniforms (B,), log_probs (B, C)."""
 
 
+def images_in(batch: Batch) -> int:
+    """How many images a batch has, of all sources."""
+    return sum(len(next(iter(views.values()))) for views in batch.values())
+
+
 def in_parts(batch: Batch, count: int) -> list[Batch]:
     """A batch cut into ``count`` batches with as many images of each source; all its tensors are a row an image."""
     cut = {source: {name: value.chunk(count) for name, value in views.items()} for source, views in batch.items()}

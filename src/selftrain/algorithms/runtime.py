@@ -71,6 +71,8 @@ class Runtime:
     minimizers: Mapping[str, Minimizer] = field(default_factory=dict)
     """By the names of the trained networks."""
     gradient: AveragedGradient = plain_gradient
+    own_gradient: AveragedGradient = plain_gradient
+    """The same of this process alone; where processes share out the weights, averaged all the same."""
     grad_accum_steps: int = 1
     """How many parts of a batch a step's gradient is added up from."""
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -103,8 +105,8 @@ class Runtime:
         return self.averaged_student(images)
 
     def accumulate(self, loss: Tensor, networks: Iterable[str], so_far: Gradient | None) -> Gradient:
-        """The gradient of this process alone by all parameters of these networks, and ``so_far`` added."""
-        return plain_gradient(loss, self._parameters(networks), so_far)
+        """``own_gradient`` by all parameters of these networks, and ``so_far`` added."""
+        return self.own_gradient(loss, self._parameters(networks), so_far)
 
     def descend(self, loss: Tensor, networks: Iterable[str], so_far: Gradient | None = None) -> None:
         """A step of these networks down one loss, and those that ``so_far`` is of; no other network is touched."""

@@ -43,6 +43,10 @@ class HardwareConfig(Section):
     compile: bool = False
     """Compile the networks (``torch.compile``): minutes before the first step, and then a faster one. Not for Meta
     Pseudo Labels with ``feedback: exact``, whose derivatives of derivatives PyTorch does not compile."""
+    fsdp: bool = False
+    """Each training process keeps its share of the weights, gradients and optimizer states alone (FSDP2), for networks
+    that are too large for one GPU: more messages, less memory. Not with ``compile``, and not for algorithms that take
+    several gradients a step (``dynamic_teacher``, both Meta Pseudo Labels)."""
     processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Training processes; ``auto``: one a GPU, one without."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
@@ -64,6 +68,8 @@ class HardwareConfig(Section):
             raise ValueError("`nodes` and `rendezvous` belong together")
         if self.nodes != 1 and self.engine != "torchrun":
             raise ValueError("`nodes` are torchrun's; set `engine: torchrun`, or leave them out")
+        if self.fsdp and self.compile:
+            raise ValueError("`fsdp` does not go with `compile`; set one of them to false")
         return self
 
 
@@ -105,6 +111,7 @@ class Hardware:
     threads: int
     compile: bool = False
     caches: Caches = Caches()
+    fsdp: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision that forward passes run in."""
@@ -140,7 +147,13 @@ def resolve(config: HardwareConfig) -> Hardware:
     torch.backends.cudnn.deterministic = True
     bf16 = config.precision == "bf16" or (config.precision == "auto" and _calculates_in_bf16(device))
     return Hardware(
-        device, bf16, int(workers), int(threads), config.compile, Caches(_pixel_bytes(config), _shard_bytes(config))
+        device,
+        bf16,
+        int(workers),
+        int(threads),
+        config.compile,
+        Caches(_pixel_bytes(config), _shard_bytes(config)),
+        config.fsdp,
     )
 
 

@@ -9,15 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from selftrain.algorithms.algorithm import Algorithm, Batch
-from selftrain.algorithms.runtime import Runtime
+from selftrain.algorithms.algorithm import Algorithm, Batch, images_in
+from selftrain.algorithms.runtime import Runtime, plain_gradient
 from selftrain.counters import Stream, mixed_int, word
-from selftrain.images.device_noise import noised
 from selftrain.images.workers import in_order
 from selftrain.networks.activation_checkpointing import checkpoint_activations
 from selftrain.networks.freezing import freeze_shallow, train_mode
 from selftrain.networks.model_noise import ModelNoise
-from selftrain.networks.models import normalization, to_input
 from selftrain.networks.sync_batch_norm import synchronize_batch_norm
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
@@ -25,11 +23,20 @@ from selftrain.plumbing.files import write_json
 from selftrain.plumbing.hardware import Hardware, peak_memory
 from selftrain.plumbing.processes import TERMINATED, Stop, stoppable
 from selftrain.plumbing.progress import progress_bar
-from selftrain.training.batches import PLAN, Process, TrainingBatches
+from selftrain.training.batches import Process, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
 from selftrain.training.distributed import anywhere, share_buffers
 from selftrain.training.gradient_buckets import averaged_gradient
+from selftrain.training.on_device import on_device
 from selftrain.training.optimization import Descent
+from selftrain.training.sharding import (
+    WholeNetworks,
+    load_whole,
+    load_whole_optimizer,
+    shard,
+    sharded_gradient,
+    whole,
+)
 from selftrain.training.validation import Score, Validation
 from selftrain.training.weights_average import WeightsAverage
 from selftrain.training.window import Window
@@ -65,28 +72,36 @@ class Loop:
             freeze_shallow(network, config.of_network(name).frozen)
             if config.sync_batchnorm:
                 synchronize_batch_norm(network)
-        # What `to_input` gives is channels-last in memory already; convolutions are faster for it.
-        algorithm.to(hardware.device).to(memory_format=torch.channels_last)
+        self.sharded = hardware.fsdp and process.world_size > 1
+        algorithm.to(hardware.device)
+        if not self.sharded:
+            # What `to_input` gives is channels-last in memory already; convolutions are faster for it.
+            algorithm.to(memory_format=torch.channels_last)
         self.algorithm = algorithm
         classifiers = {"student": algorithm.student, **algorithm.validated_networks()}
         noises = {name: ModelNoise(network, config.of_network(name).noise) for name, network in classifiers.items()}
+        self.ema = WeightsAverage(algorithm.student, config) if config.ema_decay else None
+        if config.activation_checkpointing:
+            for name, network in classifiers.items():
+                checkpoint_activations(network, noises[name], config.of_network(name).model)
+        if self.sharded:
+            self._wholes = WholeNetworks(classifiers.values())
+            for network in (*classifiers.values(), *([] if self.ema is None else [self.ema.module])):
+                shard(network)
         lengths = (total_steps, steps_per_epoch)
         rests = {name: mixed_int(seed, Stream.LAYER_FREEZING, word(name)) for name in algorithm.trained_networks()}
         self.descents = {
             name: Descent(network, config.of_network(name), *lengths, algorithm.first_step(name), rests[name])
             for name, network in algorithm.trained_networks().items()
         }
-        self.ema = WeightsAverage(algorithm.student, config) if config.ema_decay else None
-        if config.activation_checkpointing:
-            for name, network in classifiers.items():
-                checkpoint_activations(network, noises[name], config.of_network(name).model)
         if hardware.compile:
             for network in classifiers.values():
                 network.compile()
         averaged = self._averaged_logits if self.ema is not None else None
         self.runtime = Runtime(
             self.descents,
-            averaged_gradient,
+            sharded_gradient if self.sharded else averaged_gradient,
+            sharded_gradient if self.sharded else plain_gradient,
             config.grad_accum_steps,
             hardware.autocast,
             {network: noises[name].noised_rows for name, network in classifiers.items()},
@@ -128,7 +143,7 @@ class Loop:
         train_mode(self.algorithm)
         with progress_bar(title, self.total_steps, self.step) as advance, stoppable() as stop:
             for batch in in_order(batches, steps, self.hardware.workers, pin):
-                window.add(self.one_step(batch), _images_in(batch) * self.process.world_size, self._finite())
+                window.add(self.one_step(batch), images_in(batch) * self.process.world_size, self._finite())
                 stopping = self._stopping(stop)
                 due = time.monotonic() - saved_at > checkpoint_seconds
                 at_validation = self.step % self.config.validate_every == 0 or self.step == self.total_steps
@@ -192,8 +207,14 @@ class Loop:
         return self.step >= self.total_steps or (lost_patience and self.best_score is not None)
 
     def evaluated_model(self) -> nn.Module:
-        """What is validated and exported: the weights' moving average if there is one, or else the student."""
-        return self.ema.module if self.ema is not None else self.algorithm.student
+        """What is validated and exported: the weights' moving average if there is one, or else the student.
+
+        Where processes share out the weights, it is a whole copy, and all of them have to call it.
+        """
+        averaged = None if self.ema is None else self.ema.module
+        if self.sharded:
+            return self._wholes.of(self.algorithm.student, averaged)
+        return self.algorithm.student if averaged is None else averaged
 
     def checkpoint_bytes(self) -> int:
         """The most that a checkpoint takes: the networks, the best weights, the average, two moments a weight."""
@@ -202,7 +223,11 @@ class Loop:
         return _bytes_of(self.algorithm.state_dict().values()) + (1 + (self.ema is not None)) * student + moments
 
     def state(self) -> dict[str, Any]:
-        """Everything that a later process needs to go on; random numbers are computed, so none are in it."""
+        """Everything that a later process needs to go on; random numbers are computed, so none are in it.
+
+        Tensors are whole, so that processes that share out the weights otherwise, or not, go on from it; all have to
+        call it.
+        """
         score = self.best_score
         return {
             "step": self.step,
@@ -211,9 +236,9 @@ class Loop:
             "best_step": self.best_step,
             "best_score": None if score is None else [score.accuracy, score.negative_loss],
             "best_weights": self.best_weights,
-            "algorithm": self.algorithm.state_dict(),
-            "ema": None if self.ema is None else self.ema.module.state_dict(),
-            "optimizers": {name: descent.optimizer.state_dict() for name, descent in self.descents.items()},
+            "algorithm": whole(self.algorithm.state_dict()),
+            "ema": None if self.ema is None else whole(self.ema.module.state_dict()),
+            "optimizers": {name: whole(descent.optimizer.state_dict()) for name, descent in self.descents.items()},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -222,11 +247,11 @@ class Loop:
         self.best_step = state["best_step"]
         self.best_score = None if state["best_score"] is None else Score(*state["best_score"])
         self.best_weights = state["best_weights"]
-        self.algorithm.load_state_dict(state["algorithm"])
+        load_whole(self.algorithm, state["algorithm"])
         if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
+            load_whole(self.ema.module, state["ema"])
         for name, descent in self.descents.items():
-            descent.optimizer.load_state_dict(state["optimizers"][name])
+            load_whole_optimizer(descent.optimizer, state["optimizers"][name])
 
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Take the next step on a batch as the loader makes it; returns the losses."""
@@ -235,7 +260,8 @@ class Loop:
             descent.begin(self.step)
         # What a step that is skipped did to BatchNorm's statistics is undone.
         before = [buffer.clone() for buffer in self.algorithm.buffers()] if self.config.skip_nonfinite else []
-        losses = self.algorithm.update(self._on_device(batch), self.step, self.runtime)
+        moved = on_device(batch, self.algorithm.student, self.hardware.device)
+        losses = self.algorithm.update(moved, self.step, self.runtime)
         if self.config.skip_nonfinite and not self._finite():
             for buffer, value in zip(self.algorithm.buffers(), before, strict=True):
                 buffer.copy_(value)
@@ -243,9 +269,6 @@ class Loop:
         if self.ema is not None:
             self.ema.update(self.algorithm.student, self.step)
         return losses
-
-    def _on_device(self, batch: Batch) -> Batch:
-        return {source: self._views_on_device(views) for source, views in batch.items()}
 
     @torch.no_grad()
     def _averaged_logits(self, images: Tensor) -> Tensor:
@@ -255,18 +278,6 @@ class Loop:
         logits: Tensor = self.ema.module(images)
         return logits
 
-    def _views_on_device(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        mean, std = normalization(self.algorithm.student)
-        device, found = self.hardware.device, {}
-        for name, value in views.items():
-            if value.dtype == torch.uint8:
-                plans = views.get(f"{name}{PLAN}")
-                value = value.to(device, non_blocking=True)
-                found[name] = to_input(value if plans is None else noised(value, plans), mean, std, device)
-            elif not name.endswith(PLAN):
-                found[name] = value.to(device)
-        return found
-
     def _validate(self, validation: Validation) -> dict[str, float]:
         model = self.evaluated_model()
         score = validation.score(model)
@@ -275,17 +286,15 @@ class Loop:
             self.best_weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
         figures = {"validation_accuracy": score.accuracy, "validation_loss": -score.negative_loss}
         for name, network in self.algorithm.validated_networks().items():
-            figures[f"{name}_validation_accuracy"] = validation.score(network).accuracy
+            shown = self._wholes.of(network) if self.sharded else network
+            figures[f"{name}_validation_accuracy"] = validation.score(shown).accuracy
         return figures
 
     def _save(self, checkpoints: Path) -> None:
+        state = self.state() if self.sharded or self.process.rank == 0 else {}
         if self.process.rank == 0:
-            save_checkpoint(checkpoints, self.step, self.state())
+            save_checkpoint(checkpoints, self.step, state)
 
 
 def _bytes_of(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _images_in(batch: Batch) -> int:
-    return sum(len(next(iter(views.values()))) for views in batch.values())

@@ -8,6 +8,7 @@ from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from selftrain.algorithms.runtime import Gradient
@@ -72,7 +73,7 @@ class Descent:
         taken = [tensor for tensor in gradient if tensor is not None]
         # Without any it would be on the CPU.
         norm = get_total_norm(taken) if taken else torch.zeros((), device=self.parameters[0].device)
-        self.finite.append(norm.isfinite())
+        self.finite.append((norm.full_tensor() if isinstance(norm, DTensor) else norm).isfinite())
         if self.clip_grad is not None:
             clip_grads_with_norm_(self.parameters, self.clip_grad, norm)
         if not self.skips or self.finite[-1]:

@@ -1,9 +1,10 @@
 """The moving average of a network's weights, and how fast it follows."""
 
 from timm.utils.model_ema import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 
 from selftrain.params.train import TrainConfig
+from selftrain.training.sharding import local
 
 
 def decay_of_step(step: int, config: TrainConfig) -> float:
@@ -29,6 +30,10 @@ class WeightsAverage(ModelEmaV3):
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         super().__init__(model)
         self.config = config
+
+    def _foreach_lerp_(self, ema_values: list[Tensor], model_values: list[Tensor], weight: float) -> None:
+        """Of this process's shares, where the weights are shared out."""
+        super()._foreach_lerp_([*map(local, ema_values)], [*map(local, model_values)], weight)
 
     def get_decay(self, step: int | None = None) -> float:
         """See ``decay_of_step``."""

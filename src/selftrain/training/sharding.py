@@ -1,0 +1,102 @@
+"""Networks whose weights, gradients and optimizer states are shared out among processes, by PyTorch's FSDP2.
+
+Zhao et al. 2023, "PyTorch FSDP" (arXiv 2304.11277); Rajbhandari et al. 2020, "ZeRO" (arXiv 1910.02054), stage 3. A
+block has its whole weights while it is computed, and no longer. What leaves the loop is whole: checkpoints, and the
+networks that are validated and exported.
+"""
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from selftrain.algorithms.runtime import Gradient, added
+from selftrain.networks.activation_checkpointing import blocks
+from selftrain.training.distributed import average
+
+ENTRANCES = ("forward_features", "forward_head", "forward_intermediates")
+"""Methods by which a timm network is entered beside ``forward``."""
+
+
+def shard(network: nn.Module) -> None:
+    """Keep this process's share of a timm network alone, in place, block by block. All processes have to call it."""
+    device = next(network.parameters()).device
+    mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
+    for block in blocks(network):
+        fully_shard(block, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+    for name in ENTRANCES:
+        if hasattr(network, name):
+            register_fsdp_forward_method(network, name)
+
+
+class WholeNetworks:
+    """Copies of networks that are to be shared out, for what needs them whole now and then; on the CPU meanwhile."""
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        self._copies = {network: copy.deepcopy(network).cpu() for network in networks}
+
+    def of(self, network: nn.Module, sharded: nn.Module | None = None) -> nn.Module:
+        """A network's copy with its weights of now, or those of another that is shared out. All processes call it."""
+        source = sharded or network
+        found = copy.deepcopy(self._copies[network])
+        found.load_state_dict(whole(source.state_dict()))
+        return found.to(next(source.parameters()).device).eval()
+
+
+def sharded_gradient(loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> Gradient:
+    """The loss's gradient by parameters, averaged over processes: this process's shares of it, and ``so_far`` added.
+
+    ``torch.autograd.grad`` does not run what FSDP2 does with gradients, so this is a backward pass.
+    """
+    loss.backward()  # type: ignore[no-untyped-call]
+    found = tuple(parameter.grad for parameter in parameters)
+    average(slope for slope in found if slope is not None and not isinstance(slope, DTensor))
+    for parameter in parameters:
+        parameter.grad = None
+    return found if so_far is None else tuple(map(added, so_far, found))
+
+
+def whole(state: Any) -> Any:
+    """Nested dicts and lists with whole tensors, on the CPU, in place of shares. All processes have to call it."""
+    if isinstance(state, DTensor):
+        return state.full_tensor().cpu()
+    if isinstance(state, dict):
+        return {name: whole(value) for name, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [whole(value) for value in state]
+    return state
+
+
+def like(value: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor as ``other`` is: this process's share of it, if that is one of the same shape."""
+    if not isinstance(other, DTensor) or value.shape != other.shape:
+        return value
+    return distribute_tensor(value.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
+
+
+def load_whole(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """``load_state_dict`` of whole tensors into a module that may be shared out."""
+    own = module.state_dict()
+    assert own.keys() == state.keys()
+    module.load_state_dict({name: like(value, own[name]) for name, value in state.items()})
+
+
+def load_whole_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """The same of an optimizer's state."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    of_parameters = {
+        number: {name: like(v, parameters[number]) if isinstance(v, Tensor) else v for name, v in values.items()}
+        for number, values in state["state"].items()
+    }
+    optimizer.load_state_dict(state | {"state": of_parameters})
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's share of a tensor, in the same memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
