@@ -1,11 +1,13 @@
 """Stages on a real Ray cluster of two nodes, one of which is killed in the middle."""
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from selftrain.corpus.digits import write_digits
@@ -24,6 +26,7 @@ from selftrain.prediction.predict import predict
 from selftrain.selection.select import select
 from selftrain.tables.keys import SPLITS
 from tests.conftest import SMALL_DIGITS, tar_of
+from tests.corpus.test_near import tiles
 
 ON_RAY = HardwareConfig(engine="ray", device="cpu", threads=1, workers=0)
 HERE = HardwareConfig(device="cpu", threads=1, workers=0)
@@ -139,6 +142,27 @@ def test_every_stage_makes_the_same_bytes_though_a_node_dies(
 
 def parts(folder: Path) -> list[Path]:
     return list(folder.glob("part-*.parquet"))
+
+
+def test_copies_are_those_that_one_machine_finds(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, tile in enumerate(tiles()[:30]):
+        split = ("labeled", "validation", "test")[number % 3]
+        folder = tmp_path / "images" / split / "ab"[number // 3 % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        tile.save(folder / f"{number}.png")
+        (tmp_path / "images" / "pool").mkdir(exist_ok=True)
+        for quality in (85, 92):
+            tile.save(tmp_path / "images" / "pool" / f"{number}-{quality}.jpg", quality=quality)
+    splits = {split: {"images": split} for split in ("labeled", "validation", "test")}
+    values = {"root": str(tmp_path / "images"), "unlabeled": {"images": "pool"}, "images_per_shard": 20, **splits}
+    ingest(IngestConfig.model_validate(values), 0, tmp_path / "here")
+    shutil.rmtree(tmp_path / ".selftrain")  # nothing is remembered
+    nodes.make_two()
+    ingest(IngestConfig.model_validate(values), 0, tmp_path / "ray", machine=ON_RAY)
+    assert files(tmp_path / "ray") == files(tmp_path / "here")
+    found = pl.read_parquet(tmp_path / "ray" / "duplicates.parquet")
+    assert sorted(found.group_by("kind", "match").len().rows()) == [("duplicate", "near", 10), ("leak", "near", 40)]
 
 
 def test_what_a_user_can_mend_comes_back_as_it_was_said(nodes: Nodes) -> None:
