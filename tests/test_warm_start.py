@@ -221,6 +221,17 @@ def test_a_socket_of_another_user_is_not_trusted(stages: Stages, tmp_path: Path)
         squatter.kill()
 
 
+def test_a_fork_of_the_real_libraries_ends_without_a_word(stages: Stages, tmp_path: Path) -> None:
+    program = tmp_path / "stage.py"
+    program.write_text("\n".join(line for line in STAGE.splitlines() if "LIBRARIES" not in line))
+    for name in ("a", "b"):
+        out = tmp_path / name
+        stages.tell(f"{sys.executable} {program} train exit 0 < input > {out} 2> {out}.error; echo $? > {out}.code")
+        assert ended(out) == 0
+        assert said(out)["forked"] == (name == "b")
+        assert (tmp_path / f"{name}.error").read_text() == ""
+
+
 def test_dvc_itself_runs_its_stages_in_forks(tmp_path: Path) -> None:
     stages = Stages(tmp_path)
     stages.dvc.kill()
