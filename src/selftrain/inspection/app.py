@@ -108,6 +108,8 @@ def _open(dataset: Any, port: int, view: str | None, token: str | None = None) -
     _serve(port, WORK / "media" / dataset.name, token)
     # FiftyOne finds our server at the port, says so, and starts none of its own.
     logging.getLogger("fiftyone.core.service").setLevel(logging.WARNING)
+    # It copies its own settings, and then warns of those in the copy that are out of use.
+    logging.getLogger("fiftyone.core.config").setLevel(logging.ERROR)
     session = fo.launch_app(dataset, address=ADDRESS, port=port, auto=False)
     _wait_for_server(session)
     query = f"?view={to_slug(view)}" if view is not None and dataset.has_saved_view(view) else ""
