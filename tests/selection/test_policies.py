@@ -141,6 +141,7 @@ def test_adaptive_thresholds_by_hand(tmp_path: Path) -> None:
             st.select(frame, policy="adaptive", per_class="all")
         )
         assert st.select(numbers, policy="class_probability", per_class=1)["copies"].to_list() == [1, 1]
+        assert len(st.select(numbers.head(0), prior="uniform")) == 0
     with pytest.raises(UserError, match="take `Run.predictions` of it"):
         st.select(frame.with_columns(classes=pl.lit(b"")), policy="adaptive")
     with pytest.raises(UserError, match="reads the column 'log_probs'"):

@@ -37,6 +37,8 @@ class Aligned:
         """A table's rows, ``COLUMNS`` and others, with the aligned label, confidence and log-probabilities."""
         import polars as pl
 
+        if not len(rows):
+            return rows
         shifted = shift_log_probs(unpacked(rows), self.shift)
         known = rows["confidence"].is_not_nan()
         columns: list[tuple[str, pl.Series]] = [
