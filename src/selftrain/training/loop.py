@@ -29,14 +29,7 @@ from selftrain.training.distributed import anywhere, share_buffers
 from selftrain.training.gradient_buckets import averaged_gradient
 from selftrain.training.on_device import on_device
 from selftrain.training.optimization import Descent
-from selftrain.training.sharding import (
-    WholeNetworks,
-    load_whole,
-    load_whole_optimizer,
-    shard,
-    sharded_gradient,
-    whole,
-)
+from selftrain.training.sharding import WholeNetworks, load_whole, load_whole_optimizer, shard, sharded_gradient, whole
 from selftrain.training.validation import Score, Validation
 from selftrain.training.weights_average import WeightsAverage
 from selftrain.training.window import Window
@@ -222,13 +215,12 @@ class Loop:
         moments = 2 * sum(_bytes_of(descent.parameters) for descent in self.descents.values())
         return _bytes_of(self.algorithm.state_dict().values()) + (1 + (self.ema is not None)) * student + moments
 
-    def state(self) -> dict[str, Any]:
+    def state(self, kept: bool = True) -> dict[str, Any]:
         """Everything that a later process needs to go on; random numbers are computed, so none are in it.
 
-        Tensors are whole, so that processes that share out the weights otherwise, or not, go on from it; all have to
-        call it.
+        Tensors are whole. Processes that share out the weights all have to call it, ``kept`` or not.
         """
-        score = self.best_score
+        score, optimizers = self.best_score, {name: each.optimizer.state_dict() for name, each in self.descents.items()}
         return {
             "step": self.step,
             "skipped": self.skipped,
@@ -236,9 +228,9 @@ class Loop:
             "best_step": self.best_step,
             "best_score": None if score is None else [score.accuracy, score.negative_loss],
             "best_weights": self.best_weights,
-            "algorithm": whole(self.algorithm.state_dict()),
-            "ema": None if self.ema is None else whole(self.ema.module.state_dict()),
-            "optimizers": {name: whole(descent.optimizer.state_dict()) for name, descent in self.descents.items()},
+            "algorithm": whole(self.algorithm.state_dict(), kept),
+            "ema": None if self.ema is None else whole(self.ema.module.state_dict(), kept),
+            "optimizers": whole(optimizers, kept),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -291,8 +283,10 @@ class Loop:
         return figures
 
     def _save(self, checkpoints: Path) -> None:
-        state = self.state() if self.sharded or self.process.rank == 0 else {}
-        if self.process.rank == 0:
+        writes = self.process.rank == 0
+        if writes or self.sharded:
+            state = self.state(kept=writes)
+        if writes:
             save_checkpoint(checkpoints, self.step, state)
 
 

@@ -62,14 +62,17 @@ def sharded_gradient(loss: Tensor, parameters: Sequence[Tensor], so_far: Gradien
     return found if so_far is None else tuple(map(added, so_far, found))
 
 
-def whole(state: Any) -> Any:
-    """Nested dicts and lists with whole tensors, on the CPU, in place of shares. All processes have to call it."""
+def whole(state: Any, kept: bool = True) -> Any:
+    """Nested dicts and lists with whole tensors, on the CPU, in place of shares. All processes have to call it; those
+    that do not keep what they get have empty tensors there.
+    """
     if isinstance(state, DTensor):
-        return state.full_tensor().cpu()
+        gathered = state.full_tensor()
+        return gathered.cpu() if kept else gathered.new_empty(0)
     if isinstance(state, dict):
-        return {name: whole(value) for name, value in state.items()}
+        return {name: whole(value, kept) for name, value in state.items()}
     if isinstance(state, (list, tuple)):
-        return [whole(value) for value in state]
+        return [whole(value, kept) for value in state]
     return state
 
 
