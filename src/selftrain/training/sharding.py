@@ -80,7 +80,7 @@ def like(value: Tensor, other: Tensor) -> Tensor:
     """A whole tensor as ``other`` is: this process's share of it, if that is one of the same shape."""
     if not isinstance(other, DTensor) or value.shape != other.shape:
         return value
-    return distribute_tensor(value.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
+    return distribute_tensor(value.to(other.device), other.device_mesh, other.placements)
 
 
 def load_whole(module: nn.Module, state: dict[str, Tensor]) -> None:
