@@ -100,9 +100,9 @@ def _leave_behind(address: bytes, dvc: int) -> Request | None:
     """Import the libraries, and leave a copy of this process behind that serves. Returns as ``start``."""
     with socket.socket(socket.AF_UNIX) as listener:
         try:
-            watched = os.pidfd_open(dvc)
             listener.bind(address)
-        except OSError:  # DVC is gone, or another stage was quicker
+            watched = os.pidfd_open(dvc)
+        except OSError:  # another stage was quicker, or DVC is gone
             return None
         listener.listen()
         for library in LIBRARIES:

@@ -95,6 +95,7 @@ def _torchrun(launch: Launch, count: int) -> None:
         where = ["--standalone"]
     arguments = [*where, f"--nproc-per-node={count}", f"--max-restarts={RESTARTS}", "--monitor-interval=0.5"]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    of_user = dict(os.environ)
     # Processes that start again see there whether the error was one that another try does not mend.
     os.environ |= {OF_LAUNCH: launch.id, SHARED_STORE_OFF: "1"}
     try:
@@ -111,7 +112,8 @@ def _torchrun(launch: Launch, count: int) -> None:
     finally:
         for number, handler in handlers.items():  # torchrun leaves its own
             signal.signal(number, handler)
-        del os.environ[OF_LAUNCH], os.environ[SHARED_STORE_OFF]
+        os.environ.clear()
+        os.environ.update(of_user)
         failure_of(launch.id).unlink(missing_ok=True)
 
 
