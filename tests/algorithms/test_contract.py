@@ -271,7 +271,7 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict
     (folder / "part.py").write_text(PART)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    subprocess.run([*command, "part.py", "weights.pt"], cwd=folder, check=True, env=environment, timeout=300)
+    subprocess.run([*command, "part.py", "weights.pt"], cwd=folder, check=True, env=environment, timeout=900)
     return torch.load(folder / "weights.pt", weights_only=True)
 
 
