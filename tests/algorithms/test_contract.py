@@ -275,14 +275,19 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict
     return torch.load(folder / "weights.pt", weights_only=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_two_processes_end_like_one(name: str, of_two_processes: dict[str, dict[str, Any]]) -> None:
-    loop = new_loop(name, plain=True)
+def after_three_steps(name: str, synchronized: bool = False) -> list[torch.Tensor]:
+    """The weights that one process with the whole batches ends with."""
+    loop = new_loop(name, plain=True, synchronized=synchronized)
     loop.algorithm.train()
     for step in range(3):
         loop.one_step(random_batch(loop.algorithm, step))
-    for one, two in zip(weights(loop), of_two_processes["weights"][name], strict=True):
+    return weights(loop)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_end_like_one(name: str, of_two_processes: dict[str, dict[str, Any]]) -> None:
+    for one, two in zip(after_three_steps(name), of_two_processes["weights"][name], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
     assert of_two_processes["resumed"][name], "the state is the first process's: nothing may depend on the others' own"
 
@@ -292,11 +297,9 @@ def test_two_processes_end_like_one(name: str, of_two_processes: dict[str, dict[
 def test_with_batchnorm_over_both_two_processes_end_like_one(
     name: str, of_two_processes: dict[str, dict[str, Any]]
 ) -> None:
-    loop = new_loop(name, plain=True, synchronized=True)
-    loop.algorithm.train()
-    for step in range(3):
-        loop.one_step(random_batch(loop.algorithm, step))
-    for one, two in zip(weights(loop), of_two_processes["synchronized"][name], strict=True):
+    for one, two in zip(
+        after_three_steps(name, synchronized=True), of_two_processes["synchronized"][name], strict=True
+    ):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
 
 
@@ -305,12 +308,8 @@ def test_with_batchnorm_over_both_two_processes_end_like_one(
 def test_two_processes_that_share_out_the_weights_end_like_one(
     name: str, of_two_processes: dict[str, dict[str, Any]]
 ) -> None:
-    loop = new_loop(name, plain=True, synchronized=True)
-    loop.algorithm.train()
-    for step in range(3):
-        loop.one_step(random_batch(loop.algorithm, step))
     found = of_two_processes["sharded"][name]
-    for one, two in zip(weights(loop), found["weights"], strict=True):
+    for one, two in zip(after_three_steps(name, synchronized=True), found["weights"], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
     assert found["share"] < 0.6
     assert found["resumed"], "from a checkpoint of whole tensors"

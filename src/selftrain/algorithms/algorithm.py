@@ -134,6 +134,11 @@ class Algorithm(nn.Module):
         """
 
     @classmethod
+    def descends_one_loss(cls) -> bool:
+        """Whether a step is one gradient of ``loss``: only such a step can be cut, computed again or shared out."""
+        return cls.update is Algorithm.update
+
+    @classmethod
     def fit(cls, config: Any, given: FittedTo, seed: int) -> FittedHead:
         """The student's classifier, where ``closed_form``."""
         raise NotImplementedError

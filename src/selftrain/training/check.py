@@ -63,12 +63,12 @@ def check_takes_weights(config: TrainConfig, where: str) -> None:
 def check_fit(phase: TrainConfig, algorithm: type[Algorithm], needs: Needs, where: str) -> None:
     """Raises UserError for parameters of a training that its algorithm has no use for, or lacks."""
     name = phase.algorithm.name
-    if phase.grad_accum_steps > 1 and algorithm.update is not Algorithm.update:
+    if phase.grad_accum_steps > 1 and not algorithm.descends_one_loss():
         raise UserError(
             f"{where}.train.grad_accum_steps: {name} takes several gradients a step, each of the whole batch; set it "
             "to 1, and use a smaller `batch_size` or more processes"
         )
-    if phase.activation_checkpointing and algorithm.update is not Algorithm.update:
+    if phase.activation_checkpointing and not algorithm.descends_one_loss():
         raise UserError(
             f"{where}.train.activation_checkpointing: {name} takes several gradients a step, some of networks with "
             "other weights, which cannot be computed again; set it to false, and use a smaller `batch_size` or more "

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from selftrain.algorithms.algorithm import Algorithm, find_algorithm
+from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.algorithms.closed_form import FittedHead
 from selftrain.algorithms.linear_probe import LinearProbe, LinearProbeConfig
 from selftrain.counters import Stream, mixed_int
@@ -67,7 +67,7 @@ def make_phase(
     seed = mixed_int(training.run_seed, Stream.LATER_PHASE, number) if number else training.run_seed
     algorithm_class, parameters = find_algorithm(config.algorithm.name, config.algorithm.parameters)
     needs = algorithm_class.needs(parameters)
-    if machine.fsdp and algorithm_class.update is not Algorithm.update:
+    if machine.fsdp and not algorithm_class.descends_one_loss():
         raise UserError(
             f"'{training.name}': {config.algorithm.name} takes several gradients a step, which weights that are shared "
             "out do not allow; set `hardware.fsdp` to false"
