@@ -1,3 +1,4 @@
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ def write_hashes(folder: Path, upright: np.ndarray, mirrored: np.ndarray, sides:
 @pytest.mark.parametrize("memory", ["4GB", "60MB"])
 def test_pairs_are_those_of_a_brute_force(tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MEMORY_LIMIT", memory)
+    (tmp_path / "it's temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "it's temporary"))
     rng = np.random.default_rng(0)
     upright, mirrored = rng.integers(0, 2**64, (2, 150), dtype=np.uint64)
     for place in range(1, 150, 2):  # a neighbour in 0 to 6 bits, of the hash as it is or mirrored

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from selftrain.networks.activation_checkpointing import blocks, checkpoint_activations
+from selftrain.networks.activation_checkpointing import checkpoint_activations
+from selftrain.networks.layers import blocks_of
 from selftrain.networks.model_noise import ModelNoise
 from selftrain.networks.models import create_model
 from selftrain.params.noise import NoiseConfig
@@ -67,7 +68,7 @@ def test_blocks_are_timms_layers(name: str, first: str, last: str, count: int) -
     with torch.device("meta"):
         network = create_model(name, 3, 224)
     names: dict[Any, str] = {module: path for path, module in network.named_modules()}
-    found = [names[block] for block in blocks(network)]
+    found = [names[block] for block in blocks_of(network)]
     assert (found[0], found[-1], len(found)) == (first, last, count)
 
 
@@ -76,6 +77,9 @@ def test_a_network_without_blocks_is_named() -> None:
         network = create_model("vgg11_bn", 3, 32)
     with pytest.raises(UserError, match="train.activation_checkpointing: 'vgg11_bn' has no blocks"):
         checkpoint_activations(network, ModelNoise(network, NoiseConfig()), "vgg11_bn")
+    own = torch.nn.Linear(2, 2)  # not timm's
+    with pytest.raises(UserError, match="train.activation_checkpointing: 'mine' has no blocks"):
+        checkpoint_activations(own, ModelNoise(own, NoiseConfig()), "mine")
 
 
 def test_without_gradients_nothing_is_computed_twice() -> None:

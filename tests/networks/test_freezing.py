@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from selftrain.algorithms.algorithm import evaluating
-from selftrain.networks.freezing import RestingLayers, freeze_shallow, layers_of, train_mode
+from selftrain.networks.freezing import RestingLayers, freeze_shallow, train_mode
+from selftrain.networks.layers import layers_of
 from selftrain.networks.models import create_model
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError

@@ -9,7 +9,7 @@ import itertools
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -73,10 +73,10 @@ class PairSearch:
         import pyarrow as pa
 
         self._spill = tempfile.TemporaryDirectory()
-        self._connection = duckdb.connect()
-        self._connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{self._spill.name}'")
+        settings: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "temp_directory": self._spill.name}
         if threads is not None:
-            self._connection.execute(f"SET threads = {threads}")
+            settings["threads"] = threads
+        self._connection = duckdb.connect(config=settings)
         self._connection.register("left_out", pa.table({"key": left_out}))
         parts = [str(part) for part in manifest_parts(split_folder)]
         self._connection.execute(SHOWN, {"parts": parts, "min_side": MIN_SIDE, "min_bits": MIN_BITS})

@@ -8,14 +8,13 @@ and BatchNorm's statistics count a batch once.
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from selftrain.networks.freezing import layers_of
+from selftrain.networks.layers import blocks_of
 from selftrain.networks.model_noise import ModelNoise
 from selftrain.plumbing.errors import UserError
 
@@ -25,25 +24,13 @@ def checkpoint_activations(network: nn.Module, noise: ModelNoise, name: str) -> 
 
     Raises UserError for a network without blocks.
     """
-    found = blocks(network)
+    found = blocks_of(network)
     if not found:
         raise UserError(
             f"train.activation_checkpointing: '{name}' has no blocks whose input could be kept; set it to false"
         )
     for block in found:
         block.forward = partial(_checkpointed, block, block.forward, noise)
-
-
-def blocks(network: nn.Module) -> list[nn.Module]:
-    """Of the layers that timm knows of a network, those that are a module with parts, and hold no other such layer."""
-    names = []
-    for layer in layers_of(network):
-        paths = [parameter.split(".")[:-1] for parameter in layer]
-        shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
-        name = ".".join(parts[0] for parts in shared)
-        if name and any(True for _ in network.get_submodule(name).children()):
-            names.append(name)
-    return [network.get_submodule(name) for name in names if not any(other.startswith(f"{name}.") for other in names)]
 
 
 def _checkpointed(block: nn.Module, forward: Any, noise: ModelNoise, *inputs: Any, **others: Any) -> Any:

@@ -4,10 +4,10 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from timm.models._manipulate import group_parameters
 from torch import nn
 
 from selftrain.counters import mix
+from selftrain.networks.layers import layers_of
 from selftrain.plumbing.errors import UserError
 
 
@@ -21,17 +21,11 @@ def freeze_shallow(network: nn.Module, share: float) -> None:
     if share == 0:
         return
     named, layers = dict(network.named_parameters()), layers_of(network)
+    if not layers:
+        raise UserError(f"train.networks: a {type(network).__name__} has no layers to freeze; leave out `frozen`")
     for layer in layers[: round(share * (len(layers) - 1))]:
         for name in layer:
             named[name].requires_grad_(False)
-
-
-def layers_of(network: nn.Module) -> list[list[str]]:
-    """The names of each layer's parameters, from the input to the classifier. Raises UserError as above."""
-    if not hasattr(network, "group_matcher"):
-        raise UserError(f"train.networks: a {type(network).__name__} has no layers to freeze; leave out `frozen`")
-    groups = group_parameters(network, network.group_matcher(coarse=False))  # type: ignore[operator]
-    return [groups[group] for group in sorted(groups)]
 
 
 class RestingLayers:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEMORY_LIMIT = "1GB"
+# Parquet's statistics leave NaN out, and DuckDB 2.0 believes them.
+SETTINGS: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "disabled_optimizers": "statistics_propagation"}
 REPEATS = "duplicates.parquet"
 
 
@@ -76,10 +78,10 @@ def select(
     folder = None if engine.shares_memory else WORK
     if folder is not None:
         folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as spill, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill}'")
-        # Parquet's statistics leave NaN out, and DuckDB 2.0 believes them.
-        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as spill,
+        duckdb.connect(config=SETTINGS | {"temp_directory": spill}) as connection,
+    ):
         first_pass = FirstPass(source, decisions, Path(spill))
         for _ in engine.done(lambda: first_pass, units, _name, f"candidates {out.name}"):
             pass

@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from selftrain.algorithms.runtime import Gradient
 from selftrain.networks.freezing import RestingLayers
+from selftrain.networks.layers import layers_of
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import did_you_mean
@@ -41,7 +42,7 @@ class Descent:
         self.finite: list[Tensor] = []
         """Whether each gradient since the step began was finite; on the device."""
         self.step = 0
-        freezing = config.noise.layer_freezing if hasattr(network, "group_matcher") else 0
+        freezing = config.noise.layer_freezing if layers_of(network) else 0
         self.resting_layers = RestingLayers(network, freezing, resting_stream) if freezing else None
         self.optimizer = create_optimizer(network, config)
         self.steps_before = round(config.schedule_from * steps_per_epoch) - first_step
@@ -122,7 +123,7 @@ def create_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opt
     Raises UserError for unknown names and arguments.
     """
     check_optimizer_name(config.optimizer)
-    if config.layer_decay is not None and not hasattr(network, "group_matcher"):
+    if config.layer_decay is not None and not layers_of(network):
         raise UserError(f"train.layer_decay: a {type(network).__name__} has no layers to tell apart; leave it out")
     try:
         return create_optimizer_v2(

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from selftrain.algorithms.runtime import Gradient, added
-from selftrain.networks.activation_checkpointing import blocks
+from selftrain.networks.layers import blocks_of
 from selftrain.training.distributed import average
 
 ENTRANCES = ("forward_features", "forward_head", "forward_intermediates")
@@ -27,7 +27,7 @@ def shard(network: nn.Module) -> None:
     """Keep this process's share of a timm network alone, in place, block by block. All processes have to call it."""
     device = next(network.parameters()).device
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
-    for block in blocks(network):
+    for block in blocks_of(network):
         fully_shard(block, mesh=mesh)
     fully_shard(network, mesh=mesh)
     for name in ENTRANCES:

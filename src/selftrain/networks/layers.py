@@ -1,0 +1,26 @@
+"""The layers of a network as timm knows them, and its blocks."""
+
+from itertools import takewhile
+
+from timm.models._manipulate import group_parameters
+from torch import nn
+
+
+def layers_of(network: nn.Module) -> list[list[str]]:
+    """The names of each layer's parameters, from the input to the classifier; none if the network is not timm's."""
+    if not hasattr(network, "group_matcher"):
+        return []
+    groups = group_parameters(network, network.group_matcher(coarse=False))  # type: ignore[operator]
+    return [groups[group] for group in sorted(groups)]
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """Of a network's layers, those that are a module with parts, and hold no other such layer."""
+    names = []
+    for layer in layers_of(network):
+        paths = [parameter.split(".")[:-1] for parameter in layer]
+        shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+        name = ".".join(parts[0] for parts in shared)
+        if name and any(True for _ in network.get_submodule(name).children()):
+            names.append(name)
+    return [network.get_submodule(name) for name in names if not any(other.startswith(f"{name}.") for other in names)]
