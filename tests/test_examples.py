@@ -78,7 +78,7 @@ def submitted(folder: Path, **environment: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_slurm_runs_all_nodes_and_ends_as_dvc_does(cluster: Path, status: int) -> None:
-    assert submitted(cluster, ENDS_WITH=str(status)).wait(timeout=30) == status
+    assert submitted(cluster, ENDS_WITH=str(status)).wait(timeout=120) == status
     said = set((cluster / "said").read_text().splitlines())
     assert said == {
         "srun --nodes=1 --ntasks=1 --exclude=node0 selftrain follow",
@@ -93,7 +93,7 @@ def test_slurm_takes_a_job_that_was_told_to_end_again(cluster: Path) -> None:
         time.sleep(0.05)
     time.sleep(0.5)
     job.terminate()
-    assert job.wait(timeout=30) == 0
+    assert job.wait(timeout=120) == 0
     assert (cluster / "said").read_text().splitlines() == ["dvc repro with ", "saved", "scontrol requeue 7"]
 
 

@@ -63,14 +63,14 @@ def test_a_writer_waits_for_readers_and_readers_for_a_writer(tmp_path: Path) -> 
         first = begin()
         assert first.stdout is not None
         assert first.stdout.readline() == "in\n"
-        _, errors = second().communicate(timeout=30)
+        _, errors = second().communicate(timeout=120)
         assert message in errors
         assert first.wait() == 0
     first = read(2)
     assert first.stdout is not None
     assert first.stdout.readline() == "in\n"
     second = read(0)
-    _, errors = second.communicate(timeout=30)
+    _, errors = second.communicate(timeout=120)
     assert errors == "", "several may read"
     assert first.wait() == 0
 

@@ -9,7 +9,7 @@ from selftrain.params.pipeline import PipelineConfig
 from selftrain.params.predict import PredictConfig
 from selftrain.params.review import ReviewConfig
 from selftrain.params.robustness import RobustnessConfig
-from selftrain.params.runs import RUN_SECTIONS
+from selftrain.params.runs import RUN_SECTIONS, chain_of
 from selftrain.params.select import SelectConfig
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.by_name import find_class, find_module
@@ -137,8 +137,8 @@ def _check_lists(project: Project) -> None:
 
 
 def _check_chain(run: str, teachers: dict[str, str], where: str) -> None:
-    chain = [run]
-    while chain[-1] in teachers:
-        chain.append(teachers[chain[-1]])
-        if chain[-1] in chain[:-1]:
-            raise UserError(f"{where}: {' ← '.join(chain)} goes in a circle; the first teacher is a supervised run")
+    chain = chain_of(run, teachers)
+    if (first := teachers.get(chain[-1])) is not None:
+        raise UserError(
+            f"{where}: {' ← '.join([*chain, first])} goes in a circle; the first teacher is a supervised run"
+        )

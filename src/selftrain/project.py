@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from selftrain.params.adopted import AdoptedConfig, adopted_config
 from selftrain.params.pipeline import PipelineConfig
-from selftrain.params.runs import ADOPTED, all_runs, run_entry, train_config
+from selftrain.params.runs import ADOPTED, all_runs, chain_of, run_entry, train_config
 from selftrain.params.select import SelectConfig, select_config
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
@@ -142,12 +142,8 @@ class Project:
 
     def teachers_of(self, round_: str) -> list[Run]:
         """A round's teacher, that one's teacher, and so on to the first."""
-        chain: list[Run] = []
-        teacher = self.run(round_).teacher
-        while teacher is not None and teacher not in (run.name for run in chain):
-            chain.append(self.run(teacher))
-            teacher = chain[-1].teacher
-        return chain
+        chain = chain_of(self.run(round_).name, {run.name: run.teacher for run in self.runs.values()})
+        return [self.run(name) for name in chain[1:]]
 
     @property
     def corpus(self) -> Path:

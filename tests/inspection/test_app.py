@@ -166,7 +166,7 @@ def test_another_name_of_this_machine_is_refused(port: int) -> None:
         (f"127.0.0.1:{port}", "/fiftyone", 200),
         (f"127.0.0.1:{port}", "/media?filepath=/etc/passwd", 403),
     ):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         connection.request("GET", path, headers={"Host": host})
         assert connection.getresponse().status == expected
 

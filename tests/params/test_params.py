@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from selftrain.params.ingest import IngestConfig
-from selftrain.params.runs import train_config
+from selftrain.params.runs import chain_of, train_config
 from selftrain.params.train import TrainConfig, phases
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import load_params, load_seed, merged, parse_section
@@ -43,6 +43,20 @@ def test_sections_are_frozen() -> None:
 def test_epochs_count_labeled_images() -> None:
     config = parse_section({**TRAIN, "steps": None, "epochs": 2.5, "unlabeled_ratio": 7}, TrainConfig, "train")
     assert config.total_steps(steps_per_epoch=10) == 25
+
+
+@pytest.mark.parametrize(
+    ("teachers", "chain"),
+    [
+        ({"c": "b", "b": "a", "a": None, "d": "b"}, ["c", "b", "a"]),
+        ({"c": "gone"}, ["c", "gone"]),
+        ({"c": "b", "b": "a", "a": "b"}, ["c", "b", "a"]),
+        ({"c": "c"}, ["c"]),
+        ({}, ["c"]),
+    ],
+)
+def test_a_chain_of_teachers_ends_though_it_is_a_circle(teachers: dict[str, str | None], chain: list[str]) -> None:
+    assert chain_of("c", teachers) == chain
 
 
 def test_later_phases_are_the_run_with_changes() -> None:

@@ -162,13 +162,15 @@ def test_embeddings_are_the_penultimate_layer_and_leave_the_predictions_as_they_
     assert {path.name: path.read_bytes() for path in (project / "out" / "unlabeled").glob("*.parquet")} == plain
     keys = np.concatenate([part.keys for _, part in iter_predictions(project / "out" / "unlabeled")])
     rows = np.concatenate([part.log_probs for _, part in iter_predictions(project / "out" / "unlabeled")])
-    found = read_embeddings(project / "out" / "embeddings" / "unlabeled", {*keys.tolist(), 5})
+    found = read_embeddings(project / "out" / "embeddings" / "unlabeled", set(keys.tolist()))
     np.testing.assert_array_equal(found.keys, keys)
     classifier = timm.create_model(f"local-dir:{project / 'model'}", pretrained=True).eval().get_classifier()
     logits = classifier(torch.from_numpy(found.vectors.astype(np.float32)))
     np.testing.assert_allclose(logits.log_softmax(1).detach().numpy(), rows, atol=0.01)
     some = read_embeddings(project / "out" / "embeddings" / "unlabeled", {int(keys[3])})
     np.testing.assert_array_equal(some.vectors, found.vectors[3:4])
+    with pytest.raises(UserError, match="unlabeled: has no embedding of some images"):
+        read_embeddings(project / "out" / "embeddings" / "unlabeled", {*keys.tolist(), 5})
     shutil.rmtree(project / "out" / "unlabeled")
     with_embeddings(True)
     assert {path.name: path.read_bytes() for path in (project / "out" / "unlabeled").glob("*.parquet")} == plain

@@ -95,7 +95,7 @@ def test_it_opens_on_the_comparison(tmp_path: Path) -> None:
         assert answers(port, host="attacker.example", origin=None) == 403, "rebinding"
         assert answers(port, host=f"127.0.0.1:{port}", origin="http://attacker.example") == 403
         process.terminate()
-        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+        assert process.wait(timeout=120) == 128 + signal.SIGTERM
         assert not listens(port), "its server ended with it"
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -104,7 +104,7 @@ def test_it_opens_on_the_comparison(tmp_path: Path) -> None:
 
 def answers(port: int, host: str, origin: str | None) -> int:
     """The status of a request to MLflow that changes something."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     headers = {"Host": host, "Content-Type": "application/json"} | ({"Origin": origin} if origin else {})
     connection.request("POST", "/api/2.0/mlflow/experiments/create", json.dumps({"name": f"by {host}"}), headers)
     return connection.getresponse().status

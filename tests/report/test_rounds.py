@@ -24,6 +24,15 @@ def evaluation(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_runs_that_name_each_other_as_teachers_are_shown_all_the_same(tmp_path: Path) -> None:
+    """Names were changed in params.yaml, and one of the two runs was made again."""
+    write_run(tmp_path, "student1", "student2", validation_accuracy=0.94, **gain(0.01, 0.04, 0.07))
+    write_run(tmp_path, "student2", "student1", validation_accuracy=0.95, **gain(-0.01, 0.01, 0.03))
+    runs = load_runs(tmp_path)
+    assert {run.name for run in runs} == {"student1", "student2"}
+    assert not any(chain_saw(run, "test", runs) for run in runs)
+
+
 def test_the_stop_rule_marks_the_rounds_beyond(evaluation: Path) -> None:
     runs = load_runs(evaluation)
     found = verdicts(runs)

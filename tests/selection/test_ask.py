@@ -59,7 +59,9 @@ def test_copies_and_what_a_person_has_spoken_of_are_not_asked_for(digits_rounds:
     write_corrections(file, pl.DataFrame(rows, schema=no_corrections().schema))
     again = questions(predictions / "student2", corpus, file, 20, 0)
     assert not set(again["key"]) & set(said)
-    with pytest.raises(UserError, match=r"teacher: has no embeddings; set `predict.embeddings: true`"):
+    with pytest.raises(
+        UserError, match=r"teacher: has no embeddings, which `selftrain ask` needs; set `predict.embeddings: true`"
+    ):
         questions(predictions / "teacher", corpus, file, 20, 0)
 
 

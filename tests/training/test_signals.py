@@ -71,7 +71,7 @@ def test_a_worker_that_dies_ends_the_training_in_a_line(digits_corpus: Path, tmp
     process = start(tmp_path / "p", digits_corpus, workers=2, processes=1)
     (worker, *_) = [pid for pid in members(process.pid) if pid != process.pid]
     os.kill(worker, signal.SIGKILL)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "set `hardware.workers` to fewer or 0" in errors
     assert "Traceback" not in errors
@@ -107,7 +107,7 @@ def test_workers_end_with_a_training_that_is_killed(digits_corpus: Path, tmp_pat
     process = start(tmp_path / "p", digits_corpus, workers=2, processes=1)
     assert len(members(process.pid)) >= 3
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     deadline = time.monotonic() + 10
     while members(process.pid) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -149,7 +149,7 @@ def test_sigterm_saves_and_a_failure_is_marked(digits_corpus: Path, tmp_path: Pa
     while newest_step(checkpoints) < 3:
         time.sleep(0.05)
     process.terminate()
-    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert process.wait(timeout=120) == 128 + signal.SIGTERM
     assert mlflow_rows(folder, "select status from runs") == [("KILLED",)]
     # A shard that is damaged after ingest fails the run, with the shard's name and without a traceback.
     params = yaml.safe_load((folder / "params.yaml").read_text())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from selftrain.evaluation.out_of_domain import suspects
 from selftrain.evaluation.probabilities import probabilities
 from selftrain.params.review import ReviewConfig
+from selftrain.params.runs import chain_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
 from selftrain.tables.parquet import read_frame, write_frame
@@ -49,9 +50,7 @@ class Rounds:
 
     def chain(self, round_: str) -> list[str]:
         """The runs that a round comes from or leads to, itself among them: not those of other branches."""
-        chain = [round_]
-        while chain[0] in self.teachers and self.teachers[chain[0]] not in chain:
-            chain.insert(0, self.teachers[chain[0]])
+        chain = chain_of(round_, self.teachers)[::-1]
         descendants = {round_}
         for _ in self.teachers:
             descendants |= {name for name, teacher in self.teachers.items() if teacher in descendants}

@@ -9,20 +9,20 @@ from selftrain.inspection.tables import Pool, rows_of
 from selftrain.plumbing.errors import UserError
 from selftrain.report.charts import decision_colours
 from selftrain.report.drawing import as_svg, panels_figure
-from selftrain.tables.embeddings import embeddings_folder, read_embeddings
+from selftrain.tables.embeddings import existing_embeddings, read_embeddings
 from selftrain.tables.manifest import scan_manifest
 
 
-def pool_map_svg(pool: Pool, run: BrowsedRun, classes: list[str], images: int = TSNE_UP_TO) -> str:
+def pool_map_svg(pool: Pool, run: BrowsedRun, classes: list[str]) -> str:
     """A random sample of the pool by a round's embeddings: its labels, and what was decided for it.
 
     Raises UserError if ``predict`` wrote no embeddings of the round, or if the run is no round.
     """
-    folder = embeddings_folder(run.predictions.parent)
-    if run.selection is None or not folder.is_dir():
-        raise UserError(f"{run.name}: a map needs a round and its embeddings; set `predict.embeddings: true`")
+    if run.selection is None:
+        raise UserError(f"{run.name}: is no round, and a map shows what was decided for one")
+    folder = existing_embeddings(run.predictions.parent, "a map")
     keys = scan_manifest(pool.corpus / "unlabeled").select("key").collect()["key"].to_numpy()
-    sample = set(keys[np.argsort(mix(0, Stream.APP_MAP, keys), kind="stable")[:images]].tolist())
+    sample = set(keys[np.argsort(mix(0, Stream.APP_MAP, keys), kind="stable")[:TSNE_UP_TO]].tolist())
     rows = rows_of(pool, sample)
     places = project(read_embeddings(folder, sample).vectors.astype(np.float32))
     figure, (by_label, by_decision) = panels_figure(2, height=4.6, width=10)

@@ -6,10 +6,11 @@ there are) and a FiftyOne filter over the samples' fields (what the App shows); 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, takewhile
 from typing import TYPE_CHECKING, Any
 
 from selftrain.inspection.rounds import BrowsedRun
+from selftrain.params.runs import chain_of
 from selftrain.tables.selection import (
     CORRECTED,
     KEPT,
@@ -60,12 +61,9 @@ def all_views(runs: list[BrowsedRun], truth_known: bool = True, no_class: str = 
 
 def _before(run: BrowsedRun, by_name: dict[str, BrowsedRun]) -> list[BrowsedRun]:
     """The rounds before a round, the nearest first."""
-    before: list[BrowsedRun] = []
-    teacher = by_name.get(run.teacher or "")
-    while teacher is not None and teacher.selection is not None and teacher not in before:
-        before.append(teacher)
-        teacher = by_name.get(teacher.teacher or "")
-    return before
+    chain = chain_of(run.name, {other.name: other.teacher for other in by_name.values()})
+    known = (by_name[name] for name in chain[1:] if name in by_name)
+    return list(takewhile(lambda teacher: teacher.selection is not None, known))
 
 
 def round_views(run: BrowsedRun, before: list[BrowsedRun], no_class: str = NO_CLASS_NAME) -> list[SavedView]:

@@ -1,7 +1,7 @@
 """Several networks as one: the weighted mean of their distributions.
 
 Registered with timm, so that an ensemble is a model folder like any other: it is predicted with, evaluated and taken as
-a teacher by whatever takes a model. ``import selftrain.training.models`` registers it.
+a teacher by whatever takes a model. ``import selftrain.networks.models`` registers it.
 """
 
 from typing import Any

@@ -49,6 +49,14 @@ def all_runs(params: Mapping[str, Any], params_path: str) -> dict[str, str]:
     return runs
 
 
+def chain_of(run: str, teachers: Mapping[str, str | None]) -> list[str]:
+    """A run, its teacher, that one's teacher and so on, each once; ``teachers`` by the run that they taught."""
+    chain = [run]
+    while (teacher := teachers.get(chain[-1])) is not None and teacher not in chain:
+        chain.append(teacher)
+    return chain
+
+
 def run_entry(params: Mapping[str, Any], run: str, params_path: str) -> tuple[RunConfig, str]:
     """A run's own entry and its place in the params file. Raises UserError naming the runs there are."""
     runs = all_runs(params, params_path)

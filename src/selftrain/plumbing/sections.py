@@ -1,8 +1,7 @@
 """params.yaml as frozen, validated pydantic models: the base model and the loader.
 
-Each section's model stands beside the code that it configures (``corpus/config.py``,
-``training/config.py``, …), so that a change to one section's model is a change to
-that stage alone.
+Each section's model is a file of its own in ``params/``, so that a change to one section's model is a change to the
+stages that read it alone.
 """
 
 import difflib

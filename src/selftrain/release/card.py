@@ -5,6 +5,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from selftrain.params.runs import chain_of
 from selftrain.plumbing.files import read_json
 from selftrain.report.rounds import stop_lines
 from selftrain.report.runs import EvaluatedRun, chain_saw
@@ -80,10 +81,8 @@ def _front_matter(pipeline: str, best: EvaluatedRun) -> str:
 def _chain(best: EvaluatedRun, runs: list[EvaluatedRun]) -> list[EvaluatedRun]:
     """The first teacher, …, the model itself."""
     by_name = {run.name: run for run in runs}
-    chain = [best]
-    while chain[0].teacher in by_name and len(chain) <= len(runs):
-        chain.insert(0, by_name[str(chain[0].teacher)])
-    return chain
+    chain = chain_of(best.name, {run.name: run.teacher for run in runs})
+    return [by_name[name] for name in reversed(chain) if name in by_name]
 
 
 def _robustness(best: EvaluatedRun, figures: Path | None) -> dict[str, Any] | None:

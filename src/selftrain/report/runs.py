@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from selftrain.params.runs import chain_of
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.records import EvaluatedRecord, Metrics
 
@@ -56,13 +57,11 @@ def load_runs(evaluation: Path, names: Collection[str] | None = None) -> list[Ev
     for folder in folders:
         record = EvaluatedRecord.read(folder / "details" / "run.json")
         runs[record.run] = EvaluatedRun(folder, Metrics.read(folder / "metrics.json"), record)
-    teachers = {run.teacher for run in runs.values()}
+    # A teacher that was taken out of params.yaml is none of them.
+    teachers = {run.name: run.teacher if run.teacher in runs else None for run in runs.values()}
 
     def place(run: EvaluatedRun) -> tuple[int, bool, str]:
-        depth, teacher = 0, run.teacher
-        while teacher is not None and teacher in runs:
-            depth, teacher = depth + 1, runs[teacher].teacher
-        return depth, run.name not in teachers, run.name
+        return len(chain_of(run.name, teachers)), run.name not in teachers.values(), run.name
 
     return sorted(runs.values(), key=place)
 
@@ -70,10 +69,5 @@ def load_runs(evaluation: Path, names: Collection[str] | None = None) -> list[Ev
 def chain_saw(run: EvaluatedRun, split: str, runs: list[EvaluatedRun]) -> bool:
     """Whether a run or any of its teachers was trained on images of a held-out split."""
     by_name = {other.name: other for other in runs}
-    seen: set[str] = set()
-    while not run.saw(split):
-        seen.add(run.name)
-        if run.teacher not in by_name or run.teacher in seen:
-            return False
-        run = by_name[run.teacher]
-    return True
+    chain = chain_of(run.name, {other.name: other.teacher for other in runs})
+    return any(by_name[name].saw(split) for name in chain if name in by_name)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from selftrain.plumbing.errors import UserError
 from selftrain.project import Project
 from selftrain.tables.corrections import read_corrections
-from selftrain.tables.embeddings import embeddings_folder, read_embeddings
+from selftrain.tables.embeddings import existing_embeddings, read_embeddings
 from selftrain.tables.manifest import find_rows
 from selftrain.tables.parquet import read_frame, write_frame
 from selftrain.tables.predictions import iter_predictions
@@ -80,9 +80,7 @@ def questions(predictions: Path, corpus: Path, corrections: Path, budget: int, s
     """
     import polars as pl
 
-    folder = embeddings_folder(predictions)
-    if not folder.is_dir():
-        raise UserError(f"{predictions}: has no embeddings; set `predict.embeddings: true` and run `dvc repro`")
+    folder = existing_embeddings(predictions, "`selftrain ask`")
     said = read_corrections(corrections)["key"] if corrections.exists() else pl.Series("key", [], pl.Int64)
     repeats = read_frame(corpus / "duplicates.parquet", ["key"])["key"]
     frames = []
@@ -96,8 +94,6 @@ def questions(predictions: Path, corpus: Path, corrections: Path, budget: int, s
         raise UserError(f"{predictions}: every image of the pool is labeled or a copy; there is nothing to ask")
     candidates = pool[doubtful(pool["margin"].to_numpy(), budget).tolist()]
     embeddings = read_embeddings(folder, set(candidates["key"].to_list()))
-    if not np.array_equal(embeddings.keys, candidates["key"].to_numpy()):
-        raise UserError(f"{folder}: has no embedding of some images of the pool; run `dvc repro`")
     places = choose(embeddings.vectors, candidates["margin"].to_numpy(), budget, seed)
     asked = candidates[places.tolist()].with_columns(rank=pl.int_range(1, len(places) + 1, dtype=pl.UInt32))
     sources = find_rows(corpus / "unlabeled", asked["key"].to_list()).select("key", "source")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftrain.plumbing.errors import UserError
-from selftrain.tables.embeddings import embeddings_folder, iter_embeddings, read_embeddings
+from selftrain.tables.embeddings import embeddings_folder, existing_embeddings, iter_embeddings, read_embeddings
 from selftrain.tables.held_out import load_held_out
 from selftrain.tables.keys import part_name, shard_of
 from selftrain.tables.manifest import read_manifest
@@ -30,8 +30,7 @@ class Gate:
         """Raises UserError if the first teacher has no embeddings, or the corpus no validation images."""
         self.predictions = predictions
         for split in ("labeled", "validation", "unlabeled"):
-            if not embeddings_folder(predictions, split).is_dir():
-                raise UserError(f"select.gate: {predictions} has no embeddings; set `predict.embeddings: true`")
+            existing_embeddings(predictions, "`select.gate`", split)
         labels = read_manifest(corpus / "labeled", ["label"])["label"].to_numpy()
         self.classes = ClassGaussians(_vectors(predictions, "labeled"), labels)
         confidences = load_held_out(predictions, corpus, "validation").confidences
@@ -49,7 +48,7 @@ class Gate:
         first = read_frame(self.predictions / "unlabeled" / part, ["key", "confidence"])
         known = rows.select("key").join(first, on="key", how="left", maintain_order="left")["confidence"]
         found = read_embeddings(embeddings_folder(self.predictions), set(rows["key"].to_list()))
-        if known.null_count() or not np.array_equal(found.keys, rows["key"].to_numpy()):
+        if known.null_count():
             raise UserError("select.gate: the first teacher's tables lack images of the pool; run `dvc repro`")
         ranks = self._ranks(known.to_numpy(), -self.classes.distances(found.vectors))
         return pl.Series(ranks < self.cutoff, dtype=pl.Boolean) | known.is_nan()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
 from selftrain.selection.gate import Gate
-from selftrain.tables.embeddings import embeddings_folder
+from selftrain.tables.embeddings import existing_embeddings
 from selftrain.tables.held_out import HeldOut, load_held_out
 from selftrain.tables.keys import part_name, shard_of, shard_of_part
 from selftrain.tables.manifest import manifest_parts, read_manifest
@@ -108,10 +108,7 @@ class Tables:
 
     def embeddings(self) -> Path:
         """See ``Source``."""
-        folder = embeddings_folder(self.predictions.parent)
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no embeddings there; this policy needs `predict.embeddings: true`")
-        return folder
+        return existing_embeddings(self.predictions.parent, "`select.policy`")
 
 
 class Frame:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from selftrain.plumbing.errors import UserError
 from selftrain.tables.keys import part_name, shard_of
 from selftrain.tables.parquet import read_arrow, write_arrow
 from selftrain.tables.predictions import MADE_FROM, pack_rows, unpack_rows
@@ -33,6 +34,17 @@ def embeddings_folder(predictions: Path, split: str = "unlabeled") -> Path:
     return predictions / FOLDER / split
 
 
+def existing_embeddings(predictions: Path, needed_by: str, split: str = "unlabeled") -> Path:
+    """The same folder. Raises UserError if there is none, with the name of what needs it."""
+    folder = embeddings_folder(predictions, split)
+    if not folder.is_dir():
+        raise UserError(
+            f"{predictions}: has no embeddings, which {needed_by} needs; set `predict.embeddings: true` and run "
+            "`dvc repro`"
+        )
+    return folder
+
+
 def write_embeddings(folder: Path, shard: int, embeddings: Embeddings, made_from: str) -> None:
     """Write one part, whole or not at all."""
     table = pa.table({"key": pa.array(embeddings.keys, pa.int64()), "embedding": pack_rows(embeddings.vectors)})
@@ -45,7 +57,10 @@ def iter_embeddings(folder: Path) -> Iterator[Embeddings]:
 
 
 def read_embeddings(folder: Path, keys: set[int]) -> Embeddings:
-    """The embeddings of some images, those of them that are there; only the parts that hold them are read."""
+    """The embeddings of some images, in key order; only the parts that hold them are read.
+
+    Raises UserError if an image has none.
+    """
     wanted = np.array(sorted(keys), dtype=np.int64)
     found_keys, found = [np.empty(0, np.int64)], []
     for shard in sorted({shard_of(int(key)) for key in wanted}):
@@ -56,7 +71,12 @@ def read_embeddings(folder: Path, keys: set[int]) -> Embeddings:
         rows = np.isin(part.keys, wanted)
         found_keys.append(part.keys[rows])
         found.append(part.vectors[rows])
-    return Embeddings(np.concatenate(found_keys), np.concatenate(found) if found else np.empty((0, 0), np.float16))
+    embeddings = Embeddings(
+        np.concatenate(found_keys), np.concatenate(found) if found else np.empty((0, 0), np.float16)
+    )
+    if not np.array_equal(embeddings.keys, wanted):
+        raise UserError(f"{folder}: has no embedding of some images; run `dvc repro`")
+    return embeddings
 
 
 def _read_part(path: Path) -> Embeddings:

@@ -109,11 +109,13 @@ class Training:
         if uses_pool and phase.unlabeled_ratio == 0:
             raise UserError(f"train.unlabeled_ratio of '{self.name}' is 0; {algorithm} needs unlabeled images")
         if uses_pool and phase.pool == "selection" and (self.selection is None or self.predictions is None):
-            raise UserError(f"'{self.name}': {algorithm} needs --selection and --predictions")
+            raise UserError(
+                f"'{self.name}': {algorithm} needs the pseudo-labels of a teacher; put the run under `rounds`"
+            )
         if needs.reads_table("labeled") and self.predictions is None:
-            raise UserError(f"'{self.name}': {algorithm} needs --predictions: it reads its teacher's table")
+            raise UserError(f"'{self.name}': {algorithm} reads its teacher's table; put the run under `rounds`")
         if needs.teacher and self.teacher is None:
-            raise UserError(f"'{self.name}': {algorithm} needs --teacher: it runs its teacher itself")
+            raise UserError(f"'{self.name}': {algorithm} runs its teacher itself; put the run under `rounds`")
         if not uses_pool and phase.unlabeled_ratio:
             raise UserError(
                 f"train.unlabeled_ratio of '{self.name}': {algorithm} uses no unlabeled images; set it to 0"

@@ -43,7 +43,9 @@ class RunNetworks:
     def teacher(self) -> "FrozenTeacher":
         """The round's teacher. Raises UserError if there is none, or if it knows other classes."""
         if self.teacher_folder is None:
-            raise UserError("train.algorithm: it runs the round's teacher, and there is none; give --teacher")
+            raise UserError(
+                "train.algorithm: it runs the round's teacher, and there is none; put the run under `rounds`"
+            )
         assert self._normalization is not None
         network, config_json = load_model(self.teacher_folder)
         if config_json.get("label_names") != self.classes:

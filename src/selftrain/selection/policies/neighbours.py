@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from selftrain.counters import Stream, mix
 from selftrain.params.select import SelectConfig
-from selftrain.plumbing.errors import UserError
 from selftrain.selection.policies.threshold import Threshold
 from selftrain.selection.sources import Source
 from selftrain.tables.embeddings import read_embeddings
@@ -67,9 +66,6 @@ class Neighbours(Threshold):
         return shares
 
     def _unit_vectors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
-        found = read_embeddings(self.folder, set(keys.tolist()))
-        if not np.array_equal(found.keys, keys):
-            raise UserError(f"{self.folder}: has no embedding of some images of the pool; run `dvc repro`")
-        vectors = found.vectors.astype(np.float32)
+        vectors = read_embeddings(self.folder, set(keys.tolist())).vectors.astype(np.float32)
         unit: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return unit
