@@ -13,8 +13,8 @@ from pathlib import Path
 import polars as pl
 from mlflow.entities import Metric, RunTag
 
-from selftrain.plumbing.tracking import connect
-from selftrain.studies.results import EXPERIMENT, finished_runs
+from selftrain.plumbing.tracking import connect, finished_runs
+from selftrain.studies.results import EXPERIMENT
 
 KEY = ["study", "arm", "seed", "run", "version"]
 METRICS = ["test_accuracy", "validation_accuracy"]
@@ -41,7 +41,7 @@ def from_mlflow() -> pl.DataFrame:
     rows = [
         {**{name: run.data.tags[name] for name in KEY}, "commit": run.data.tags.get(COMMIT, "")}
         | {name: run.data.metrics.get(name) for name in METRICS}
-        for run in finished_runs(EXPERIMENT, "tags.study != ''")
+        for run in finished_runs("tags.study != ''", EXPERIMENT)
     ]
     schema = dict.fromkeys([*KEY, "commit"], pl.String) | dict.fromkeys(METRICS, pl.Float64)
     return pl.DataFrame(rows, schema=schema).unique(KEY, keep="first", maintain_order=True)

@@ -16,7 +16,7 @@ from selftrain.history.shards import shard_troubles
 from selftrain.plumbing.dvc_lock import RWLOCK, is_broken, mend_dvc_lock
 from selftrain.plumbing.dvc_state import damaged_objects
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import TEMPORARY_PREFIX, written_by_the_living
+from selftrain.plumbing.files import TEMPORARY_PREFIX, writer_is_alive
 from selftrain.plumbing.locks import WORK, has_writer
 from selftrain.plumbing.spool import POINTS
 from selftrain.plumbing.tracking import connect, is_installed, resend, waiting
@@ -113,7 +113,7 @@ def _leftovers(project: Project) -> Iterator[Trouble]:
     outputs = ("data", "models", "predictions", "selections", "evaluation", "review", "reports")
     for folder in outputs:
         for path in sorted((project.root / folder).rglob(f"{TEMPORARY_PREFIX}*")):
-            if path.is_file() and not written_by_the_living(path):
+            if path.is_file() and not writer_is_alive(path):
                 yield Trouble(f"{path}: left by a killed process", "remove it", path.unlink)
 
 

@@ -74,11 +74,6 @@ class Project:
         """The pipeline's name."""
         return self.config.pipeline
 
-    @property
-    def title(self) -> str:
-        """The name as words."""
-        return self.name.replace("_", " ")
-
     @cached_property
     def seed(self) -> int:
         """The one seed that everything random derives from."""
@@ -226,11 +221,6 @@ class Project:
             known = list(self.config.tested)
             raise UserError(f"{self.params_path}: tested: there is no '{name}'; {did_you_mean(name, known)}")
         return self.root / "models" / self.config.tested[name]
-
-    @property
-    def studies(self) -> Path:
-        """The pipeline's studies."""
-        return self.root / PIPELINES / self.name / "studies.yaml"
 
 
 def all_pipelines(root: Path = Path()) -> list[str]:

@@ -63,7 +63,7 @@ def _check_images(project: Project, root: str) -> list[str]:
             f"{where}: {root} holds {project.config.corpus}, and DVC cannot watch a folder that it writes to; put the "
             "images in one of their own"
         )
-    for path, what in _no_files(folder):
+    for path, what in _not_watchable(folder):
         raise UserError(f"{path}: {what}, which DVC cannot watch; remove it from {root}")
     inside = folder.resolve().is_relative_to(project.root.resolve())
     if inside and (project.root / ".dvc").is_dir() and not holds(project.root, root):
@@ -77,8 +77,8 @@ _IN_TEMPORARY = (
 )
 
 
-def _no_files(folder: Path) -> Iterator[tuple[str, str]]:
-    """What is neither a file nor a folder below a folder."""
+def _not_watchable(folder: Path) -> Iterator[tuple[str, str]]:
+    """What DVC cannot watch: all below a folder that is neither a file nor a folder."""
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = os.path.join(place, name)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from selftrain.images.device_noise import AFFINE, TONES, as_row, noised
+from selftrain.images.device_noise import SIGNED, TONES, as_row, noised
 from selftrain.images.randaugment import OPERATIONS, Drawn
 from selftrain.images.views import Plan, planned, view
 from selftrain.params.noise import NoiseConfig
@@ -44,7 +44,7 @@ def test_tones_are_the_loaders_to_one_step(name: str) -> None:
                 assert np.array_equal(own, expected)
 
 
-@pytest.mark.parametrize("name", AFFINE)
+@pytest.mark.parametrize("name", SIGNED)
 def test_affine_operations_are_the_loaders(name: str) -> None:
     images = [photo(seed) for seed in range(len(LEVELS))]
     found = on_device(images, [Plan(operations=(Drawn(name, level),)) for level in LEVELS], 1)

@@ -58,6 +58,8 @@ def test_a_step_is_the_same_in_less_memory(name: str) -> None:
         ("resnet18", "layer1.0", "layer4.1", 8),
         ("vit_tiny_patch16_224", "blocks.0", "blocks.10", 11),
         ("efficientnet_b0", "blocks.0.0", "blocks.5.3", 15),
+        ("mvitv2_tiny", "stages.0.blocks.0", "stages.2.blocks.4", 8),
+        ("dla34", "base_layer", "level5", 9),
         ("densenet121", "features.denseblock1.denselayer1", "features.denseblock4.denselayer16", 58 - 3),
     ],
 )

@@ -43,6 +43,17 @@ def config(algorithm: str, **changes: Any) -> TrainConfig:
             config("dynamic_teacher", activation_checkpointing=True),
             "p.train.activation_checkpointing: dynamic_teacher takes several gradients a step",
         ),
+        (
+            config("supervised", grad_accum_steps=3),
+            "p.train.grad_accum_steps: 8 labeled images a step do not divide by 3",
+        ),
+        (
+            TrainConfig.model_validate(
+                TINY
+                | {"unlabeled_ratio": 1, "grad_accum_steps": 2, "algorithm": {"name": "uda", "labeled_confidence": 0.9}}
+            ),
+            "p.train.grad_accum_steps: with these parameters uda divides its loss by a number of images",
+        ),
         (config("mean_teacher"), "train.ema_decay: mean_teacher learns from the average"),
     ],
 )

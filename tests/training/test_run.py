@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from selftrain.algorithms.algorithm import Needs
+from selftrain.algorithms.supervised import Supervised
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import HardwareConfig
@@ -40,6 +41,7 @@ def test_runs_draw_by_their_names_unless_they_share_the_seed(tiny: type[TrainCon
             {"compile": True},
             "train.activation_checkpointing of 'a'",
         ),
+        ({"batch_size": 24, "optimizer": "lookahead_AdamP"}, {"fsdp": True}, "train.optimizer of 'a': lookahead_AdamP"),
     ],
 )
 def test_what_does_not_fit_the_processes_is_named(
@@ -48,4 +50,4 @@ def test_what_does_not_fit_the_processes_is_named(
     config = tiny(algorithm={"name": "supervised"}, unlabeled_ratio=0, **changes)
     made = replace(training("a", config), hardware=HardwareConfig.model_validate(machine))
     with pytest.raises(UserError, match=message):
-        made.check(config, Needs({"labeled": ("image", "label")}), 4)
+        made.check(config, Supervised, Needs({"labeled": ("image", "label")}), 4)

@@ -53,6 +53,8 @@ class Needs:
     """Whether it runs the round's teacher itself, instead of reading its table."""
     layers: tuple[str, ...] = ()
     """Of ``networks``, those that the algorithm makes itself: they have an optimizer, and no timm model."""
+    whole_batch: bool = False
+    """Whether its loss is more than a mean over images, so that it is not the mean of the losses of a batch's parts."""
 
     def reads_table(self, source: str) -> bool:
         """Whether it reads the teacher's prediction of ``labeled`` or of ``unlabeled`` images from its table."""
@@ -113,7 +115,7 @@ class Algorithm(nn.Module):
     views: ClassVar[Views] = {"labeled": ("image", "label")}
     networks: ClassVar[tuple[str, ...]] = ()
     shrinks: ClassVar[bool] = False
-    """Whether a student that is smaller than its teacher is what it is for."""
+    """Whether it is meant for students smaller than their teacher, so that nobody is warned of one."""
     closed_form: ClassVar[bool] = False
     """Whether it takes no steps: it writes ``fit`` instead of ``loss``, see ``linear_probe.py``."""
 

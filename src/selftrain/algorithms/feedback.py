@@ -24,9 +24,9 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from selftrain.algorithms.algorithm import Algorithm, Batch, Networks
-from selftrain.algorithms.gradients import cosine, dot_product, plain_step, sampled_labels, total
-from selftrain.algorithms.losses import accuracy, full_precision, one_hot, soft_cross_entropy
-from selftrain.algorithms.runtime import Gradient, Minimizer, Runtime
+from selftrain.algorithms.gradients import cosine, dot_product, plain_step, sampled_labels
+from selftrain.algorithms.losses import accuracy, full_precision, one_hot, smoothed, soft_cross_entropy
+from selftrain.algorithms.runtime import Gradient, Minimizer, Runtime, added
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import Section
 
@@ -152,14 +152,13 @@ class TeachingAlgorithm(Algorithm):
             sampled_labels(teacher_logits, unlabeled["uniform"]) if drawn else teacher_logits.detach().argmax(dim=1)
         )
         labels = torch.where(known >= 0, known, labels)
-        smoothing = self.config.label_smoothing
-        hard = one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
+        hard = smoothed(one_hot(labels, num_classes), self.config.label_smoothing)
         if self.config.labels != "soft":
             return labels, hard
         # With `exact` the teacher is reached through them; otherwise nothing differentiates them.
         soft = full_precision(teacher_logits).softmax(dim=1)
         soft = soft if self.config.feedback == "exact" else soft.detach()
-        soft = soft * (1 - smoothing) + smoothing / num_classes
+        soft = smoothed(soft, self.config.label_smoothing)
         return labels, torch.where((known >= 0)[:, None], hard, soft)
 
     def _teach(
@@ -194,7 +193,7 @@ class TeachingAlgorithm(Algorithm):
         own_slopes: Gradient | None = None
         if config.student_labeled_factor:
             own_slopes = student.gradient(own_loss)
-            whole = tuple(total(one, other) for one, other in zip(gradient, own_slopes, strict=True))
+            whole = tuple(added(one, other) for one, other in zip(gradient, own_slopes, strict=True))
             start = plain_step(here, own_slopes, rate)
         if config.feedback_at == "own_step":
             still = tuple(None if slope is None else torch.zeros_like(slope) for slope in gradient)

@@ -37,11 +37,6 @@ def _scaled(gradient: Gradient, factor: Tensor) -> Gradient:
     return tuple(None if slope is None else slope * factor for slope in gradient)
 
 
-def total(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """The sum of two slopes of one parameter, where None is no slope."""
-    return one if other is None else other if one is None else one + other
-
-
 def plain_step(parameters: Mapping[str, Tensor], gradient: Gradient, learning_rate: float) -> dict[str, Tensor]:
     """θ − η·g as new leaves, by name."""
     moved = {

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch
+from selftrain.algorithms.algorithm import Algorithm, Batch, Needs
 from selftrain.algorithms.losses import accuracy, consistency_loss, full_precision, ramp
 from selftrain.algorithms.runtime import Runtime
 from selftrain.plumbing.sections import Section
@@ -79,6 +79,11 @@ class UDA(Algorithm):
 
     Config = UDAConfig
     views = {"labeled": ("image", "label"), "unlabeled": ("image_weak", "image", "label")}
+
+    @classmethod
+    def needs(cls, config: UDAConfig) -> Needs:
+        """Where labeled images may be left out, the loss is divided by the number of the others."""
+        return Needs(cls.views, whole_batch=config.annealing != "none" or config.labeled_confidence < 1)
 
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """See the module's docstring."""

@@ -82,7 +82,7 @@ def update_split(
     not mounted must not empty the corpus. Damaged shards are written anew; with ``verify`` all shards are read to find
     them, else those that changed since the last time.
     """
-    _forget_what_is_elsewhere(split_folder)
+    _remove_in_place_shards(split_folder)
     recover(split_folder)
     mend_parts(split_folder, max_pixels)
     damaged = damaged_shards(split_folder, verify)
@@ -180,7 +180,7 @@ def promise_shards(split_folder: Path, free: int) -> None:
             temporary.write_text(f"{free}\n")
 
 
-def _forget_what_is_elsewhere(split_folder: Path) -> None:
+def _remove_in_place_shards(split_folder: Path) -> None:
     """Remove the manifest of shards that were not copied, when the split's images are to be copied from now on."""
     for shard in all_pointers(split_folder):
         part_path(split_folder, shard).unlink(missing_ok=True)

@@ -31,7 +31,7 @@ MOST_SHARDS = 10**6
 RANGE = re.compile(r"\{(-?\d{1,30})\.\.(-?\d{1,30})(?:\.\.-?\d+)?\}")
 READ_AHEAD = 2**20
 LINK, TWICE, HIDDEN = "link to nowhere", "named twice", "hidden"
-"""Members that are none, as they are counted."""
+"""Under these names members that are not images are counted."""
 
 
 def from_shards(

@@ -10,6 +10,7 @@ from pathlib import Path
 from selftrain.corpus.near import near_copies
 from selftrain.corpus.pool_copies import pool_copies
 from selftrain.plumbing.engine import Engine
+from selftrain.tables.keys import SPLITS
 from selftrain.tables.manifest import manifest_parts
 from selftrain.tables.parquet import write_frame
 
@@ -45,7 +46,7 @@ def write_duplicates(corpus: Path, out: Path, near: bool, engine: Engine) -> dic
     import duckdb
     import polars as pl
 
-    parts = {split: [str(part) for part in manifest_parts(corpus / split)] for split in _SPLITS}
+    parts = {split: [str(part) for part in manifest_parts(corpus / split)] for split in SPLITS}
     with duckdb.connect() as connection:
         parameters = {
             "held_out": parts["validation"] + parts["test"],
@@ -79,6 +80,3 @@ def write_duplicates(corpus: Path, out: Path, near: bool, engine: Engine) -> dic
         "held out too": len(held_out_too),
         "in two classes": int(contradictions),
     }
-
-
-_SPLITS = ("labeled", "unlabeled", "validation", "test")

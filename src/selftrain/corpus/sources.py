@@ -20,7 +20,7 @@ NO_CLASSES = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume
 def find_images(
     root: Path, paths: list[str], *, labeled: bool, classes: list[str] | None, ignored: Counter[str]
 ) -> Iterator[SourceImage]:
-    """All images under ``paths``, in a fixed order; ``ignored`` counts the files that are none, by suffix.
+    """All images under ``paths``, in a fixed order; ``ignored`` counts the other files, by suffix.
 
     ``root`` is what relative paths are relative to. With ``labeled``, folders must hold one folder a
     class and shards a ``.cls`` member a sample, an index into ``classes``.

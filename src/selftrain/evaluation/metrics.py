@@ -11,13 +11,13 @@ LogProbs = NDArray[np.floating]
 CALIBRATION_BINS = 15
 
 
-def proportion_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+def proportion_interval(successes: int, trials: int) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927); (0, 1) if there were no trials."""
     from scipy.special import ndtri
 
     if trials == 0:
         return 0.0, 1.0
-    z = float(ndtri(0.5 + level / 2))
+    z = float(ndtri(0.975))
     share = successes / trials
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * (share * (1 - share) / trials + z**2 / (4 * trials**2)) ** 0.5
@@ -39,9 +39,7 @@ def mcnemar(correct: NDArray[np.bool_], other_correct: NDArray[np.bool_]) -> tup
     return gained, lost, min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
-def paired_difference(
-    correct: NDArray[np.bool_], other_correct: NDArray[np.bool_], level: float = 0.95
-) -> tuple[float, float, float]:
+def paired_difference(correct: NDArray[np.bool_], other_correct: NDArray[np.bool_]) -> tuple[float, float, float]:
     """Accuracy of one model less another's on the same images, each (N,), and its interval: (difference, low, high).
 
     The interval is Wald's with one image added to each kind of disagreement (Bonett and Price 2012,
@@ -52,14 +50,14 @@ def paired_difference(
     images = len(correct)
     gained, lost = int((correct & ~other_correct).sum()), int((~correct & other_correct).sum())
     more, less = (gained + 1) / (images + 2), (lost + 1) / (images + 2)
-    half = float(ndtri(0.5 + level / 2)) * ((more + less - (more - less) ** 2) / (images + 2)) ** 0.5
+    half = float(ndtri(0.975)) * ((more + less - (more - less) ** 2) / (images + 2)) ** 0.5
     return (gained - lost) / images, more - less - half, more - less + half
 
 
 def top_k_accuracy(log_probs: LogProbs, labels: Labels, k: int) -> float:
     """Share of images whose label is among the k likeliest; (N, C) and (N,), k capped at C."""
     of_label = log_probs[np.arange(len(labels)), labels]
-    # Counted so that NaN is better than anything, and so never right.
+    # If the label's number is NaN, all classes count as better, so that the image is wrong.
     better = (~(log_probs <= of_label[:, None])).sum(axis=1)
     return float((better < min(k, log_probs.shape[1])).mean())
 

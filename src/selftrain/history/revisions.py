@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.errors import UserError, one_line
 
 
 def at_revision(path: Path, rev: str, into: Path) -> Path:
@@ -23,7 +23,7 @@ def at_revision(path: Path, rev: str, into: Path) -> Path:
     except SCMError as error:
         raise UserError(f"--rev {rev}: git knows no such revision ({' '.join(str(error).split())[:100]})") from None
     except (FileNotFoundError, DvcException) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UserError(
             f"{path} at {rev}: {reason}; it takes a committed dvc.lock and the files in DVC's cache or remote "
             "(`dvc fetch --all-commits`)"

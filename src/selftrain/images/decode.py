@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from selftrain.images.heif import HEIF, MISSING, is_heif, teach_pillow
 from selftrain.images.plain_jpeg import decode_plain, plain_size
-from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.errors import UserError, one_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 EXTENSIONS = {
@@ -84,8 +84,7 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Pixe
         raise BrokenImage(f"not an image in a known format ({', '.join((*FORMATS, HEIF))})") from None
     # Pillow's decoders raise nearly anything on damaged files; whatever it is, it is this file's reason.
     except Exception as error:  # noqa: BLE001
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BrokenImage(f"cannot be decoded: {reason[:200]}") from None
+        raise BrokenImage(f"cannot be decoded: {one_line(error)}") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:

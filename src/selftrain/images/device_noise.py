@@ -16,6 +16,7 @@ from torch.nn import functional
 from selftrain.images.randaugment import (
     GREY,
     OPERATIONS,
+    SIGNED,
     Drawn,
     cutout_box,
     enhancement,
@@ -31,7 +32,6 @@ Strength = Callable[[float], float]
 
 NAMES = tuple(OPERATIONS)
 NONE = -1
-AFFINE = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 PLACED, EACH = 3, 4
 """Columns before the operations (left, top, flip), and of each operation (its place in ``NAMES``, level, x, y)."""
 
@@ -69,7 +69,7 @@ def _operated(pixels: Tensor, operations: list[Drawn | None]) -> Tensor:
     groups: dict[str, list[int]] = {}
     for row, operation in enumerate(operations):
         if operation is not None:
-            groups.setdefault("affine" if operation.name in AFFINE else operation.name, []).append(row)
+            groups.setdefault("affine" if operation.name in SIGNED else operation.name, []).append(row)
     for name, rows in groups.items():
         here = torch.tensor(rows, device=pixels.device)
         of_group = [operation for row in rows if (operation := operations[row]) is not None]
@@ -194,4 +194,4 @@ TONES: dict[str, tuple[Tone, Strength]] = {
     "sharpness": _enhanced("sharpness", _smooth),
 }
 """What each does to pixels (B, 3, H, W), and its strength at a level."""
-assert {*TONES, *AFFINE, "identity", "cutout"} == set(NAMES)
+assert {*TONES, *SIGNED, "identity", "cutout"} == set(NAMES)

@@ -248,4 +248,5 @@ OPERATIONS: dict[str, Callable[[Pixels, Drawn], Pixels]] = {
 }
 SAMPLE_PAIRING = "sample_pairing"
 """Needs a second image; see ``Partner``."""
-SIGNED = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+SIGNED = tuple(name for name, operation in OPERATIONS.items() if operation is _affine)
+"""Affine operations, which go to either side."""

@@ -12,8 +12,8 @@ from selftrain.inspection.views import SavedView, all_views
 from selftrain.params.browse import BrowseConfig
 from selftrain.plumbing.files import read_json
 from selftrain.plumbing.progress import progress_bar
-from selftrain.tables.corrections import read_corrections, split_of_or_none
-from selftrain.tables.keys import SPLITS, split_of
+from selftrain.tables.corrections import read_corrections
+from selftrain.tables.keys import SPLITS, split_of, split_of_or_none
 from selftrain.tables.truth import name_of_no_class
 
 UNLABELED = "unlabeled"

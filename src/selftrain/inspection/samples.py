@@ -9,7 +9,7 @@ from selftrain.counters import Stream, mix
 from selftrain.inspection.corrections import FIELD, forget
 from selftrain.inspection.media import extract
 from selftrain.plumbing.errors import UserError
-from selftrain.tables.keys import SPLITS, split_of
+from selftrain.tables.keys import LABELED_SPLITS, SPLITS, split_of
 from selftrain.tables.manifest import find_rows, scan_manifest
 
 PROJECT = "project"
@@ -30,10 +30,9 @@ def claim(dataset: Any, project: Path) -> None:
 def of_other_splits(corpus: Path, count: int) -> set[int]:
     """A random sample of each labeled split, the same every time."""
     keys: set[int] = set()
-    for split in SPLITS:
-        if split != "unlabeled":
-            of_split = scan_manifest(corpus / split).select("key").collect()["key"].to_numpy()
-            keys.update(of_split[np.argsort(mix(0, Stream.APP_SAMPLE, of_split), kind="stable")[:count]].tolist())
+    for split in LABELED_SPLITS:
+        of_split = scan_manifest(corpus / split).select("key").collect()["key"].to_numpy()
+        keys.update(of_split[np.argsort(mix(0, Stream.APP_SAMPLE, of_split), kind="stable")[:count]].tolist())
     return keys
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from selftrain.networks import ensemble as _ensemble  # noqa: F401, they are registered
 from selftrain.networks import wide_resnet as _wide_resnet  # noqa: F401
 from selftrain.networks.weights import TIMM, weights_arguments
-from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.errors import UserError, one_line
 from selftrain.plumbing.files import read_json
 from selftrain.plumbing.sections import did_you_mean
 
@@ -64,7 +64,7 @@ def create_model(
     except (RuntimeError, OSError, SafetensorError) as error:
         if weights is None:
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         if isinstance(error, OSError) or weights == TIMM:
             raise UserError(f"train.weights: the weights of '{name}' ({weights}) cannot be had: {reason}") from None
         raise UserError(f"train.weights: {weights} cannot start a '{name}' with these options: {reason}") from None
@@ -81,7 +81,7 @@ def check_takes(name: str, options: Mapping[str, Any], images: int, image_size: 
         network.train()(torch.empty(images, 3, image_size, image_size, device="meta"))
     # Every architecture says in its own way that shapes do not fit.
     except (ValueError, AssertionError, RuntimeError, IndexError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UserError(
             f"train: '{name}' cannot be trained on {images} images of {image_size} pixels at a time ({reason}); change "
             "`batch_size`, `image_size` or `model`"
@@ -98,7 +98,7 @@ def load_model(folder: Path, stochastic_depth: float = 0.0) -> tuple[nn.Module, 
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=True, **noise)
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UserError(f"{folder}: not a whole timm model folder ({reason}); train it again") from None
     return model.eval(), config
 

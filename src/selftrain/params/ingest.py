@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from selftrain.plumbing.sections import Section
 from selftrain.plumbing.stores import is_url
-from selftrain.tables.keys import MAX_IMAGES_PER_SHARD
+from selftrain.tables.keys import LABELED_SPLITS, MAX_IMAGES_PER_SHARD
 
 
 def _as_list(value: object) -> object:
@@ -77,7 +77,7 @@ class IngestConfig(Section):
 
     @model_validator(mode="after")
     def _only_the_pool_stays(self) -> "IngestConfig":
-        for split in ("labeled", "validation", "test"):
+        for split in LABELED_SPLITS:
             if getattr(self, split).in_place:
                 raise ValueError(f"`{split}.in_place`: only `unlabeled` can stay in place; the others are copied")
         return self

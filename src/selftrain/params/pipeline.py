@@ -21,9 +21,9 @@ class StagesConfig(Section):
     """``stages``: those that not every pipeline has. Each makes what its list names; an empty list leaves it out."""
 
     code: list[str]
-    """The folder of the program's source, where it lies in the project; or else:"""
+    """The folder of the program's source, if it lies in the project. Give this or ``installed_code``."""
     installed_code: list[str]
-    """One word, where the program is an installed package."""
+    """Any one word, if the program is an installed package."""
     digits: list[RelativePath]
     """The folder of the built-in digits."""
     shift: list[RelativePath]

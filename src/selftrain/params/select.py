@@ -18,7 +18,7 @@ class SelectConfig(Section):
     precision: float = Field(default=0.95, gt=0, lt=1)
     """Of the policy ``precision``: the share of a class's labels that has to be right, as far as can be expected."""
     neighbours: int = Field(default=10, ge=1)
-    """Of the policy ``neighbours``: how many have to carry the label, by half."""
+    """Of the policy ``neighbours``: how many are looked at. At least half of them must have the label."""
     gate: float | None = Field(default=None, gt=0, lt=1)
     """Leave out as ``out_of_domain`` what the first teacher finds stranger than all but this share of the validation
     images, 0.05 say, by its embeddings and its confidence; null: nothing. The rounds grow sure of strangers, the first

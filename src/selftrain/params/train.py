@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from selftrain.params.noise import NoiseConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import MODULE_NAME, Section, did_you_mean, merged, parse_section
-from selftrain.tables.keys import SPLITS
+from selftrain.tables.keys import LABELED_SPLITS
 
 
 class AlgorithmChoice(BaseModel):
@@ -36,9 +36,8 @@ class Resplit(Section):
 
     @model_validator(mode="after")
     def _labeled_splits(self) -> "Resplit":
-        known = [split for split in SPLITS if split != "unlabeled"]
-        if not self.splits or set(self.splits) - set(known) or len(set(self.splits)) < len(self.splits):
-            raise ValueError(f"`splits` is a list of some of {', '.join(known)}")
+        if not self.splits or set(self.splits) - set(LABELED_SPLITS) or len(set(self.splits)) < len(self.splits):
+            raise ValueError(f"`splits` is a list of some of {', '.join(LABELED_SPLITS)}")
         return self
 
 

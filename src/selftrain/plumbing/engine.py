@@ -13,7 +13,7 @@ from selftrain.plumbing.hardware import HardwareConfig
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 MakeWork = Callable[[], Callable[[Unit], Result]]
-"""What each worker calls once, for what it calls for each of its units."""
+"""Called once in each worker. It returns the function that does one unit."""
 Name = Callable[[Unit], str]
 """How errors call a unit."""
 

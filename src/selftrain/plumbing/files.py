@@ -37,7 +37,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.unlink()
 
 
-def written_by_the_living(temporary: Path) -> bool:
+def writer_is_alive(temporary: Path) -> bool:
     """Whether the process that writes a temporary file is alive; its name has the process' id."""
     pid = temporary.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
     return pid.isdigit() and Path("/proc", pid).exists()

@@ -10,6 +10,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from selftrain.plumbing.dvc_lock import RWLOCK
+from selftrain.plumbing.errors import one_line
+
 FAILURES = Path(".selftrain") / "failures"
 LAUNCH = "SELFTRAIN_LAUNCH"
 """The variable with the id of the launch that a process of several belongs to."""
@@ -89,7 +92,7 @@ def death_of_worker(error: RuntimeError) -> str | None:
 
     PyTorch raises it in the main thread at any moment: when a worker was killed, or had no shared memory.
     """
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error)
     if "DataLoader worker" not in reason:
         return None
     return f"a loader process died ({reason}); memory or shared memory may be short: {_MORE_MEMORY}"
@@ -131,7 +134,7 @@ def _leave(number: int, frame: object) -> None:
 def _dvc_is_gone(root: Path) -> bool:
     """Whether no process that DVC's lock file names is alive: it names the DVC that runs a stage."""
     try:
-        locks = json.loads((root / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8"))
+        locks = json.loads((root / RWLOCK).read_text(encoding="utf-8"))
         held = [entry for lock in locks.values() for entry in [*lock.get("read", []), lock.get("write", {})]]
         pids = {int(entry["pid"]) for entry in held if "pid" in entry}
     except (OSError, ValueError, AttributeError, TypeError):

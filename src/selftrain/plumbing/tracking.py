@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.errors import UserError, one_line
 from selftrain.plumbing.files import atomic_path, read_json, write_json
 from selftrain.plumbing.secrets import masked
 from selftrain.plumbing.spool import POINTS, Point, Spool
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "selftrain"
@@ -79,10 +80,24 @@ def connect(name: str | None = None) -> "tuple[MlflowClient, str]":
                 )
             experiment_id = experiment.experiment_id if experiment else client.create_experiment(name, tags=KIND)
     except (MlflowException, ImportError) as error:
-        reason = masked(" ".join(str(error).split()))[:200]
+        reason = one_line(masked(str(error)))
         uri = masked(tracking_uri())
         raise UserError(f"MLflow at {uri} cannot be used: {reason}; check MLFLOW_TRACKING_URI") from None
     return client, experiment_id
+
+
+def finished_runs(query: str, experiment: str | None = None) -> "list[Run]":
+    """MLflow's finished runs of an experiment that a query of its own finds, the newest first."""
+    query += " and attributes.status = 'FINISHED'"
+    client, experiment_id = connect(experiment)
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"], page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
 
 
 def _make_database(uri: str) -> None:
@@ -169,7 +184,7 @@ class Tracker:
             try:
                 self._store()
             except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the training goes on, and this is said
-                reason = masked(" ".join(str(error).split()))[:300]
+                reason = one_line(masked(str(error)))
                 if reason != self._said:
                     print(f"{reason if isinstance(error, UserError) else f'MLflow: {reason}'}; the training goes on")
                 self._said = reason

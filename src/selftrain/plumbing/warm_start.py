@@ -59,7 +59,9 @@ def start(arguments: list[str]) -> Request | None:
 
 def _wanted(arguments: list[str]) -> bool:
     watched = sys.gettrace() or sys.getprofile()  # by a debugger, a profiler or a measure of coverage
-    asked = sys.platform.startswith("linux") and "DVC_STAGE" in os.environ and os.environ.get(SWITCH) != "no"
+    # Each of torchrun's processes has variables of its own, so that no later stage could use what it leaves behind.
+    of_a_stage = "DVC_STAGE" in os.environ and "RANK" not in os.environ
+    asked = sys.platform.startswith("linux") and of_a_stage and os.environ.get(SWITCH) != "no"
     return bool(arguments) and asked and not watched
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from selftrain.plumbing.errors import one_line
+
 PAYS = 120.0
 """Seconds of forward passes from which on compiling, 5 to 30 seconds, is worth it."""
 Forward = Callable[[Tensor], Tensor]
@@ -34,7 +36,7 @@ def compiled(forward: Forward, batch: Tensor) -> Forward | None:
             made(batch.clone(memory_format=torch.channels_last))
     # A missing C++ compiler, an operation that is not known: each version says it in another way.
     except Exception as error:  # noqa: BLE001
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         print(f"predict: the network is not compiled ({type(error).__name__}: {reason})")
         return None
 

@@ -4,24 +4,22 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.tracking import connect
+from selftrain.plumbing.tracking import connect, finished_runs
 from selftrain.report.drawing import as_svg, panels_figure
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def newest_runs(pipeline: str, names: Collection[str], experiment: str | None = None) -> "pl.DataFrame":
+def newest_runs(pipeline: str, names: Collection[str]) -> "pl.DataFrame":
     """``run, run_id, teacher`` and every final figure, one row a run name: its newest finished training, oldest first.
 
     Of the runs in ``names``: MLflow also has those that were taken out of params.yaml. Raises UserError if it has none.
     """
     import polars as pl
 
-    client, experiment_id = connect(experiment)
-    query = f"tags.pipeline = '{pipeline}' and attributes.status = 'FINISHED'"
     newest: dict[str, dict[str, object]] = {}
-    for run in client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"]):
+    for run in finished_runs(f"tags.pipeline = '{pipeline}'"):
         name = run.data.tags["round"]
         if name not in names:
             continue

@@ -75,7 +75,8 @@ class Tables:
     def read(self, part: Path, columns: list[str]) -> "pl.DataFrame":
         """Some columns of a part of the table; ``log_probs`` are arrays of all classes' numbers.
 
-        Raises UserError, naming the first row, for what no prediction is, and for images that are not the corpus'.
+        Raises UserError, naming the first row, for rows that are no valid predictions, and for images that are not the
+        corpus'.
         """
         import polars as pl
 
@@ -174,7 +175,9 @@ def check_keys(keys: NDArray[np.int64], part: Path, split_folder: Path) -> None:
 
 
 def _check_rows(rows: "pl.DataFrame", part: Path, num_classes: int) -> None:
-    """Raises UserError, naming the first row, for what no prediction is; NaN is one of a teacher that did not learn."""
+    """Raises UserError, naming the first row, for rows that are no valid predictions. NaN is valid: a teacher may not
+    have learned.
+    """
     import polars as pl
 
     key, label, confidence = pl.col("key"), pl.col("label"), pl.col("confidence")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import did_you_mean
-from selftrain.studies.results import estimate, finished_runs
+from selftrain.plumbing.tracking import finished_runs
+from selftrain.studies.results import estimate
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,7 +72,7 @@ def choosing_runs(condition: str) -> "pl.DataFrame":
     import polars as pl
 
     rows: dict[tuple[str, int], dict[str, Any]] = {}
-    for run in finished_runs(experiment_of(condition), f"tags.pipeline = '{PIPELINE}'"):
+    for run in finished_runs(f"tags.pipeline = '{PIPELINE}'", experiment_of(condition)):
         key = (run.data.tags["round"], int(run.data.params["seed"]))
         figures = {measure.metric: run.data.metrics.get(measure.metric) for measure in MEASURES}
         rows.setdefault(key, {"run": key[0], "seed": key[1], **figures})

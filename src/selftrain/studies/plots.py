@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def study_svg(table: "pl.DataFrame", figures: "pl.DataFrame", title: str, unit: str = "test accuracy, %") -> str:
+def study_svg(table: "pl.DataFrame", figures: "pl.DataFrame", title: str) -> str:
     """Single seeds, means and intervals, arm by arm, as SVG text; shares are drawn as percentages.
 
     ``table`` is ``summary``'s, ``figures`` the single values.
@@ -24,7 +24,7 @@ def study_svg(table: "pl.DataFrame", figures: "pl.DataFrame", title: str, unit: 
         axes.errorbar(100 * mean, row, xerr=100 * half, fmt="o", color="#3b76c4", capsize=3)
         names.append(arm if table["run"].n_unique() == 1 else f"{arm}: {run}")
     axes.set_yticks(range(len(table), 0, -1), names)
-    axes.set(xlabel=unit, title=title)
+    axes.set(xlabel="test accuracy, %", title=title)
     axes.spines[["top", "right"]].set_visible(False)
     text = io.StringIO()
     figure.savefig(text, format="svg")

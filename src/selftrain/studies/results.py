@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.tracking import connect
+from selftrain.plumbing.tracking import finished_runs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,7 +43,7 @@ def figures(study: str, arms: Collection[str], metric: str = "test_accuracy") ->
     """
     import polars as pl
 
-    runs = finished_runs(EXPERIMENT, f"tags.study = '{study}'")
+    runs = finished_runs(f"tags.study = '{study}'", EXPERIMENT)
     newest = [run for run in runs if run.data.tags["version"] == runs[0].data.tags["version"]]
     rows = {}
     for arm in arms:
@@ -80,7 +80,7 @@ def summary(table: "pl.DataFrame") -> "pl.DataFrame":
 def recorded(study: str, version: str) -> set[tuple[str, int, str]]:
     """(arm, seed, run) of the figures that MLflow has of a study from this version of the code and parameters."""
     tags = [
-        run.data.tags for run in finished_runs(EXPERIMENT, f"tags.study = '{study}' and tags.version = '{version}'")
+        run.data.tags for run in finished_runs(f"tags.study = '{study}' and tags.version = '{version}'", EXPERIMENT)
     ]
     return {(tag["arm"], int(tag["seed"]), tag["run"]) for tag in tags}
 
@@ -97,16 +97,3 @@ def print_study(study: str, arms: Collection[str], metric: str = "test_accuracy"
         gained = f"{gain:+.1%} ± {gain_half:.1%}".replace("%", "")
         table.add_row(arm, run, f"{mean:.1%} ± {half:.1%}".replace("%", ""), gained, str(seeds))
     Console(width=110).print(table)
-
-
-def finished_runs(experiment: str, query: str) -> list:  # type: ignore[type-arg]
-    """MLflow's finished runs of an experiment that a query of its own finds, the newest first."""
-    query += " and attributes.status = 'FINISHED'"
-    client, experiment_id = connect(experiment)
-    runs, token = [], None
-    while True:
-        page = client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"], page_token=token)
-        runs += list(page)
-        token = page.token
-        if not token:
-            return runs

@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
-"""A cell that begins so is taken for a formula; the last is what keeps others from it, and so is kept from itself."""
+"""Spreadsheets take a cell that begins so for a formula, so it gets an apostrophe before it. A cell that begins with an
+apostrophe gets a second one, so that nothing is lost."""
 
 
 def as_cell(text: str) -> str:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import atomic_path
-from selftrain.tables.keys import SPLITS, split_of
+from selftrain.tables.keys import split_of_or_none
 from selftrain.tables.manifest import find_rows
 from selftrain.tables.selection import CORRECTED, REJECTED
 
 if TYPE_CHECKING:
     import polars as pl
 
-CORRECTIONS = Path("corrections.parquet")
 REJECT, CORRECT, NO_COPY = "reject", "correct", "no_copy"
 ACTIONS = (REJECT, CORRECT, NO_COPY)
 
@@ -177,11 +176,6 @@ def no_copies(corrections: "pl.DataFrame") -> list[int]:
 def describe(row: "dict[str, object]") -> str:
     """A correction in words."""
     return f"{row['action']} to '{row['label']}'" if row["action"] == CORRECT else str(row["action"])
-
-
-def split_of_or_none(key: int) -> str | None:
-    """The split that a key belongs to; None if it is no key at all."""
-    return split_of(key) if 1 <= key // 10**14 <= len(SPLITS) else None
 
 
 def _describe_schema(schema: "pl.Schema") -> str:

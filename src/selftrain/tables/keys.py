@@ -6,6 +6,7 @@ the corpus, and says nothing about the image's file name, which may hold anythin
 """
 
 SPLITS = ("labeled", "unlabeled", "validation", "test")
+LABELED_SPLITS = ("labeled", "validation", "test")
 MAX_IMAGES_PER_SHARD = 10**6
 MAX_SHARDS = 10**8
 
@@ -19,6 +20,11 @@ def make_key(split: str, shard: int, index: int) -> int:
 def split_of(key: int) -> str:
     """The split that a key belongs to."""
     return SPLITS[key // (MAX_SHARDS * MAX_IMAGES_PER_SHARD) - 1]
+
+
+def split_of_or_none(key: int) -> str | None:
+    """The split that a key belongs to; None if it is no key at all."""
+    return split_of(key) if 1 <= key // (MAX_SHARDS * MAX_IMAGES_PER_SHARD) <= len(SPLITS) else None
 
 
 def shard_of(key: int) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.errors import UserError, one_line
 from selftrain.plumbing.files import atomic_path
 from selftrain.tables.seal import check_seal, without_seal, write_sealed
 
@@ -25,7 +25,7 @@ def reading(place: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{place}: no such file; `dvc repro` or `dvc checkout` brings it") from None
     except (pa.ArrowException, OSError, ValueError, pl.exceptions.ComputeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UserError(f"{place}: the table cannot be read ({reason}); restore it with `dvc checkout`") from None
 
 

@@ -43,9 +43,9 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
                     raise UserError(f"train.networks.{network}.init: there is no teacher to start from")
                 check_model_name(network_config.model)
                 if not algorithm.closed_form and network not in needs.layers:
-                    images = phase.batch_size * (1 + phase.unlabeled_ratio) // phase.grad_accum_steps
+                    images = phase.batch_size // phase.grad_accum_steps * (1 + phase.unlabeled_ratio)
                     check_takes(network_config.model, network_config.model_options, images, phase.image_size)
-                # A layer has no layers; whether the model has some shows when it is made.
+                # This stand-in has no layers for `layer_decay`; the network itself is checked when it is made.
                 create_optimizer(nn.Linear(1, 1), network_config.model_copy(update={"layer_decay": None}))
         except UserError as error:
             raise UserError(f"{place}.{error}") from None
@@ -63,6 +63,16 @@ def check_takes_weights(config: TrainConfig, where: str) -> None:
 def check_fit(phase: TrainConfig, algorithm: type[Algorithm], needs: Needs, where: str) -> None:
     """Raises UserError for parameters of a training that its algorithm has no use for, or lacks."""
     name = phase.algorithm.name
+    if phase.batch_size % phase.grad_accum_steps:
+        raise UserError(
+            f"{where}.train.grad_accum_steps: {phase.batch_size} labeled images a step do not divide by "
+            f"{phase.grad_accum_steps}"
+        )
+    if phase.grad_accum_steps > 1 and needs.whole_batch:
+        raise UserError(
+            f"{where}.train.grad_accum_steps: with these parameters {name} divides its loss by a number of images that "
+            "differs from part to part; set it to 1, and use a smaller `batch_size` or more processes"
+        )
     if phase.grad_accum_steps > 1 and not algorithm.descends_one_loss():
         raise UserError(
             f"{where}.train.grad_accum_steps: {name} takes several gradients a step, each of the whole batch; set it "

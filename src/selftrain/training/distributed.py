@@ -1,4 +1,4 @@
-"""Several processes, one training: torchrun's environment, averages over processes, one voice."""
+"""Several processes, one training: torchrun's environment, averages over processes."""
 
 import contextlib
 import os
@@ -24,11 +24,6 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
     finally:
         distributed.destroy_process_group()
-
-
-def anywhere(flag: bool) -> bool:
-    """Whether a flag is set in any process."""
-    return any(gathered(flag))
 
 
 def rank_and_world() -> tuple[int, int]:

@@ -21,11 +21,11 @@ from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
 from selftrain.plumbing.hardware import Hardware, peak_memory
-from selftrain.plumbing.processes import TERMINATED, Stop, stoppable
+from selftrain.plumbing.processes import TERMINATED, stoppable
 from selftrain.plumbing.progress import progress_bar
 from selftrain.training.batches import Process, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
-from selftrain.training.distributed import anywhere, share_buffers
+from selftrain.training.distributed import gathered, share_buffers
 from selftrain.training.gradient_buckets import averaged_gradient
 from selftrain.training.on_device import on_device
 from selftrain.training.optimization import Descent
@@ -35,7 +35,7 @@ from selftrain.training.weights_average import WeightsAverage
 from selftrain.training.window import Window
 
 LOG_EVERY, AGREE_EVERY = 10, 5
-"""Steps between points of the curves; steps between the moments at which several processes may stop."""
+"""Steps between points of the curves; steps between the moments at which several processes may stop or save."""
 
 
 class Curves(Protocol):
@@ -65,11 +65,10 @@ class Loop:
             freeze_shallow(network, config.of_network(name).frozen)
             if config.sync_batchnorm:
                 synchronize_batch_norm(network)
-        self.sharded = hardware.fsdp and process.world_size > 1
-        algorithm.to(hardware.device)
-        if not self.sharded:
-            # What `to_input` gives is channels-last in memory already; convolutions are faster for it.
-            algorithm.to(memory_format=torch.channels_last)
+        self.sharded = hardware.fsdp and process.world_size > 1 and total_steps > 0
+        # What `to_input` gives is channels-last in memory already; convolutions are faster for it. FSDP2 cannot cut it.
+        layout = torch.contiguous_format if self.sharded else torch.channels_last
+        algorithm.to(hardware.device).to(memory_format=layout)
         self.algorithm = algorithm
         classifiers = {"student": algorithm.student, **algorithm.validated_networks()}
         noises = {name: ModelNoise(network, config.of_network(name).noise) for name, network in classifiers.items()}
@@ -137,8 +136,7 @@ class Loop:
         with progress_bar(title, self.total_steps, self.step) as advance, stoppable() as stop:
             for batch in in_order(batches, steps, self.hardware.workers, pin):
                 window.add(self.one_step(batch), images_in(batch) * self.process.world_size, self._finite())
-                stopping = self._stopping(stop)
-                due = time.monotonic() - saved_at > checkpoint_seconds
+                stopping, due = self._agreed(stop.requested, time.monotonic() - saved_at > checkpoint_seconds)
                 at_validation = self.step % self.config.validate_every == 0 or self.step == self.total_steps
                 if at_validation or due or stopping or self.step % LOG_EVERY == 0:
                     # Whatever is saved, validated or drawn is finite.
@@ -166,11 +164,17 @@ class Loop:
                 if self.ended():
                     return
 
-    def _stopping(self, stop: Stop) -> bool:
-        """Whether to stop after this step: several processes do so after the same one."""
+    def _agreed(self, stopping: bool, due: bool) -> tuple[bool, bool]:
+        """Whether to stop after this step, and whether to save: several processes do so after the same one.
+
+        Any of them may ask for the stop. The first one's clock says when a checkpoint is due.
+        """
         if self.process.world_size == 1:
-            return stop.requested
-        return self.step % AGREE_EVERY == 0 and anywhere(stop.requested)
+            return stopping, due
+        if self.step % AGREE_EVERY:
+            return False, False
+        asked = gathered((stopping, due))
+        return any(stops for stops, _ in asked), asked[0][1]
 
     def _finite(self) -> Tensor:
         """Whether all gradients of the last step were finite; on the device."""

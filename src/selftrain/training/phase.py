@@ -67,11 +67,6 @@ def make_phase(
     seed = mixed_int(training.run_seed, Stream.LATER_PHASE, number) if number else training.run_seed
     algorithm_class, parameters = find_algorithm(config.algorithm.name, config.algorithm.parameters)
     needs = algorithm_class.needs(parameters)
-    if machine.fsdp and not algorithm_class.descends_one_loss():
-        raise UserError(
-            f"'{training.name}': {config.algorithm.name} takes several gradients a step, which weights that are shared "
-            "out do not allow; set `hardware.fsdp` to false"
-        )
     labeled, held_out = labeled_and_validation(training.corpus, config.resplit, training.seed)
     pool = pseudo_labels
     if config.pool == "labeled" and "unlabeled" in needs.views:

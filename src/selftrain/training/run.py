@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftrain.algorithms.algorithm import Needs
+from selftrain.algorithms.algorithm import Algorithm, Needs
 from selftrain.counters import Stream, mixed_int, word
 from selftrain.networks.weights import weights_files
 from selftrain.params.train import TrainConfig
@@ -16,6 +16,7 @@ from selftrain.tables.manifest import manifest_digest
 from selftrain.tables.predictions import made_from_digest
 from selftrain.tables.records import RunRecord
 from selftrain.tables.selection import selection_digest
+from selftrain.training.sharding import OTHER_STEPS
 
 NOT_COMPILED = {
     "sync_batchnorm": "compiled networks do not wait for other processes",
@@ -103,7 +104,7 @@ class Training:
             return None
         return RunRecord.read(self.teacher / "run.json")
 
-    def check(self, phase: TrainConfig, needs: Needs, world_size: int) -> None:
+    def check(self, phase: TrainConfig, algorithm_class: type[Algorithm], needs: Needs, world_size: int) -> None:
         """Raises UserError for a phase whose parameters do not fit its algorithm or the number of processes."""
         uses_pool, algorithm = "unlabeled" in needs.views, phase.algorithm.name
         if uses_pool and phase.unlabeled_ratio == 0:
@@ -133,6 +134,16 @@ class Training:
         for parameter, why in NOT_COMPILED.items():
             if getattr(phase, parameter) and self.hardware.compile:
                 raise UserError(f"train.{parameter} of '{self.name}': {why}; set `hardware.compile` to false")
+        if self.hardware.fsdp and not algorithm_class.descends_one_loss():
+            raise UserError(
+                f"'{self.name}': {algorithm} takes several gradients a step, which weights that are shared out do not "
+                "allow; set `hardware.fsdp` to false"
+            )
+        if self.hardware.fsdp and OTHER_STEPS.search(phase.optimizer):
+            raise UserError(
+                f"train.optimizer of '{self.name}': {phase.optimizer} does not work on weights that are shared out; "
+                "take another, such as adamw, or set `hardware.fsdp` to false"
+            )
         if phase.init == "teacher" and self.teacher is None:
             raise UserError(f"train.init of '{self.name}': there is no teacher to start from; put it under `rounds`")
 

@@ -6,6 +6,7 @@ networks that are validated and exported.
 """
 
 import copy
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from selftrain.algorithms.runtime import Gradient, added
 from selftrain.networks.layers import blocks_of
 from selftrain.training.distributed import average
 
+OTHER_STEPS = re.compile(r"^(lookahead_)?c|adahessian|adamp|sgdp|mars|muon|kron|lamb|novograd|fused|bnb", re.IGNORECASE)
+"""Timm's optimizers (``c``: the cautious ones) whose step fails where weights are shared out, or is another one; a test
+takes steps with all the others."""
 ENTRANCES = ("forward_features", "forward_head", "forward_intermediates")
 """Methods by which a timm network is entered beside ``forward``."""
 

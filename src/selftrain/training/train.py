@@ -78,7 +78,7 @@ def _tables_read(training: Training, planned: dict[str, TrainConfig], world_size
         algorithm, parameters = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)
         needs = algorithm.needs(parameters)
         check_fit(phase, algorithm, needs, f"'{training.name}'")
-        training.check(phase, needs, world_size)
+        training.check(phase, algorithm, needs, world_size)
         if needs.reads_table("labeled"):
             found.add("labeled_predictions")
         if phase.pool == "selection" and "unlabeled" in needs.views:
