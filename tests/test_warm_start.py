@@ -18,6 +18,9 @@ STAGE = """
 import json, os, signal, sys, time
 from selftrain.plumbing import warm_start
 from selftrain.plumbing.processes import begin
+if "BEHIND" not in os.environ:  # the shell's `&` ignores both
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 warm_start.LIBRARIES = ("library", "one_that_is_not_there")
 begin()
 if request := warm_start.start(sys.argv[1:]):
@@ -26,7 +29,8 @@ if request := warm_start.start(sys.argv[1:]):
 import library
 _, name, what, *values = sys.argv
 print(json.dumps({"pid": os.getpid(), "forked": request is not None, "folder": os.getcwd(), "values": values,
-                  "stage": os.environ["DVC_STAGE"], "read": sys.stdin.read()}), flush=True)
+                  "stage": os.environ["DVC_STAGE"], "read": sys.stdin.read(),
+                  "umask": os.umask(0o22), "nice": os.nice(0), "interrupt ignored": signal.getsignal(signal.SIGINT) == signal.SIG_IGN}), flush=True)
 try:
     if what == "wait":
         time.sleep(60)
@@ -189,6 +193,40 @@ def test_everything_ends_with_dvc(stages: Stages, tmp_path: Path) -> None:
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.parametrize(
+    ("before", "what", "value"), [("umask 077;", "umask", 0o77), ("nice -n 3", "nice", 3), ("ulimit -n 99;", "nice", 0)]
+)
+def test_what_a_stage_inherits_is_its_own(stages: Stages, tmp_path: Path, before: str, what: str, value: int) -> None:
+    stages.run("train", "exit", "0")
+    outs = [tmp_path / "one", tmp_path / "other"]
+    for out in outs:
+        program = f"{sys.executable} {tmp_path}/stage.py train exit 0 < input > {out}"
+        stages.tell(f"({before} {program}); echo $? > {out}.code")
+        assert ended(out) == 0
+    one, other = map(said, outs)
+    assert (one["forked"], other["forked"]) == (False, True)
+    assert one[what] == other[what] == value
+
+
+def test_an_interrupt_that_the_caller_ignores_stays_ignored(stages: Stages) -> None:
+    stages.run("train", "exit", "0", BEHIND="yes")
+    out = stages.start("train", "wait", BEHIND="yes")
+    fork, stage = said(out), int(Path(f"{out}.pid").read_text())
+    assert fork["forked"]
+    assert fork["interrupt ignored"]
+    os.kill(stage, signal.SIGINT)
+    time.sleep(0.5)
+    assert state(fork["pid"]) == "S"
+    os.kill(stage, signal.SIGTERM)
+    assert ended(out) == 128 + signal.SIGTERM
+
+
+def test_processes_of_torchrun_leave_nothing_behind(stages: Stages) -> None:
+    for _ in range(2):
+        alone, code = stages.run("train", "exit", "0", RANK="0", WORLD_SIZE="2")
+        assert (alone["forked"], code) == (False, 0)
 
 
 def test_another_environment_and_a_watched_process_have_their_own(stages: Stages) -> None:

@@ -61,7 +61,6 @@ def _attend(stage: socket.socket) -> Request:
         os.chdir(request.folder)
         os.environ.clear()
         os.environ.update(request.environment)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         return request
     ended = os.pidfd_open(command)

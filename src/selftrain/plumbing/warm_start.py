@@ -85,11 +85,22 @@ def _fields(pid: int) -> list[str]:
 
 
 def _address(dvc: int) -> bytes:
-    """A name in Linux's own space of sockets: no file stays behind. One for each DVC, interpreter and environment."""
+    """A name in Linux's own space of sockets: no file stays behind.
+
+    There is one for each DVC, interpreter, environment, and for all else that a process inherits.
+    """
     environment = sorted((name, value) for name, value in os.environ.items() if name not in SAME_FOR_ALL)
     began = _fields(dvc)[19]
-    what = json.dumps([os.getuid(), dvc, began, sys.executable, sys.argv[0], environment])
+    what = json.dumps([os.getuid(), dvc, began, sys.executable, sys.argv[0], environment, _inherited()])
     return b"\0selftrain-" + hashlib.sha256(what.encode()).hexdigest()[:32].encode()
+
+
+def _inherited() -> list[str]:
+    """What a process has from its parent beside its environment: a copy of another one has that one's."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    asked = [line for line in status if line.startswith(("Umask:", "SigIgn:", "Cpus_allowed_list:"))]
+    limits = Path("/proc/self/limits").read_text(encoding="utf-8", errors="replace")
+    return [*asked, limits, str(os.getpriority(os.PRIO_PROCESS, 0))]
 
 
 def _user_of(connection: socket.socket) -> int:
@@ -132,7 +143,8 @@ def _hand_over(there: socket.socket, arguments: list[str]) -> NoReturn:
         os.kill(os.getpid(), signal.SIGSTOP)
 
     for number in FORWARDED:
-        signal.signal(number, forward)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, forward)
     signal.signal(signal.SIGTSTP, stop)
     answer = there.recv(EXIT_CODE.size, socket.MSG_WAITALL)
     if len(answer) < EXIT_CODE.size:
