@@ -1,4 +1,3 @@
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +5,7 @@ import polars as pl
 import pytest
 
 from selftrain.corpus import hash_pairs as module
-from selftrain.corpus.hash_pairs import MAX_DISTANCE, hash_pairs, masks
+from selftrain.corpus.hash_pairs import MAX_DISTANCE, PairSearch, hash_pairs, masks
 from selftrain.plumbing.engines import Here
 from selftrain.tables.manifest import part_path
 
@@ -32,8 +31,8 @@ def write_hashes(folder: Path, upright: np.ndarray, mirrored: np.ndarray, sides:
 @pytest.mark.parametrize("memory", ["4GB", "60MB"])
 def test_pairs_are_those_of_a_brute_force(tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MEMORY_LIMIT", memory)
-    (tmp_path / "it's temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "it's temporary"))
+    (tmp_path / "it's elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "it's elsewhere")
     rng = np.random.default_rng(0)
     upright, mirrored = rng.integers(0, 2**64, (2, 150), dtype=np.uint64)
     for place in range(1, 150, 2):  # a neighbour in 0 to 6 bits, of the hash as it is or mirrored
@@ -62,6 +61,29 @@ def test_pairs_are_those_of_a_brute_force(tmp_path: Path, memory: str, monkeypat
     assert found.select("key", "other_key").rows() == expected
     assert found["other_xxh3"].to_list() == [10 * other for _, other in expected]
     assert found["area"].to_list() == [int(sides[one]) * 100 for one, _ in expected]
+
+
+def test_of_a_crowd_each_image_is_compared_with_its_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "CROWD", 3)
+    monkeypatch.chdir(tmp_path)
+    upright = np.full(14, 2**40 - 1, np.uint64)
+    upright[10:] = [2**32 - 1 << 32, 2**32 - 1 << 32, 2**20 - 1 << 40, 2**20 - 1 << 41]
+    mirrored = np.array([2**13 - 1 << place for place in range(14)], np.uint64)
+    write_hashes(tmp_path, upright, mirrored, np.full(14, 40))
+    found = hash_pairs(tmp_path, set(), Here())
+    crowd = [(one, other) for one in range(10) for other in range(one + 1, min(one + 4, 10))]
+    assert found.select("key", "other_key").rows() == [*crowd, (10, 11), (12, 13)]
+    assert "10 images look alike from afar, more than 3 at a time" in capsys.readouterr().out
+
+
+def test_equal_hashes_are_a_pair_once_and_not_under_each_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    upright = np.full(60, 2**40 - 1, np.uint64)
+    write_hashes(tmp_path, upright, np.full(60, 2**13 - 1, np.uint64), np.full(60, 40))
+    search = PairSearch(tmp_path, np.empty(0, np.int64), alone=True)
+    assert sum(len(search(mask)[0]) for mask in masks()) == 60 * 59 // 2
 
 
 def test_masks_are_two_of_six_blocks_that_cover_all_bits() -> None:

@@ -1,7 +1,6 @@
 import math
 import random
 import statistics
-import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -234,7 +233,7 @@ def test_nan_is_never_kept_and_all_nan_is_an_error(tmp_path: Path) -> None:
 def test_folders_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / 'it\'s a "test" {x} é'
     folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.chdir(folder)
     corpus = write_corpus(folder / "c", {}, write_predictions(folder / "p", [(0, 0.4), (1, 0.62)]))
     assert select(SelectConfig(threshold=0.5), 0, folder / "p", corpus, folder / "out")["decisions"]["kept"] == 1
 

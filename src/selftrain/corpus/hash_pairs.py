@@ -6,7 +6,6 @@ blocks, each a unit of work by itself (Manku, Jain and Das Sarma 2007, "Detectin
 """
 
 import itertools
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from selftrain.corpus.near import MIN_BITS, MIN_SIDE
 from selftrain.plumbing.engine import Engine
+from selftrain.plumbing.spill import spill_folder
 from selftrain.tables.manifest import manifest_parts
 
 if TYPE_CHECKING:
@@ -24,36 +24,55 @@ if TYPE_CHECKING:
 MAX_DISTANCE = 4
 """Bits, of 64."""
 BLOCKS = 6
-MEMORY_LIMIT = "4GB"
-"""Of one search; what is longer goes to the disk."""
+MEMORY_LIMIT, SHARED_LIMIT = "4GB", "1GB"
+"""Of a search that is alone, and of one of a cluster's, of which a machine may run one a core; the rest goes to the
+disk."""
+CROWD = 200
+"""Images of one hash that each of them is compared with, before and after it. Of a crowd, such as logos on white, all
+pairs would be too many; those of altered copies of one picture are a chain all the same."""
 
 SHOWN = """
 CREATE TABLE shown AS
-SELECT key, xxh3, width::BIGINT * height AS area, dhash, dhash_mirrored FROM read_parquet($parts)
+SELECT key, xxh3, width::BIGINT * height AS area, dhash, dhash_mirrored,
+    row_number() OVER (PARTITION BY dhash ORDER BY key) AS place
+FROM read_parquet($parts)
 WHERE least(width, height) >= $min_side AND greatest(bit_count(dhash), bit_count(dhash_mirrored)) >= $min_bits
     AND key NOT IN (SELECT key FROM left_out)
 """
 # Signed and unsigned numbers of 64 bits have the same bits.
 PAIRS = """
 WITH seen AS (
-    SELECT key, xxh3, area, dhash AS hash FROM shown UNION ALL SELECT key, xxh3, area, dhash_mirrored FROM shown
+    SELECT key, xxh3, area, place, dhash AS hash FROM shown
+    UNION ALL SELECT key, xxh3, area, place, dhash_mirrored FROM shown
 )
 SELECT one.key, other.key AS other_key, one.xxh3, other.xxh3 AS other_xxh3, one.area, other.area AS other_area
 FROM shown AS one JOIN seen AS other ON (one.dhash & $mask) = (other.hash & $mask)
-WHERE one.key < other.key AND bit_count(xor(one.dhash, other.hash)) <= $max_distance
+WHERE one.key < other.key AND abs(one.place - other.place) <= $crowd
+    AND bit_count(xor(one.dhash, other.hash)) <= $max_distance
+    AND len(list_filter($earlier, lambda mask: (xor(one.dhash, other.hash) & mask) = 0)) = 0
+"""
+CROWDED = """
+SELECT coalesce(sum(images), 0)::BIGINT FROM (SELECT count(*) AS images FROM shown GROUP BY dhash) WHERE images > $crowd
 """
 
 
 def hash_pairs(split_folder: Path, left_out: set[int], engine: Engine) -> "pl.DataFrame":
     """``key, other_key`` of the pairs, sorted, the smaller key first, and ``xxh3, other_xxh3, area, other_area``.
 
-    Images that ``near.comparable`` leaves out and those in ``left_out`` are in none.
+    Images that ``near.comparable`` leaves out and those in ``left_out`` are in none. Says how many images have the
+    hash of a crowd.
     """
     import polars as pl
 
-    threads = None if engine.shares_memory else 1
-    make_work = partial(PairSearch, split_folder, np.array(sorted(left_out), np.int64), threads)
-    found = [pl.DataFrame(pairs) for _, pairs in engine.done(make_work, masks(), _name, "pairs of hashes")]
+    make_work = partial(PairSearch, split_folder, np.array(sorted(left_out), np.int64), engine.shares_memory)
+    found, crowded = [], 0
+    for _, (pairs, crowded) in engine.done(make_work, masks(), _name, "pairs of hashes"):  # noqa: B007
+        found.append(pl.DataFrame(pairs))
+    if crowded:
+        print(
+            f"in the pool: {crowded:,} images look alike from afar, more than {CROWD} at a time; each was compared "
+            f"with the {CROWD} before and after it"
+        )
     return pl.concat(found).unique(["key", "other_key"]).sort("key", "other_key")
 
 
@@ -68,22 +87,25 @@ def masks() -> list[int]:
 class PairSearch:
     """The hashes of a split in a database, which may be larger than memory."""
 
-    def __init__(self, split_folder: Path, left_out: "np.ndarray[tuple[int], np.dtype[np.int64]]", threads: int | None):
+    def __init__(self, split_folder: Path, left_out: "np.ndarray[tuple[int], np.dtype[np.int64]]", alone: bool) -> None:
         import duckdb
         import pyarrow as pa
 
-        self._spill = tempfile.TemporaryDirectory()
-        settings: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "temp_directory": self._spill.name}
-        if threads is not None:
-            settings["threads"] = threads
-        self._connection = duckdb.connect(config=settings)
+        self._spill = spill_folder()
+        settings: dict[str, Any] = {"memory_limit": MEMORY_LIMIT if alone else SHARED_LIMIT}
+        if not alone:
+            settings["threads"] = 1
+        self._connection = duckdb.connect(config=settings | {"temp_directory": self._spill.name})
         self._connection.register("left_out", pa.table({"key": left_out}))
         parts = [str(part) for part in manifest_parts(split_folder)]
         self._connection.execute(SHOWN, {"parts": parts, "min_side": MIN_SIDE, "min_bits": MIN_BITS})
+        ((self._crowded,),) = self._connection.execute(CROWDED, {"crowd": CROWD}).fetchall()
 
-    def __call__(self, mask: int) -> "pa.Table":
-        """The pairs whose hashes are equal under a mask."""
-        return self._connection.sql(PAIRS, params={"mask": mask, "max_distance": MAX_DISTANCE}).to_arrow_table()
+    def __call__(self, mask: int) -> "tuple[pa.Table, int]":
+        """The pairs whose hashes are equal under a mask and under none before it, and how many images crowd."""
+        before = masks()[: masks().index(mask)]
+        asked = {"mask": mask, "earlier": before, "max_distance": MAX_DISTANCE, "crowd": CROWD}
+        return self._connection.sql(PAIRS, params=asked).to_arrow_table(), self._crowded
 
 
 def _name(mask: int) -> str:

@@ -19,8 +19,8 @@ from selftrain.corpus.near import images_of
 from selftrain.corpus.verdicts import Int64Array, Verdicts
 from selftrain.plumbing.engine import Engine
 
-LOOKED_AT = 2**11
-"""Images whose partners are in memory at a time."""
+LOOKED_AT, MOST_PAIRS = 2**11, 2**14
+"""Images whose partners are in memory at a time, and pairs of them."""
 
 
 def pool_copies(corpus: Path, left_out: set[int], engine: Engine) -> list[tuple[int, int, float]]:
@@ -54,10 +54,12 @@ class Comparison:
 
 
 def _units(pairs: Int64Array, unknown: Int64Array) -> Iterator[Comparison]:
-    """All pairs of so many first images at a time. ``pairs`` (N, 2) are sorted, ``unknown`` some of their places."""
-    firsts, starts = np.unique(pairs[unknown, 0], return_index=True)
-    for some in np.split(unknown, starts[LOOKED_AT::LOOKED_AT]) if len(firsts) else []:
-        yield Comparison(pairs[some], some)
+    """Pairs of so many first images at a time. ``pairs`` (N, 2) are sorted, ``unknown`` some of their places."""
+    _, starts = np.unique(pairs[unknown, 0], return_index=True)
+    for some in np.split(unknown, starts[LOOKED_AT::LOOKED_AT]):
+        for start in range(0, len(some), MOST_PAIRS):
+            places = some[start : start + MOST_PAIRS]
+            yield Comparison(pairs[places], places)
 
 
 def _name(unit: Comparison) -> str:

@@ -3,6 +3,7 @@
 The files lie outside the corpus, under ``.selftrain/near``. Without them the same is found in more time.
 """
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ Int64Array = NDArray[np.int64]
 
 FOLDER = WORK / "near"
 MADE_BY = b"selftrain.made_by"
+SAVE_EVERY = 60.0
+"""Seconds after which what was found so far is written: a killed ingest goes on from there."""
 
 
 class Verdicts:
@@ -90,9 +93,12 @@ class _Remembered:
         there = stamp(self._path, MADE_BY) == self._made_by
         self.frame = read_frame(self._path, empty.columns) if there else empty
         self._added: list[pl.DataFrame] = []
+        self._saved_at = time.monotonic()
 
     def add(self, rows: "pl.DataFrame") -> None:
         self._added.append(rows)
+        if time.monotonic() - self._saved_at > SAVE_EVERY:
+            self.save()
 
     def save(self) -> None:
         import polars as pl
@@ -102,5 +108,6 @@ class _Remembered:
         key = self.frame.columns[:-1]
         self.frame = pl.concat([self.frame, *self._added]).unique(key, keep="first", maintain_order=True)
         self._added.clear()
+        self._saved_at = time.monotonic()
         table = self.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
         write_arrow(table.replace_schema_metadata({MADE_BY: self._made_by.encode()}), self._path)

@@ -5,7 +5,6 @@ The table is never held in memory: one pass over its parts finds the candidates,
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,8 @@ from selftrain.plumbing.engines import Here, engine_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
 from selftrain.plumbing.hardware import HardwareConfig
-from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.progress import progress_bar
+from selftrain.plumbing.spill import spill_folder
 from selftrain.selection.decide import Decisions, no_decisions
 from selftrain.selection.parts import TOGETHER, Counts, FirstPass, SecondPass, added, prepared
 from selftrain.selection.sources import Tables
@@ -74,12 +73,8 @@ def select(
     decisions = Decisions(config, seed, _decided_before(corpus, classes, config, corrections), source)
     engine = engine_of(machine or HardwareConfig(), Here())
     units = list(in_groups(parts, TOGETHER))
-    # A cluster's nodes share the project's folder, and not their own temporary ones.
-    folder = None if engine.shares_memory else WORK
-    if folder is not None:
-        folder.mkdir(exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=folder) as spill,
+        spill_folder() as spill,
         duckdb.connect(config=SETTINGS | {"temp_directory": spill}) as connection,
     ):
         first_pass = FirstPass(source, decisions, Path(spill))
