@@ -21,10 +21,10 @@ from selftrain.plumbing.files import read_json
 from selftrain.selection.balance import tail_shares
 from selftrain.selection.select import select
 from selftrain.tables.embeddings import Embeddings, embeddings_folder, write_embeddings
-from selftrain.tables.keys import make_key, part_name
+from selftrain.tables.keys import make_key, part_name, shard_of_part
 from selftrain.tables.manifest import manifest_schema
 from selftrain.tables.parquet import write_arrow
-from selftrain.tables.predictions import PredictionPart, write_part
+from selftrain.tables.predictions import PredictionPart, prediction_parts, read_part, write_part
 from selftrain.tables.selection import scan_selection
 from tests.selection.test_select import CLASSES, write_corpus
 
@@ -142,6 +142,15 @@ def test_adaptive_thresholds_by_hand(tmp_path: Path) -> None:
         )
         assert st.select(numbers, policy="class_probability", per_class=1)["copies"].to_list() == [1, 1]
         assert len(st.select(numbers.head(0), prior="uniform")) == 0
+    for wrong, row in (
+        (pl.Series([[-0.1, -2.3], [-0.9]]), 1),
+        (pl.Series([None, [-0.1, -2.3]]), 0),
+        (pl.Series([[-0.1, -2.3], None], dtype=pl.Array(pl.Float32, 2)), 1),
+        (pl.Series([b"\0\0\0\0", b"\0\0"]), 1),
+        (pl.Series([b"\0\0\0", b"\0\0\0"]), 0),
+    ):
+        with pytest.raises(UserError, match=f"log_probs: row {row} has not as many numbers as others"):
+            st.select(frame.with_columns(log_probs=wrong), policy="adaptive")
     with pytest.raises(UserError, match="take `Run.predictions` of it"):
         st.select(frame.with_columns(classes=pl.lit(b"")), policy="adaptive")
     with pytest.raises(UserError, match="reads the column 'log_probs'"):
@@ -263,6 +272,15 @@ def test_the_images_likeliest_of_each_class_serve_every_class_that_they_are_amon
     assert rows["decision"].to_list() == ["kept" if by_hand[number] else "low_confidence" for number in range(900)]
     assert max(by_hand.values()) > 1, "an image with two likely classes serves both"
     assert 1200 <= round_.summary["balanced_images"] < 1210
+    whole = round_.select(policy="class_probability", per_class=20)["copies"].to_list()
+    for part in prediction_parts(tmp_path / "teacher" / "unlabeled"):
+        made = read_part(part)
+        write_part(part.parent, shard_of_part(part.name), made, CLASSES, "test", top_k=1)
+    assert round_.select(policy="class_probability", per_class=20)["copies"].to_list() == whole
+    with pytest.raises(
+        UserError, match=r"only \d+ have a probability of the class number 2 in the table; set `predict.top_k`"
+    ):
+        round_.select(policy="class_probability", per_class=400)
     with pytest.raises(UserError, match="class_probability needs a number, found auto"):
         round_.select(policy="class_probability", per_class="auto")
 

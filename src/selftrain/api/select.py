@@ -40,8 +40,14 @@ def _as_arrays(predictions: "pl.DataFrame") -> "pl.Series":
     if column.dtype == pl.Binary:
         if "classes" in predictions.columns:
             raise UserError("select: the table keeps some classes (`predict.top_k`); take `Run.predictions` of it")
-        width = len(column[0]) // 2 if len(column) else 0
+        lengths = column.bin.size() / 2
+    elif isinstance(column.dtype, pl.List):
+        lengths = column.list.len()
+    else:
+        lengths = column.is_null().replace_strict({True: None, False: 1}, return_dtype=pl.Int64)
+    width = int(lengths.max() or 0)  # type: ignore[arg-type]
+    if len(wrong := (lengths.is_null() | lengths.ne_missing(width) | (lengths % 1 > 0)).arg_true()):
+        raise UserError(f"select: log_probs: row {wrong[0]} has not as many numbers as others; each class needs one")
+    if column.dtype == pl.Binary:
         return pl.Series("log_probs", np.frombuffer(b"".join(column), np.float16).reshape(len(column), width))
-    if isinstance(column.dtype, pl.List):
-        return column.list.to_array(len(column[0]) if len(column) else 0)
-    return column
+    return column.list.to_array(width) if isinstance(column.dtype, pl.List) else column

@@ -53,6 +53,10 @@ class Aligned:
         for part in self.source.parts(list(dict.fromkeys([*COLUMNS, *columns]))):
             yield self.rows(part).select(columns)
 
+    def images_that_keep(self) -> NDArray[np.int64] | None:
+        """See ``Source``."""
+        return self.source.images_that_keep()
+
     def validation(self) -> HeldOut:
         """See ``Source``."""
         found = self.source.validation()

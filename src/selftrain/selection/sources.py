@@ -39,6 +39,9 @@ class Source(Protocol):
     def parts(self, columns: list[str]) -> "Iterator[pl.DataFrame]":
         """The table of the pool, part by part."""
 
+    def images_that_keep(self) -> NDArray[np.int64] | None:
+        """How many images keep their own probability of each class, (C,); None: all of all."""
+
     def validation(self) -> HeldOut:
         """The teacher on the validation split. Raises UserError if there is none."""
 
@@ -89,6 +92,16 @@ class Tables:
             self._looked_at.add(part.name)
         return rows.select(columns)
 
+    def images_that_keep(self) -> NDArray[np.int64] | None:
+        """See ``Source``."""
+        found = np.zeros(len(self.classes), np.int64)
+        for part in prediction_parts(self.predictions):
+            classes = read_log_probs(part).classes
+            if classes is None:
+                return None
+            found += np.bincount(classes.ravel(), minlength=len(found))
+        return found
+
     def validation(self) -> HeldOut:
         """See ``Source``."""
         return load_held_out(self.predictions.parent, self.corpus, "validation")
@@ -124,6 +137,10 @@ class Frame:
         if missing:
             raise UserError(f"select: this policy reads the column '{missing[0]}', which the frame does not have")
         yield self.rows.select(columns)
+
+    def images_that_keep(self) -> NDArray[np.int64] | None:
+        """See ``Source``."""
+        return None
 
     def validation(self) -> HeldOut:
         """See ``Source``."""

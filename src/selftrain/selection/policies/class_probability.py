@@ -31,11 +31,20 @@ class ClassProbability(Policy):
         if not isinstance(config.per_class, int):
             raise UserError(f"select.per_class: the policy class_probability needs a number, found {config.per_class}")
         best: NDArray[np.float64] | None = None  # (at most K, C)
+        images = 0
         for part in source.parts(["log_probs"]):
             if len(part):
                 found = unpacked(part)
                 best = found if best is None else np.concatenate([best, found])
                 best = -np.sort(-best, axis=0)[: config.per_class]
+                images += len(found)
+        keeping = source.images_that_keep()  # (C,)
+        if keeping is not None and keeping.min() < min(config.per_class, images):
+            raise UserError(
+                f"select.per_class: {config.per_class} images of each class are wanted, and only {keeping.min()} have "
+                f"a probability of the class number {keeping.argmin()} in the table; set `predict.top_k` higher or to "
+                "null, or `per_class` lower"
+            )
         self.cutoffs = np.zeros(1) if best is None else best[-1]  # (C,)
 
     def decide(self, rows: "pl.DataFrame") -> "pl.Series":
