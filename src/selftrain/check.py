@@ -14,11 +14,11 @@ from selftrain.params.select import SelectConfig
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.by_name import find_class, find_module
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import read_json
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.sections import Section, did_you_mean
 from selftrain.project import Project
 from selftrain.selection.policy import Policy
+from selftrain.tables.corpus import CLASSES, classes_of
 from selftrain.tables.corrections import check_corrections, read_corrections
 from selftrain.workspace import check_workspace
 
@@ -110,10 +110,9 @@ def _check_start(project: Project, run: str, teacher: str) -> None:
 
 
 def _check_corrections(project: Project) -> None:
-    classes = project.corpus / "classes.json"
-    if project.corrections.exists() and classes.exists():
-        table, names = read_corrections(project.corrections), read_json(classes, "dvc repro")
-        check_corrections(table, project.corrections, names, project.corpus / "unlabeled")
+    if project.corrections.exists() and (project.corpus / CLASSES).exists():
+        table, classes = read_corrections(project.corrections), classes_of(project.corpus)
+        check_corrections(table, project.corrections, classes, project.corpus / "unlabeled")
 
 
 def _check_lists(project: Project) -> None:

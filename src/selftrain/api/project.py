@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from selftrain import project as folders
 from selftrain.api.shown import Html, Svg
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import read_json
 from selftrain.plumbing.sections import did_you_mean
+from selftrain.tables.corpus import classes_of
 from selftrain.tables.records import Metrics
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Project:
     @cached_property
     def classes(self) -> list[str]:
         """The classes' names by index."""
-        return list(read_json(self.folders.corpus / "classes.json", "dvc repro"))
+        return classes_of(self.folders.corpus)
 
     @property
     def rounds(self) -> list[Run]:

@@ -93,10 +93,11 @@ def train(
 
 def _corpus(labeled: Path, pool: str | Path | None, validation: str | Path | None, corpus: Path, seed: int) -> Path:
     """The corpus of the images: theirs, if ``labeled`` is one, or one made for this training."""
-    if (labeled / "classes.json").is_file():
-        return labeled
     from selftrain.corpus.small import ingest_small
+    from selftrain.tables.corpus import CLASSES
 
+    if (labeled / CLASSES).is_file():
+        return labeled
     ingest_small(
         labeled, None if pool is None else Path(pool), None if validation is None else Path(validation), corpus, seed
     )

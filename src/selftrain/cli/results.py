@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from selftrain.cli.app import Out, Pipeline, app
+from selftrain.tables.corpus import classes_of
 
 Model = Annotated[Path | None, typer.Option(help="A model folder; by default the best of ./params.yaml's pipeline.")]
 
@@ -85,13 +86,12 @@ def ask(
     pipeline: Pipeline = None,
 ) -> None:
     """Say which images of the pool a person should label next; FiftyOne's view “label these first” shows them."""
-    from selftrain.plumbing.files import read_json
     from selftrain.project import Project
     from selftrain.selection.ask import ask as run_ask
 
     project = Project.open(pipeline=pipeline)
     asker, asked = run_ask(project, budget, run)
-    classes = read_json(project.corpus / "classes.json", "dvc repro ingest")
+    classes = classes_of(project.corpus)
     for row in asked.iter_rows(named=True):
         guess = f"{asker} guesses {classes[row['label']]}, {row['confidence']:.0%}"
         print(f"{row['rank']:>3}  {row['source']}  ({guess})")
@@ -159,12 +159,11 @@ def merge_(
 @corrections.command("prune")
 def prune_(pipeline: Pipeline = None) -> None:
     """Remove corrections that no longer fit the corpus, and tell which."""
-    from selftrain.plumbing.files import read_json
     from selftrain.project import Project
     from selftrain.tables.corrections import prune
 
     project = Project.open(pipeline=pipeline)
-    classes = read_json(project.corpus / "classes.json", "dvc repro ingest")
+    classes = classes_of(project.corpus)
     stale = prune(project.corrections, classes, project.corpus / "unlabeled")
     for key, reason in stale.items():
         print(f"key {key} removed: {reason}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from selftrain.cli.app import Out, Pipeline, RunName, app
+from selftrain.tables.corpus import classes_of
 
 
 @app.command()
@@ -89,14 +90,13 @@ def _this_command() -> list[str]:
 @app.command()
 def adopt(run: RunName, pipeline: Pipeline = None) -> None:
     """Take a model from elsewhere, or several averaged, as a run of the pipeline."""
-    from selftrain.plumbing.files import read_json
     from selftrain.plumbing.locks import sole_writer
     from selftrain.project import Project
     from selftrain.training.adopt import adopt as run_adopt
 
     project = Project.open(pipeline=pipeline)
     config, out = project.adopted_config(run), project.run(run).model
-    classes = read_json(project.corpus / "classes.json", "dvc repro ingest")
+    classes = classes_of(project.corpus)
     with sole_writer(out):
         run_adopt(run, config, project.name, classes, project.seed, out)
 

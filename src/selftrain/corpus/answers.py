@@ -14,8 +14,9 @@ from selftrain.images.reader import read_rows
 from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.dvc_lock import maker_of
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path, read_json
+from selftrain.plumbing.files import atomic_path
 from selftrain.tables.cells import as_cell
+from selftrain.tables.corpus import classes_of
 from selftrain.tables.corrections import CORRECT, check_corrections, read_corrections, write_corrections
 from selftrain.tables.manifest import find_rows
 
@@ -34,7 +35,7 @@ def move_to_labeled(corrections: Path, corpus: Path, config: IngestConfig) -> li
     """
     import polars as pl
 
-    table, classes = read_corrections(corrections), read_json(corpus / "classes.json", "dvc repro ingest")
+    table, classes = read_corrections(corrections), classes_of(corpus)
     check_corrections(table, corrections, classes, corpus / "unlabeled")
     answers = table.filter(pl.col("action") == CORRECT)
     if not len(answers):

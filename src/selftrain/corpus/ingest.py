@@ -21,6 +21,7 @@ from selftrain.plumbing.files import write_json
 from selftrain.plumbing.hardware import HardwareConfig, usable_cores
 from selftrain.plumbing.process_engine import Processes
 from selftrain.plumbing.progress import progress_bar
+from selftrain.tables.corpus import CLASSES, QUARANTINE, REPEATS, TRUTH
 from selftrain.tables.keys import LABELED_SPLITS, SPLITS
 from selftrain.tables.manifest import manifest_digest, scan_manifest
 from selftrain.tables.multi_labels import write_multi_labels
@@ -44,7 +45,7 @@ def ingest(
     classes = _classes(root, config)
     _drop_splits_of_other_classes(corpus, classes)
     corpus.mkdir(parents=True, exist_ok=True)
-    write_json(corpus / "classes.json", classes)
+    write_json(corpus / CLASSES, classes)
 
     ignored: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     cut_images = _cut_splits(root, config, classes, seed, ignored["labeled"])
@@ -80,17 +81,17 @@ def ingest(
                 on_image=advance,
                 before_removal=check_found,
             )
-    _write_quarantine(corpus / "quarantine.parquet", counts)
+    _write_quarantine(corpus / QUARANTINE, counts)
     for split in LABELED_SPLITS:
         _check_classes(corpus, split, classes)
     quarantined = {source for source, _ in counts["unlabeled"].quarantined}
     truth_csv = root / config.truth if config.truth else None
-    with_truth = write_truth(truth_csv, hidden, corpus, classes, quarantined, corpus / "truth.parquet")
+    with_truth = write_truth(truth_csv, hidden, corpus, classes, quarantined, corpus / TRUTH)
     multi_csv = root / config.multi_labels if config.multi_labels else None
     broken = {source for source, _ in counts["test"].quarantined}
     multi_labeled = write_multi_labels(multi_csv, corpus / "test", classes, broken)
     engine = engine_of(machine, Here())
-    repeats = write_duplicates(corpus, corpus / "duplicates.parquet", config.near_duplicates, engine)
+    repeats = write_duplicates(corpus, corpus / REPEATS, config.near_duplicates, engine)
     for split in SPLITS:
         _print_split(split, counts[split], ignored[split])
     summary = {split: _summary(corpus / split, counts[split], ignored[split], classes) for split in SPLITS}
@@ -157,7 +158,7 @@ def _drop_splits_of_other_classes(corpus: Path, classes: list[str]) -> None:
     """When the class list changes, every stored label index means something else: label those splits anew."""
     import json
 
-    path = corpus / "classes.json"
+    path = corpus / CLASSES
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != classes:
         for split in LABELED_SPLITS:
             shutil.rmtree(corpus / split, ignore_errors=True)
@@ -191,11 +192,11 @@ def _write_quarantine(out: Path, counts: dict[str, SplitCounts]) -> None:
 def _check_found(corpus: Path, split: str, config: IngestConfig, count: SplitCounts) -> None:
     broken = count.quarantined
     if count.found and len(broken) / count.found > config.max_quarantined:
-        _write_quarantine(corpus / "quarantine.parquet", {split: count})
+        _write_quarantine(corpus / QUARANTINE, {split: count})
         raise UserError(
             f"{len(broken)} of the {count.found} images of split '{split}' are broken, more than "
             f"`ingest.max_quarantined` ({config.max_quarantined:g}) allows; the first is {broken[0][0]}: "
-            f"{broken[0][1]}; all are in {corpus / 'quarantine.parquet'}"
+            f"{broken[0][1]}; all are in {corpus / QUARANTINE}"
         )
     if count.kept + count.added == 0:
         paths = ", ".join(getattr(config, split).images) or "the labeled images"

@@ -11,6 +11,7 @@ from selftrain.params.ingest import IngestConfig, Source
 from selftrain.plumbing.engines import Here
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
+from selftrain.tables.corpus import CLASSES, REPEATS
 
 HELD_OUT = 0.2
 """Share of the labeled images that is cut for validation."""
@@ -26,7 +27,7 @@ def ingest_small(labeled: Path, pool: Path | None, validation: Path | None, corp
     if len(classes) < 2:
         raise UserError(f"{labeled}: has {len(classes)} class folders; a classifier needs two or more")
     corpus.mkdir(parents=True, exist_ok=True)
-    write_json(corpus / "classes.json", classes)
+    write_json(corpus / CLASSES, classes)
     found = find_images(Path(), [str(labeled.resolve())], labeled=True, classes=classes, ignored=ignored)
     if validation is None:
         splits = dict(cut(found, {"validation": HELD_OUT}, seed))
@@ -54,4 +55,4 @@ def ingest_small(labeled: Path, pool: Path | None, validation: Path | None, corp
             print(f"{split}: {len(count.quarantined)} broken images left out; the first is {first}: {reason}")
     (corpus / "test" / "manifest").mkdir(parents=True, exist_ok=True)
     if pool is not None:
-        write_duplicates(corpus, corpus / "duplicates.parquet", near=True, engine=Here())
+        write_duplicates(corpus, corpus / REPEATS, near=True, engine=Here())

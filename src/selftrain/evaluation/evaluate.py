@@ -24,6 +24,7 @@ from selftrain.params.evaluate import EvaluateConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, sha256_of
 from selftrain.tables.cells import as_cell, as_cells
+from selftrain.tables.corpus import TRUTH, classes_of
 from selftrain.tables.held_out import HeldOut, load_held_out
 from selftrain.tables.multi_labels import read_multi_labels
 from selftrain.tables.parquet import write_frame
@@ -49,10 +50,10 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
 
     Hidden truth, where there is some, is read here and nowhere that trains.
     """
-    classes = read_json(inputs.corpus / "classes.json", "dvc repro ingest")
+    classes = classes_of(inputs.corpus)
     run = RunRecord.read(inputs.model / "run.json")
     _check_digests(inputs, run.data)
-    truth = inputs.corpus / "truth.parquet"
+    truth = inputs.corpus / TRUTH
     shutil.rmtree(out, ignore_errors=True)
     details = out / "details"
     details.mkdir(parents=True)

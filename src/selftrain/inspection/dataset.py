@@ -12,6 +12,7 @@ from selftrain.inspection.views import SavedView, all_views
 from selftrain.params.browse import BrowseConfig
 from selftrain.plumbing.files import read_json
 from selftrain.plumbing.progress import progress_bar
+from selftrain.tables.corpus import classes_of
 from selftrain.tables.corrections import read_corrections
 from selftrain.tables.keys import SPLITS, split_of, split_of_or_none
 from selftrain.tables.truth import name_of_no_class
@@ -29,7 +30,7 @@ def build_dataset(config: BrowseConfig, pool: Pool, media: Path, corrections: Pa
 
     dataset = fo.load_dataset(config.dataset) if fo.dataset_exists(config.dataset) else fo.Dataset(config.dataset)
     dataset.persistent = True
-    classes = read_json(pool.corpus / "classes.json", "dvc repro ingest")
+    classes = classes_of(pool.corpus)
     views = all_views(pool.runs, fields.truth_is_known(pool.corpus), name_of_no_class(classes))
     sampled = sample_views(pool, views, config.images_per_view)
     wanted = set().union(*(keys for keys, _ in sampled.values()))

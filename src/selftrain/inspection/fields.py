@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from selftrain.inspection.corrections import FIELD
 from selftrain.inspection.rounds import BrowsedRun, history
 from selftrain.inspection.tables import image_predictions
+from selftrain.tables.corpus import REPEATS, TRUTH
 from selftrain.tables.manifest import find_rows
 from selftrain.tables.parquet import read_frame
 from selftrain.tables.truth import NO_CLASS, name_of_no_class
@@ -105,7 +106,7 @@ def write_truth(dataset: Any, corpus: Path, shown: dict[str, set[int]], classes:
     import polars as pl
 
     names = {NO_CLASS: name_of_no_class(classes)} | dict(enumerate(classes))
-    known = read_frame(corpus / "truth.parquet")
+    known = read_frame(corpus / TRUTH)
     labels = dict(known.filter(pl.col("key").is_in(sorted(shown["unlabeled"]))).iter_rows())
     for split in shown.keys() - {"unlabeled"}:
         labels |= dict(find_rows(corpus / split, shown[split]).select("key", "label").iter_rows())
@@ -118,14 +119,14 @@ def truth_is_known(corpus: Path) -> bool:
     """Whether anybody knows the hidden truth of any image."""
     import pyarrow.parquet as pq
 
-    return bool(pq.read_metadata(corpus / "truth.parquet").num_rows)
+    return bool(pq.read_metadata(corpus / TRUTH).num_rows)
 
 
 def repeated(corpus: Path, keys: set[int]) -> set[int]:
     """The images that some images repeat."""
     import polars as pl
 
-    pairs = read_frame(corpus / "duplicates.parquet", ["key", "of_key"])
+    pairs = read_frame(corpus / REPEATS, ["key", "of_key"])
     return set(pairs.filter(pl.col("key").is_in(sorted(keys)))["of_key"].to_list())
 
 
@@ -133,7 +134,7 @@ def write_pairs(dataset: Any, corpus: Path, keys: set[int]) -> None:
     """``pair``: the same number for an image and those that repeat it; ``repeats``: what it is a copy of, in words."""
     import polars as pl
 
-    rows = read_frame(corpus / "duplicates.parquet").filter(pl.col("key").is_in(sorted(keys)))
+    rows = read_frame(corpus / REPEATS).filter(pl.col("key").is_in(sorted(keys)))
     pairs = dict(rows.select("key", "of_key").iter_rows())
     pairs |= {of_key: of_key for of_key in rows["of_key"] if of_key in keys}
     partners = {

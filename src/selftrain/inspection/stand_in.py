@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import read_json
+from selftrain.tables.corpus import TRUTH, classes_of
 from selftrain.tables.corrections import CORRECT, REJECT, no_corrections, read_corrections, write_corrections
 from selftrain.tables.manifest import find_rows
 from selftrain.tables.parquet import read_frame
@@ -24,19 +24,17 @@ def correct_by_truth(keys: Sequence[int], labels: Sequence[int] | None, corpus: 
     """
     import polars as pl
 
-    classes = read_json(corpus / "classes.json", "dvc repro ingest")
+    classes = classes_of(corpus)
     if path.exists() and set(read_corrections(path)["who"]) - {STAND_IN}:
         raise UserError(
             f"{path}: has people's corrections, which this example would overwrite; move the file away first"
         )
-    truth = dict(read_frame(corpus / "truth.parquet").iter_rows())
+    truth = dict(read_frame(corpus / TRUTH).iter_rows())
     hashes = dict(find_rows(corpus / "unlabeled", keys).select("key", "sha256").iter_rows())
     rows = []
     for key, label in zip(keys, [None] * len(keys) if labels is None else labels, strict=True):
         if key not in truth:
-            raise UserError(
-                f"{corpus / 'truth.parquet'}: nobody knows the truth of image {key}, so nobody can stand in"
-            )
+            raise UserError(f"{corpus / TRUTH}: nobody knows the truth of image {key}, so nobody can stand in")
         if truth[key] == label:
             continue
         class_name = None if truth[key] == NO_CLASS else classes[truth[key]]

@@ -11,6 +11,7 @@ from selftrain.counters import Stream, mix
 from selftrain.inspection.rounds import BrowsedRun
 from selftrain.inspection.views import SavedView
 from selftrain.plumbing.progress import progress_bar
+from selftrain.tables.corpus import REPEATS, TRUTH
 from selftrain.tables.keys import part_name, shard_of, shard_of_part
 from selftrain.tables.parquet import collect, read_frame
 from selftrain.tables.predictions import prediction_parts, read_part
@@ -51,8 +52,8 @@ def iter_pool(pool: Pool, shards: set[int] | None = None) -> "Iterator[pl.DataFr
     """
     import polars as pl
 
-    truth = read_frame(pool.corpus / "truth.parquet").rename({"label": "truth"})
-    repeats = read_frame(pool.corpus / "duplicates.parquet").select("key", pair="of_key")
+    truth = read_frame(pool.corpus / TRUTH).rename({"label": "truth"})
+    repeats = read_frame(pool.corpus / REPEATS).select("key", pair="of_key")
     lists = {f"{run.name}_review": _ranks(pool.review, run.name) for run in pool.runs if run.selection is not None}
     lists["out_of_domain"] = _ranks(pool.review, "out_of_domain")
     lists["asked"] = no_ranks() if pool.asked is None else read_frame(pool.asked, ["key", "rank"])

@@ -21,6 +21,7 @@ from selftrain.plumbing.room import check_room
 from selftrain.prediction.noised_teacher import NoisedTeacher
 from selftrain.prediction.part_writer import LARGEST, Parts, PartWriter
 from selftrain.prediction.stamps import made_with, outdated, remove_strays, wanted
+from selftrain.tables.corpus import classes_of
 from selftrain.tables.embeddings import FOLDER, embeddings_folder
 from selftrain.tables.manifest import images_in, part_path
 
@@ -50,7 +51,7 @@ def predict(
 
     Raises UserError if classes or files do not fit.
     """
-    classes = read_json(corpus / "classes.json", "dvc repro ingest")
+    classes = classes_of(corpus)
     network = read_json(model_folder / "config.json", "dvc repro")
     if network["label_names"] != classes:
         raise UserError(f"{model_folder}: was trained on other classes than {corpus} has; train it again")

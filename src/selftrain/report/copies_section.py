@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftrain.report.pictures import Picture, data_urls
+from selftrain.tables.corpus import REPEATS
 from selftrain.tables.keys import split_of
 from selftrain.tables.parquet import read_frame
 
@@ -23,7 +24,7 @@ def copies_section(corpus: Path, most: int = MOST_PAIRS) -> CopiesSection:
     """The altered copies of ``duplicates.parquet`` with pictures; copies that equal an image need none."""
     import polars as pl
 
-    near = read_frame(corpus / "duplicates.parquet").filter(pl.col("match") == "near")
+    near = read_frame(corpus / REPEATS).filter(pl.col("match") == "near")
     shown = near.sort("correlation", "key").head(most)
     keys, images = {*shown["key"], *shown["of_key"]}, dict[int, str]()
     for split in sorted({split_of(key) for key in keys}):

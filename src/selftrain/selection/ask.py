@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from selftrain.plumbing.errors import UserError
 from selftrain.project import Project
+from selftrain.tables.corpus import REPEATS
 from selftrain.tables.corrections import read_corrections
 from selftrain.tables.embeddings import existing_embeddings, read_embeddings
 from selftrain.tables.manifest import find_rows
@@ -82,7 +83,7 @@ def questions(predictions: Path, corpus: Path, corrections: Path, budget: int, s
 
     folder = existing_embeddings(predictions, "`selftrain ask`")
     said = read_corrections(corrections)["key"] if corrections.exists() else pl.Series("key", [], pl.Int64)
-    repeats = read_frame(corpus / "duplicates.parquet", ["key"])["key"]
+    repeats = read_frame(corpus / REPEATS, ["key"])["key"]
     frames = []
     for _, part in iter_predictions(predictions / "unlabeled"):
         two = np.sort(np.exp(part.log_probs.astype(np.float64)), axis=1)[:, -2:]

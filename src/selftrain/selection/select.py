@@ -20,6 +20,7 @@ from selftrain.selection.decide import Decisions, no_decisions
 from selftrain.selection.parts import TOGETHER, Counts, FirstPass, SecondPass, added, prepared
 from selftrain.selection.sources import Tables
 from selftrain.tables import selection
+from selftrain.tables.corpus import REPEATS
 from selftrain.tables.corrections import (
     check_corrections,
     decided_by_hand,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 MEMORY_LIMIT = "1GB"
 # Parquet's statistics leave NaN out, and DuckDB 2.0 believes them.
 SETTINGS: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "disabled_optimizers": "statistics_propagation"}
-REPEATS = "duplicates.parquet"
 
 
 class NothingSelected(UserError):

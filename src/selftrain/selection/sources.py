@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import read_json
 from selftrain.selection.gate import Gate
+from selftrain.tables.corpus import CLASSES, classes_of
 from selftrain.tables.embeddings import existing_embeddings
 from selftrain.tables.held_out import HeldOut, load_held_out
 from selftrain.tables.keys import part_name, shard_of, shard_of_part
@@ -170,8 +170,8 @@ def check_table(predictions: Path, corpus: Path, classes: list[str]) -> None:
     for name in sorted(parts.keys() ^ wanted):
         what = "has no predictions" if name in wanted else "is not in the corpus"
         raise UserError(f"{predictions / name}: the shard {shard_of_part(name)} {what}; {AGAIN}")
-    if classes != read_json(corpus / "classes.json", "dvc repro ingest"):
-        raise UserError(f"{predictions}: was made for other classes than {corpus / 'classes.json'} has; {AGAIN}")
+    if classes != classes_of(corpus):
+        raise UserError(f"{predictions}: was made for other classes than {corpus / CLASSES} has; {AGAIN}")
     models: dict[str, str] = {}
     for name, part in parts.items():
         found = stamps(part, []) or {}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.params.train import TrainConfig, phases
-from selftrain.plumbing.files import read_json
 from selftrain.plumbing.hardware import resolve
 from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.room import check_room
+from selftrain.tables.corpus import classes_of
 from selftrain.training.batches import Process
 from selftrain.training.check import check_fit
 from selftrain.training.checkpoint import KEPT_CHECKPOINTS
@@ -35,7 +35,7 @@ def train(training: Training, restart: list[str]) -> None:
     with process_group(machine.device):
         planned = phases(training.config)
         tables = _tables_read(training, planned, world_size)
-        classes = read_json(training.corpus / "classes.json", "dvc repro ingest")
+        classes = classes_of(training.corpus)
         pseudo_labels = _pseudo_labels(training, tables)
         data = training.data_digests("labeled_predictions" in tables)
         config, arithmetic = training.config.model_dump(mode="json"), [machine.bf16, machine.compile]

@@ -17,9 +17,9 @@ from selftrain.params.robustness import RobustnessConfig
 from selftrain.plumbing.by_name import find_module
 from selftrain.plumbing.engines import Here, engine_of
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import read_json
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.progress import progress_bar
+from selftrain.tables.corpus import classes_of
 from selftrain.tables.manifest import manifest_digest
 from selftrain.tables.records import RunRecord, TestedRecord
 from selftrain.tables.robustness import made_from, write_table
@@ -33,7 +33,7 @@ def run_suites(
     Raises UserError for other classes than the corpus's, for missing folders, and for an unknown suite.
     """
     subject = Subject(model, machine)
-    if subject.classes != read_json(corpus / "classes.json", "dvc repro ingest"):
+    if subject.classes != classes_of(corpus):
         raise UserError(f"{model}: was trained on other classes than {corpus} has; train it again")
     out.mkdir(parents=True, exist_ok=True)
     testbed = Testbed(subject, corpus, config, seed, machine.predict_batch_size)
