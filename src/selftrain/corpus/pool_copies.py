@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from selftrain.corpus.copies import MIN_AGREEMENT, agreement, picture_of, small_grey, thumbnail
@@ -38,10 +39,8 @@ def pool_copies(corpus: Path, left_out: set[int], engine: Engine) -> list[tuple[
         agreements[unit.places] = seen
         verdicts.add(contents[unit.places], seen)
     verdicts.save()
-    agrees = agreements >= MIN_AGREEMENT
-    copies, areas = pairs[agrees], areas[agrees]
-    alike = list(zip(copies[:, 0].tolist(), copies[:, 1].tolist(), agreements[agrees].tolist(), strict=True))
-    return _all_but_the_best(alike, dict(zip(copies.ravel().tolist(), areas.ravel().tolist(), strict=True)))
+    agree = agreements >= MIN_AGREEMENT
+    return _all_but_the_best(pairs[agree], agreements[agree], areas[agree])
 
 
 @dataclass(frozen=True)
@@ -89,25 +88,27 @@ class Comparer:
         return images_of(self.split_folder, np.unique(keys))
 
 
-def _all_but_the_best(pairs: list[tuple[int, int, float]], areas: dict[int, int]) -> list[tuple[int, int, float]]:
-    """Of each group of connected images all but the best, each with the best and its own closest agreement."""
-    group_of: dict[int, int] = {}
+def _all_but_the_best(
+    pairs: Int64Array, agreements: NDArray[np.float32], areas: Int64Array
+) -> list[tuple[int, int, float]]:
+    """Of each group of connected images all but the best, each with the best and its own closest agreement.
 
-    def root(key: int) -> int:
-        while group_of.setdefault(key, key) != key:
-            key = group_of[key]
-        return key
+    Pairs of keys (N, 2), what they agree (N,), and the pixels of each image (N, 2).
+    """
+    if not len(pairs):
+        return []
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    closest: dict[int, float] = {}
-    for one, other, agrees in pairs:
-        group_of[root(other)] = root(one)
-        for key in (one, other):
-            closest[key] = max(agrees, closest.get(key, -1.0))
-    groups: dict[int, list[int]] = {}
-    for key in sorted(closest):
-        groups.setdefault(root(key), []).append(key)
-    found = []
-    for members in groups.values():
-        best = max(members, key=lambda key: (areas[key], -key))
-        found += [(key, best, closest[key]) for key in members if key != best]
-    return sorted(found)
+    keys, places = np.unique(pairs, return_inverse=True)
+    places = places.reshape(pairs.shape)  # (N, 2), into keys
+    edges = coo_array((np.ones(len(pairs), bool), tuple(places.T)), shape=(len(keys), len(keys)))
+    groups, group_of = connected_components(edges, directed=False)
+    closest, area_of = np.zeros(len(keys), np.float32), np.zeros(len(keys), np.int64)
+    np.maximum.at(closest, places, agreements[:, None])
+    area_of[places] = areas
+    best_first = np.lexsort((keys, -area_of, group_of))
+    best = best_first[np.searchsorted(group_of[best_first], np.arange(groups))]  # (groups,)
+    others = np.setdiff1d(np.arange(len(keys)), best)
+    found = zip(keys[others], keys[best[group_of[others]]], closest[others], strict=True)
+    return [(int(key), int(of), float(agrees)) for key, of, agrees in found]
