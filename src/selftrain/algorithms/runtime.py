@@ -14,11 +14,11 @@ Gradient = tuple[Tensor | None, ...]
 NoisedRows = Callable[[dict[str, int]], AbstractContextManager[object]]
 
 
-class AveragedGradient(Protocol):
-    """A loss's gradient by parameters of several networks, averaged over processes."""
+class LossGradient(Protocol):
+    """A loss's gradient by parameters of several networks."""
 
     def __call__(self, loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> Gradient:
-        """``so_far`` is what this process has of earlier losses; it is added before the mean is taken."""
+        """``so_far`` is what this process has of earlier losses. It is added, before a mean over processes is taken."""
 
 
 def plain_gradient(loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> Gradient:
@@ -70,9 +70,10 @@ class Runtime:
 
     minimizers: Mapping[str, Minimizer] = field(default_factory=dict)
     """By the names of the trained networks."""
-    gradient: AveragedGradient = plain_gradient
-    own_gradient: AveragedGradient = plain_gradient
-    """The same of this process alone; where processes share out the weights, averaged all the same."""
+    gradient: LossGradient = plain_gradient
+    """Averaged over processes."""
+    own_gradient: LossGradient = plain_gradient
+    """This process's alone; where processes share out the weights, averaged all the same."""
     grad_accum_steps: int = 1
     """How many parts of a batch a step's gradient is added up from."""
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext

@@ -89,16 +89,16 @@ class Loop:
         if hardware.compile:
             for network in classifiers.values():
                 network.compile()
-        averaged = self._averaged_logits if self.ema is not None else None
+        gradient, own_gradient = (sharded_gradient,) * 2 if self.sharded else (averaged_gradient, plain_gradient)
         self.runtime = Runtime(
-            self.descents,
-            sharded_gradient if self.sharded else averaged_gradient,
-            sharded_gradient if self.sharded else plain_gradient,
-            config.grad_accum_steps,
-            hardware.autocast,
-            {network: noises[name].noised_rows for name, network in classifiers.items()},
-            averaged,
-            share_buffers,
+            minimizers=self.descents,
+            gradient=gradient,
+            own_gradient=own_gradient,
+            grad_accum_steps=config.grad_accum_steps,
+            autocast=hardware.autocast,
+            noised_rows={network: noises[name].noised_rows for name, network in classifiers.items()},
+            averaged_student=self._averaged_logits if self.ema is not None else None,
+            share_buffers=share_buffers,
         )
         self.config, self.total_steps, self.seed = config, total_steps, seed
         self.hardware, self.process = hardware, process
