@@ -10,7 +10,7 @@ import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from io import FileIO
 from pathlib import Path
 
@@ -26,14 +26,22 @@ from selftrain.tables.keys import shard_of, split_of
 FOLDER = PIXELS
 OPEN_FILES = 64
 MADE_BY = ("images.decode", "images.transforms", "images.pixel_layouts")
-LIBRARIES = ("pillow", "simplejpeg", "torch")
+LIBRARIES = ("pillow", "pillow-heif", "simplejpeg", "torch")
 """What pixels depend on, beside the image's bytes."""
 
 
 def cache_folder(corpus: Path, what: str) -> Path:
     """Where a corpus' pixels lie; ``what`` names the size and the crop."""
-    made_of = f"{corpus.resolve()} {modules_digest(MADE_BY)} {[version(library) for library in LIBRARIES]}"
+    made_of = f"{corpus.resolve()} {modules_digest(MADE_BY)} {[_version(library) for library in LIBRARIES]}"
     return FOLDER / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}-{what}"
+
+
+def _version(library: str) -> str:
+    """Empty for one of an extra that is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
 
 
 def make_room(folder: Path, needed: int, limit: int) -> bool:
