@@ -14,7 +14,7 @@ from PIL import Image
 
 from selftrain.images.decode import BrokenImage, Pixels, decode_pixels
 from selftrain.images.transforms import clean
-from selftrain.networks.models import load_model, to_input
+from selftrain.networks.models import input_square, load_model, normalization, to_input
 from selftrain.plumbing.errors import UserError
 
 
@@ -26,7 +26,6 @@ class Classifier:
         self.network, config = load_model(folder)
         count = int(self.network.num_classes)  # type: ignore[arg-type]
         self.classes: list[str] = list(config.get("label_names") or [str(label) for label in range(count)])
-        self.data: dict[str, Any] = {"crop_pct": 1.0, **dict(self.network.pretrained_cfg)}  # type: ignore[arg-type]
 
     @torch.inference_mode()
     def probabilities(self, images: Sequence[Any]) -> NDArray[np.float64]:
@@ -34,9 +33,8 @@ class Classifier:
 
         Raises UserError for what is no image, naming its file.
         """
-        size, crop_fraction = self.data["input_size"][1], self.data["crop_pct"]
-        squares = np.stack([clean(_decoded(image), size, crop_fraction) for image in images])
-        inputs = to_input(torch.from_numpy(squares), self.data["mean"], self.data["std"], torch.device("cpu"))
+        squares = np.stack([clean(_decoded(image), *input_square(self.network)) for image in images])
+        inputs = to_input(torch.from_numpy(squares), *normalization(self.network), torch.device("cpu"))
         probs: NDArray[np.float64] = self.network(inputs).softmax(dim=1).double().numpy()
         return probs
 

@@ -109,6 +109,12 @@ def normalization(model: nn.Module) -> tuple[list[float], list[float]]:
     return [float(value) for value in config["mean"]], [float(value) for value in config["std"]]
 
 
+def input_square(model: nn.Module) -> tuple[int, float]:
+    """(pixels a side, share of the image's shorter side that is seen) of the model's inputs."""
+    config = _pretrained_config(model)
+    return int(config["input_size"][1]), float(config.get("crop_pct", 1.0))
+
+
 def to_input(images: Tensor, mean: list[float], std: list[float], device: torch.device) -> Tensor:
     """(B, H, W, 3) of values 0–255 → (B, 3, H, W) float32 on ``device``, normalised, in channels-last memory."""
     images = images.to(device, non_blocking=True)

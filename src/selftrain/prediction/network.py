@@ -15,7 +15,7 @@ from selftrain.images.loading import ImageLoader
 from selftrain.images.workers import in_order
 from selftrain.networks.folding import folded
 from selftrain.networks.frozen_teacher import feature_maps
-from selftrain.networks.models import in_float32, load_model, to_input
+from selftrain.networks.models import in_float32, input_square, load_model, normalization, to_input
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import Hardware, HardwareConfig, resolve
 from selftrain.prediction import compiled as compiling
@@ -40,21 +40,12 @@ class LabelingNetwork:
         self.compiled: Forward | None = None
         model, config_json = load_model(folder) if noised is None else noised.load(folder)
         self.classes: list[str] = config_json["label_names"]
-        self.pretrained: dict[str, Any] = config_json["pretrained_cfg"]
+        self.size, self.crop_fraction = input_square(model)
+        self.mean, self.std = normalization(model)
         model = folded(model, self.size) if noised is None else model
         self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
         if layer is not None:
             self._check_layer(layer)
-
-    @property
-    def size(self) -> int:
-        """Pixels a side."""
-        return int(self.pretrained["input_size"][1])
-
-    @property
-    def crop_fraction(self) -> float:
-        """Share of the shorter side that is seen."""
-        return float(self.pretrained["crop_pct"])
 
     @property
     def num_features(self) -> int:
@@ -137,7 +128,7 @@ class LabelingNetwork:
 
         The classifier works in float32: logits in bf16 are so coarse that many confidences are the same.
         """
-        inputs = to_input(images, self.pretrained["mean"], self.pretrained["std"], hardware.device)
+        inputs = to_input(images, self.mean, self.std, hardware.device)
         layer_map = None
         if compiled is not None:
             features: Any = compiled(inputs)

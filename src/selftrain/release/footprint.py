@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from selftrain.networks.models import load_model
+from selftrain.networks.models import input_square, load_model
 from selftrain.plumbing.files import write_json
 from selftrain.report import summary
 from selftrain.report.mlflow_figures import log_figures
@@ -23,8 +23,8 @@ def footprint(folder: Path) -> dict[str, float]:
     """``parameters``, ``size_mib`` of the weights, and ``latency_ms_<B>``: the median time of B images at once, on one
     thread of this CPU.
     """
-    model, config_json = load_model(folder)
-    size = config_json["pretrained_cfg"]["input_size"][1]
+    model, _ = load_model(folder)
+    size, _ = input_square(model)
     found = {
         "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
         "size_mib": (folder / "model.safetensors").stat().st_size / 2**20,

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selftrain.networks.models import load_model, normalization
+from selftrain.networks.models import input_square, load_model, normalization
 from selftrain.plumbing.errors import UserError
 
 TOLERANCE = 1e-3
@@ -39,7 +39,7 @@ def export_formats(model_folder: Path, out: Path) -> dict[str, float]:
     Any number of images may be given to either. Raises UserError if a library is missing or a result differs.
     """
     model, config_json = load_model(model_folder)
-    side = config_json["pretrained_cfg"]["input_size"][1]
+    side, _ = input_square(model)
     deployed = Deployed(model).eval()
     images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from selftrain.networks.frozen_teacher import FrozenTeacher, feature_channels
-from selftrain.networks.models import create_model, load_model, normalization
+from selftrain.networks.models import create_model, input_square, load_model, normalization
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 
@@ -50,8 +50,7 @@ class RunNetworks:
         network, config_json = load_model(self.teacher_folder)
         if config_json.get("label_names") != self.classes:
             raise UserError(f"{self.teacher_folder}: knows other classes than the corpus; a teacher has to share them")
-        size = config_json["pretrained_cfg"]["input_size"][1]
-        return FrozenTeacher(network, size, self._normalization, self.device)
+        return FrozenTeacher(network, input_square(network)[0], self._normalization, self.device)
 
     def feature_channels(self, network: nn.Module, count: int) -> list[int]:
         """Channels of a network's last ``count`` feature maps."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.networks.models import in_float32, load_model, to_input
+from selftrain.networks.models import in_float32, input_square, load_model, normalization, to_input
 from selftrain.plumbing.hardware import Hardware, HardwareConfig, resolve
 
 
@@ -21,9 +21,8 @@ class Subject:
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
         self.classes: list[str] = config_json["label_names"]
-        self.size = int(config_json["pretrained_cfg"]["input_size"][1])
-        self.crop_fraction = float(config_json["pretrained_cfg"]["crop_pct"])
-        self.mean, self.std = config_json["pretrained_cfg"]["mean"], config_json["pretrained_cfg"]["std"]
+        self.size, self.crop_fraction = input_square(model)
+        self.mean, self.std = normalization(model)
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes())
         digest.update((folder / "config.json").read_bytes())
         self.digest = digest.hexdigest()
