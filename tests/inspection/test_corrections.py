@@ -14,6 +14,7 @@ from selftrain.inspection.tables import Pool
 from selftrain.params.browse import BrowseConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.corrections import no_corrections, read_corrections, write_corrections
+from selftrain.tables.manifest import scan_manifest
 from tests.inspection.test_dataset import project_of
 
 
@@ -261,3 +262,39 @@ def test_a_file_that_does_not_fit_is_refused_and_blocks_nothing(project: tuple[A
     file.write_bytes(good)
     import_corrections(build(), file, corpus, prefer="file")
     assert dataset.match({"key": key}).values("corrected.label") == ["3"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_what_others_said_of_images_that_the_app_had_not_stays(project: tuple[Any, Path, Path], command: str) -> None:
+    build, file, corpus = project
+    dataset = build()
+    shown = set(dataset.values("key"))
+    pool = scan_manifest(corpus / "unlabeled").select("key").collect()["key"].to_list()
+    theirs = next(key for key in pool if key not in shown)
+    row = {"key": theirs, "action": "correct", "label": "3", "who": "bob", "when": None}
+    write_corrections(file, pl.DataFrame([row | {"sha256": sha256_of(corpus, theirs)}], schema=no_corrections().schema))
+    before = file.read_bytes()
+    if command == "export":
+        export_corrections(dataset, file, corpus, "ann")
+    else:
+        import_corrections(dataset, file, corpus, prefer="file")
+    dataset = build()
+    assert theirs in dataset.values("key")
+    assert dataset.match({"key": theirs}).values("corrected.label") == ["3"]
+    assert "0 taken back" in export_corrections(dataset, file, corpus, "ann")
+    assert file.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_dataset_that_somebody_else_made_is_left_alone(project: tuple[Any, Path, Path]) -> None:
+    import fiftyone as fo
+
+    build, _, _ = project
+    theirs = fo.Dataset("selftrain-corrections-test")
+    theirs.add_samples([fo.Sample(filepath="/theirs/1.png"), fo.Sample(filepath="/theirs/2.png")])
+    with pytest.raises(UserError, match=r"that selftrain did not make; give this project's another name"):
+        build()
+    theirs.reload()
+    assert theirs.values("filepath") == ["/theirs/1.png", "/theirs/2.png"]
+    assert not theirs.persistent

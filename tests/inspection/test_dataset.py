@@ -130,6 +130,18 @@ def test_every_view_shows_what_its_filter_over_the_tables_selects(build: Any, po
 
 
 @pytest.mark.slow
+def test_a_views_description_counts_what_it_shows(build: Any, pool: Pool) -> None:
+    dataset = build(5)
+    for view in all_views(pool.runs):
+        description = dataset.get_saved_view_info(view.name)["description"]
+        splits = dataset.load_saved_view(view.name).values("split")
+        shown = splits.count("unlabeled")
+        if not view.shows_pairs:
+            assert f"({shown:,} of " in description or f"(all {shown:,} images)" in description, view.name
+            assert set(splits) <= {"unlabeled"}
+
+
+@pytest.mark.slow
 def test_samples_carry_predictions_decisions_truth_and_history(build: Any, pool: Pool, digits_rounds: Path) -> None:
     dataset = build()
     keys = dataset.values("key")
@@ -267,6 +279,7 @@ def test_copies_stand_beside_what_they_repeat(ingest_config: Any, photos: Path, 
         dataset = build_dataset(config, pool, tmp_path / "media", tmp_path / "none.parquet")
         view = dataset.load_saved_view("pool: leaks and duplicates")
         told = list(zip(view.values("source"), view.values("pair"), view.values("repeats"), strict=True))
+        assert len([repeats for *_, repeats in told if repeats is not None]) == 1
         assert "1 of 2 images" in dataset.get_saved_view_info("pool: leaks and duplicates")["description"]
         assert len(told) == 2
         (original,) = [source for source, _, repeats in told if repeats is None]

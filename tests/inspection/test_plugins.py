@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from selftrain.inspection.plugins import use_plugins
 use_plugins(Path(sys.argv[1]))
+use_plugins(Path(sys.argv[1]))  # as a notebook does
 import fiftyone.plugins as fop
 print(sorted(plugin.name for plugin in fop.list_plugins()))
 """

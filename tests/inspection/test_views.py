@@ -1,7 +1,9 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 
+from selftrain.inspection import plugin
 from selftrain.inspection.rounds import BrowsedRun
 from selftrain.inspection.views import all_views
 
@@ -14,6 +16,20 @@ def test_views_that_need_truth_are_left_out_without_it() -> None:
     assert left_out == {
         f"student{n}: {name}" for n in (1, 2) for name in ("confident and wrong", "out-of-domain kept by mistake")
     }
+
+
+def test_a_class_name_is_no_markdown_in_the_app() -> None:
+    dataset = SimpleNamespace(
+        info={
+            "classes": ["__init__", "a*b*c", "[x](http://y)", "<img>", "a|b"],
+            "sample": "5 of 5",
+            "rounds": [{"round": "student1", "decision": "kept", "label": 0, "images": 3, "copies": 4}],
+        }
+    )
+    lines = plugin.round_table(dataset, "student1").splitlines()
+    assert [line.split(" | ")[0] for line in lines[4:]] == [
+        r"| \_\_init\_\_", r"| a\*b\*c", r"| \[x\]\(http\://y\)", r"| \<img\>", r"| a\|b", "| **all**",
+    ]  # fmt: skip
 
 
 def test_a_label_that_flips_back_has_a_view() -> None:

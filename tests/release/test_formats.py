@@ -19,6 +19,7 @@ from selftrain.images.decode import decode_pixels
 from selftrain.images.transforms import clean
 from selftrain.networks.export import export_model
 from selftrain.networks.models import create_model, load_model, to_input
+from selftrain.plumbing.errors import UserError
 from selftrain.release.formats import export_formats
 from tests.conftest import free_port, image_bytes
 from tests.repository import ROOT
@@ -93,6 +94,9 @@ def test_the_champion_is_served(model: Path, tmp_path: Path, monkeypatch: pytest
     run = client.create_run(client.create_experiment("selftrain"))
     client.set_terminated(run.info.run_id, "FINISHED", end_time=1234567)
     (model / "run.json").write_text(json.dumps({"run": "student", "mlflow_run_id": run.info.run_id}))
+    for wrong in ("a/b", "photos:1", " "):
+        with pytest.raises(UserError, match="give another NAME"):
+            register(model, wrong)
     assert register(model, "pets") == "models:/pets@champion"
     assert register(model, "pets") == "models:/pets@champion"
     version = client.get_model_version_by_alias("pets", "champion")

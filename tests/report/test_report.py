@@ -11,7 +11,7 @@ from selftrain.plumbing.errors import UserError
 from selftrain.report import charts, drawing, pictures
 from selftrain.report.mlflow_page import compared_runs, view_as_tag
 from selftrain.report.runs import load_runs
-from selftrain.report.summary import table_row
+from selftrain.report.summary import print_summary, table_row
 
 
 def write_run(folder: Path, name: str, teacher: str | None, **metrics: Any) -> None:
@@ -36,6 +36,21 @@ def test_teachers_come_before_their_students_and_controls_after_their_like(evalu
     assert [run.name for run in load_runs(evaluation, ["round9", "z_first"])] == ["z_first", "round9"]
     with pytest.raises(UserError, match="nothing evaluated there yet"):
         load_runs(evaluation / "none")
+
+
+def test_a_class_name_is_no_markup_of_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"validation_accuracy": 0.9, "validation_accuracy_low": 0.88, "validation_accuracy_high": 0.92}
+    write_run(tmp_path, "teacher", None, **figures)
+    record = tmp_path / "teacher" / "details" / "run.json"
+    names = ["cat [small]", "[/]", "[red]x"]
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"without_pseudo_labels": names}))
+    print_summary(tmp_path, ["teacher"], Path("reports"))
+    assert "no pseudo-label of cat [small], [/], [red]x; its students" in capsys.readouterr().out
+
+
+def test_long_names_are_shortened_in_charts() -> None:
+    assert drawing.shortened("a" * 24) == "a" * 24
+    assert drawing.shortened("a" * 25) == "a" * 23 + "…"
 
 
 def test_table_rows(evaluation: Path) -> None:

@@ -241,9 +241,11 @@ class Project:
         """Make labeled images of the corrected ones, `selftrain corrections to-labeled`; returns their files."""
         from selftrain.corpus.answers import move_to_labeled
         from selftrain.params.ingest import IngestConfig
+        from selftrain.plumbing.locks import sole_writer
 
         paths = self.folders
-        return move_to_labeled(paths.corrections, paths.corpus, paths.section("ingest", IngestConfig))
+        with sole_writer(paths.corrections):
+            return move_to_labeled(paths.corrections, paths.corpus, paths.section("ingest", IngestConfig))
 
     def correct_by_truth(self, keys: Sequence[int], labels: Sequence[int] | None = None) -> int:
         """Correct images as a person would who knows hidden truth; returns how many were corrected.

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from selftrain.cli.app import Out, Pipeline, app
+from selftrain.plumbing.locks import sole_writer
 from selftrain.tables.corpus import classes_of
 
 Model = Annotated[Path | None, typer.Option(help="A model folder; by default the best of ./params.yaml's pipeline.")]
@@ -114,7 +115,8 @@ def export_(
     from selftrain.project import Project
 
     project = Project.open(pipeline=pipeline)
-    print(export_corrections(open_dataset(project), project.corrections, project.corpus, who))
+    with sole_writer(project.corrections):
+        print(export_corrections(open_dataset(project), project.corrections, project.corpus, who))
 
 
 @corrections.command("import")
@@ -125,7 +127,8 @@ def import_(pipeline: Pipeline = None) -> None:
     from selftrain.project import Project
 
     project = Project.open(pipeline=pipeline)
-    print(import_corrections(open_dataset(project), project.corrections, project.corpus, prefer="file"))
+    with sole_writer(project.corrections):
+        print(import_corrections(open_dataset(project), project.corrections, project.corpus, prefer="file"))
 
 
 @corrections.command("to-labeled")
@@ -137,7 +140,8 @@ def to_labeled(pipeline: Pipeline = None) -> None:
 
     project = Project.open(pipeline=pipeline)
     config = project.section("ingest", IngestConfig)
-    written = move_to_labeled(project.corrections, project.corpus, config)
+    with sole_writer(project.corrections):
+        written = move_to_labeled(project.corrections, project.corpus, config)
     for path in written:
         print(path)
     print(f"{len(written)} answers are labeled images now; {config.root}/{ANSWERS} says where from")
@@ -153,7 +157,8 @@ def merge_(
     from selftrain.tables.corrections import merge_files
 
     path = Project.open(pipeline=pipeline).corrections
-    print(f"{path}: {merge_files(path, other)} corrections of {other} added")
+    with sole_writer(path):
+        print(f"{path}: {merge_files(path, other)} corrections of {other} added")
 
 
 @corrections.command("prune")
@@ -164,7 +169,8 @@ def prune_(pipeline: Pipeline = None) -> None:
 
     project = Project.open(pipeline=pipeline)
     classes = classes_of(project.corpus)
-    stale = prune(project.corrections, classes, project.corpus / "unlabeled")
+    with sole_writer(project.corrections):
+        stale = prune(project.corrections, classes, project.corpus / "unlabeled")
     for key, reason in stale.items():
         print(f"key {key} removed: {reason}")
     print(f"{project.corrections}: {len(stale)} stale rows removed")

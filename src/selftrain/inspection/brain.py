@@ -90,7 +90,7 @@ def _from_predictions(pool: Any, run: BrowsedRun, num_classes: int) -> None:
         print(f"{num_classes} classes: no hardness, which needs the logits of every label in the database")
     else:
         fob.compute_hardness(pool, run.name, progress=False)
-    if run.teacher is not None:
+    if run.teacher in pool.get_field_schema():  # its predictions may be gone
         fob.compute_mistakenness(pool, run.name, label_field=run.teacher, progress=False)
 
 

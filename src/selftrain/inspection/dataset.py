@@ -29,6 +29,7 @@ def build_dataset(config: BrowseConfig, pool: Pool, media: Path, corrections: Pa
     import fiftyone as fo
 
     dataset = fo.load_dataset(config.dataset) if fo.dataset_exists(config.dataset) else fo.Dataset(config.dataset)
+    claim(dataset, Path.cwd())
     dataset.persistent = True
     classes = classes_of(pool.corpus)
     views = all_views(pool.runs, fields.truth_is_known(pool.corpus), name_of_no_class(classes))
@@ -39,7 +40,6 @@ def build_dataset(config: BrowseConfig, pool: Pool, media: Path, corrections: Pa
         wanted |= {key for key in keys_said if split_of_or_none(key) == UNLABELED}
     wanted |= fields.repeated(pool.corpus, wanted) | of_other_splits(pool.corpus, config.images_per_view)
 
-    claim(dataset, Path.cwd())
     keys = bring_samples(dataset, wanted, pool.corpus, media)
     fields.forget_runs(dataset, pool.runs)
     fields.declare(dataset, pool.runs)
@@ -80,8 +80,11 @@ def _save_views(dataset: Any, views: list[SavedView], sampled: dict[str, tuple[s
         shown = dataset.match(view.samples(ViewField))
         if view.order is not None:
             shown = shown.sort_by(view.order)
-        keys, count = sampled[view.name]
-        how_many = f"all {count:,}" if len(keys) == count else f"{len(keys):,} of {count:,}"
+        _, count = sampled[view.name]
+        # Also those that are here for other views, and not those that a copy is shown beside.
+        here = shown.match(ViewField("split") == UNLABELED)
+        there = len(here.match(ViewField("repeats").exists()) if view.shows_pairs else here)
+        how_many = f"all {count:,}" if there == count else f"{there:,} of {count:,}"
         dataset.save_view(view.name, shown, description=f"{view.description} ({how_many} images)", overwrite=True)
     corrected = dataset.match(ViewField("tags").contains(list(TAGS)) | ViewField(f"{FIELD}.label").exists())
     dataset.save_view("corrections", corrected, description="what was said of images in the App", overwrite=True)

@@ -12,11 +12,13 @@ def use_plugins(folder: Path) -> None:
     FiftyOne looks into one folder; the user's own is left as it is. Called before FiftyOne is imported.
     """
     users = os.environ.get("FIFTYONE_PLUGINS_DIR") or Path.home() / "fiftyone" / "__plugins__"
+    if Path(users) == folder.resolve():  # it was done by this process
+        return
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         if old.is_symlink():
             old.unlink()
-    plugins = [path for path in Path(users).glob("*") if path.is_dir()] if Path(users) != folder.resolve() else []
+    plugins = [path for path in Path(users).glob("*") if path.is_dir()]
     for name, path in [("selftrain", PLUGIN), *((path.name, path) for path in plugins)]:
         if not (folder / name).exists():
             (folder / name).symlink_to(path.resolve())

@@ -16,8 +16,15 @@ PROJECT = "project"
 
 
 def claim(dataset: Any, project: Path) -> None:
-    """Note whose dataset it is. Raises UserError if it is that of another project that is still there."""
+    """Note whose dataset it is. Raises UserError if it is that of another project that is still there, or if it holds
+    samples that are not ours.
+    """
     owner = str(project.resolve())
+    if PROJECT not in dataset.info and len(dataset) and "key" not in dataset.get_field_schema():
+        raise UserError(
+            f"FiftyOne has a dataset '{dataset.name}' that selftrain did not make; give this project's another name, "
+            "`browse.dataset` in params.yaml"
+        )
     other = dataset.info.get(PROJECT, owner)
     if other != owner and Path(other).is_dir():
         raise UserError(
@@ -63,6 +70,8 @@ def bring_samples(dataset: Any, wanted: set[int], corpus: Path, media: Path) -> 
         for key in sorted(files.keys() - present)
     ]
     if new:
+        # What others said of them came while they were not here: nobody took it back.
+        forget(dataset, files.keys() - present)
         dataset.add_samples(new, progress=False)
     if "key" not in dataset.list_indexes():
         dataset.create_index("key", unique=True)

@@ -45,6 +45,8 @@ class SavedView:
     """What it is sorted by; unsorted views hold a random sample of their images."""
     needs_truth: bool = False
     """Whether it shows nothing where no hidden truth is known."""
+    shows_pairs: bool = False
+    """Whether it shows each image beside the one that it repeats."""
 
 
 def all_views(runs: list[BrowsedRun], truth_known: bool = True, no_class: str = NO_CLASS_NAME) -> list[SavedView]:
@@ -168,7 +170,7 @@ def pool_views() -> list[SavedView]:
         ),
         SavedView(
             "pool: suspected out-of-domain",
-            "the images that all runs together are least sure of: perhaps they show none of the classes",
+            "the images that the first teacher knows least of: perhaps they show none of the classes",
             lambda: pl.col("out_of_domain").is_not_null(),
             lambda field: field("out_of_domain") > 0,
             order="out_of_domain",
@@ -179,6 +181,7 @@ def pool_views() -> list[SavedView]:
             lambda: pl.col("pair").is_not_null(),
             lambda field: field("pair").exists(),
             order="pair",
+            shows_pairs=True,
         ),
     ]
 

@@ -28,7 +28,7 @@ def register(model_folder: Path, name: str) -> str:
     """Log a model to the MLflow run that trained it, register it under a name, and give it the alias.
 
     Returns its URI, ``models:/<name>@champion``. The package's code goes with it, no pickle does. Raises UserError if
-    the folder is no run's model or its run is not in this MLflow.
+    the folder is no run's model, its run is not in this MLflow, or MLflow takes no such name.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
@@ -38,6 +38,8 @@ def register(model_folder: Path, name: str) -> str:
 
     from selftrain.plumbing.tracking import connect, tracking_uri
 
+    if not name.strip() or set(name) & set("/:"):
+        raise UserError(f"'{name}': MLflow takes no model's name that is empty or has / or : in it; give another NAME")
     run_id = RunRecord.read(model_folder / "run.json").mlflow_run_id
     client, _ = connect()
     mlflow.set_tracking_uri(tracking_uri())

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from selftrain.report.drawing import BLUE, GREEN, GREY, ORANGE, RED, as_svg, panels_figure, read_csv
+from selftrain.report.drawing import BLUE, GREEN, GREY, ORANGE, RED, as_svg, panels_figure, read_csv, shortened
 from selftrain.report.runs import EvaluatedRun
 
 _DECISION_COLOURS = {
@@ -122,7 +122,9 @@ def balance_chart(runs: list[EvaluatedRun]) -> str:
             label="balanced",
         )
         if len(balance) <= 20:
-            axes.set_xticks(places, balance["class"], rotation=90 if len(balance) > 10 else 0, fontsize=8)
+            axes.set_xticks(
+                places, map(shortened, balance["class"]), rotation=90 if len(balance) > 10 else 0, fontsize=8
+            )
         axes.set_title(f"labels for {run.name}", fontsize=10)
     panels[0].set_ylabel("images")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -139,8 +141,8 @@ def confusion_chart(run: EvaluatedRun) -> str:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     classes = run.record["classes"]
     if len(classes) <= 40:
-        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
-        axes.set_yticks(range(len(classes)), classes, fontsize=8)
+        axes.set_xticks(range(len(classes)), map(shortened, classes), rotation=90, fontsize=8)
+        axes.set_yticks(range(len(classes)), map(shortened, classes), fontsize=8)
     if len(classes) <= 15:
         for row, column in np.argwhere(matrix > 0):
             colour = "white" if shares[row, column] > 0.5 else "#202020"

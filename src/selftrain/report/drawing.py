@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # Matplotlib cannot write `currentColor`; this colour is replaced by it.
 INK = "#010203"
 BLUE, ORANGE, GREEN, RED, GREY = "#3b76c4", "#e0862a", "#3f9c5a", "#c8504b", "#8c8c8c"
+LONGEST = 24
+"""Letters of a class's name in a chart."""
 
 
 def read_csv(path: Path, text: Sequence[str] = ()) -> "pl.DataFrame":
@@ -52,6 +54,11 @@ def panels_figure(
     for lowest in axes[max(0, panels - columns) : panels]:
         lowest.tick_params(labelbottom=True)
     return figure, list(axes[:panels])
+
+
+def shortened(name: str) -> str:
+    """A class's name as a chart has room for it."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def as_svg(figure: "Figure") -> str:

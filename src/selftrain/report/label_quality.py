@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from selftrain.report.drawing import BLUE, GREEN, GREY, RED, as_svg, panels_figure, read_csv
+from selftrain.report.drawing import BLUE, GREEN, GREY, RED, as_svg, panels_figure, read_csv, shortened
 from selftrain.report.runs import EvaluatedRun
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def class_chart(run: EvaluatedRun, classes: list[str]) -> str:
         axes.plot(curve["threshold"], curve["coverage"].cast(float), color=GREY, linewidth=1)
         axes.plot(curve["threshold"], curve["true_precision"].cast(float), color=GREEN, linewidth=1.2)
         axes.set(xlim=(0, 1), ylim=(0, 1.03))
-        axes.set_title(name[:24], fontsize=9)
+        axes.set_title(shortened(name), fontsize=9)
     return as_svg(figure)
 
 

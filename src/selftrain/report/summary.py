@@ -58,7 +58,7 @@ def print_summary(evaluation: Path, names: Collection[str], report: Path) -> Non
     from rich.console import Console
 
     runs = load_runs(evaluation, names)
-    console = Console(width=120 if not Console().is_terminal else None)
+    console = Console(width=120 if not Console().is_terminal else None, markup=False)
     console.print(runs_table(evaluation.name.replace("_", " "), HEADINGS, map(table_row, runs)))
     for run in runs:
         if line := lost_classes(run):

@@ -1,5 +1,6 @@
 """What selftrain adds to the FiftyOne App: correcting a label in two clicks, and the rounds' counts."""
 
+import re
 from typing import Any
 
 import fiftyone as fo
@@ -170,17 +171,21 @@ def round_table(dataset: Any, name: str) -> str:
     decisions = sorted({row["decision"] for row in rows})
     heads = ["class", *(decision.replace("_", " ") for decision in decisions), "in an epoch"]
     lines = [f"**{dataset.info['sample']}**; below, the whole pool.", "", _line(heads), _line(["---"] * len(heads))]
-    for label, class_name in [*enumerate(classes), (None, "**all**")]:
+    for label, class_name in [*enumerate(classes), (None, "")]:
         of_class = [row for row in rows if label in (None, row["label"])]
         counts = [sum(row["images"] for row in of_class if row["decision"] == decision) for decision in decisions]
-        lines.append(
-            _line([class_name, *(f"{count:,}" for count in [*counts, sum(row["copies"] for row in of_class)])])
-        )
+        name = "**all**" if label is None else _as_markdown(class_name)
+        lines.append(_line([name, *(f"{count:,}" for count in [*counts, sum(row["copies"] for row in of_class)])]))
     return "\n".join(lines)
 
 
 def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"
+
+
+def _as_markdown(text: str) -> str:
+    """A user's text as Markdown that shows just this text; a copy, since FiftyOne loads this file alone."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|$~&:])", r"\\\1", " ".join(text.split()))
 
 
 def register(plugin: Any) -> None:
