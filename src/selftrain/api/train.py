@@ -18,7 +18,7 @@ def train(
     out: str | Path = "trained",
     model: str = "resnet18",
     image_size: int = 96,
-    steps: int = 300,
+    steps: int | None = None,
     batch_size: int = 32,
     learning_rate: float = 0.001,
     unlabeled_ratio: int | None = None,
@@ -34,61 +34,101 @@ def train(
     ``pool`` are the unlabeled images of an algorithm that takes some. ``validation`` is like ``labeled``; None cuts a
     fifth of it. ``teacher`` is a model or its folder; None trains one on the labeled images, where one is needed.
     ``algorithm`` is a name, or a mapping of its ``name`` and its own parameters. ``select`` are parameters of the
-    section of that name, ``parameters`` more of the section ``train``, ``hardware`` those of that section. ``track``
-    logs the training to MLflow.
+    section of that name, ``parameters`` more of the section ``train``, ``hardware`` those of that section. It takes
+    300 ``steps``, unless ``epochs`` are given. ``track`` logs the training to MLflow.
 
     Raises UserError for parameters that do not fit, and for images that cannot be used.
     """
     from selftrain.algorithms.algorithm import find_algorithm
     from selftrain.api.model import load
+    from selftrain.params.predict import PredictConfig
     from selftrain.params.select import SelectConfig
-    from selftrain.params.train import TrainConfig
+    from selftrain.params.train import TrainConfig, check_networks, without
+    from selftrain.plumbing.errors import UserError
+    from selftrain.plumbing.files import as_file_name
     from selftrain.plumbing.hardware import HardwareConfig
     from selftrain.plumbing.locks import WORK
-    from selftrain.plumbing.sections import parse_section
+    from selftrain.plumbing.sections import load_seed, parse_section
+    from selftrain.prediction.predict import predict
+    from selftrain.training.check import check_run, check_takes_weights
     from selftrain.training.run import Training
     from selftrain.training.train import train as run_train
 
     choice = {"name": algorithm} if isinstance(algorithm, str) else dict(algorithm)
-    found, algorithm_config = find_algorithm(
-        choice["name"], {name: value for name, value in choice.items() if name != "name"}
-    )
+    if "name" not in choice:
+        raise UserError("algorithm: name: missing; give {'name': 'uda', …}")
+    load_seed({"seed": seed}, Path("st.train"))
+    found, algorithm_config = find_algorithm(str(choice["name"]), without(choice, "name"))
     needs = found.needs(algorithm_config)
-    takes_pool = "unlabeled" in needs.views
-    takes_teacher = takes_pool or needs.teacher or needs.reads_table("labeled")
+    takes_pool = "unlabeled" in needs.views and parameters.get("pool") != "labeled"
     machine = parse_section({"processes": 1, **(hardware or {})}, HardwareConfig, "hardware")
+    if machine.processes != 1:
+        raise UserError("hardware.processes: `st.train` is one process; train a project for more (`selftrain init`)")
+    if steps is None and parameters.get("epochs") is None:
+        steps = 300
     values = {
         "model": model,
         "image_size": image_size,
-        "steps": steps,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
-        "validate_every": max(1, steps // 10),
+        **({} if steps is None else {"steps": steps, "validate_every": max(1, steps // 10)}),
         **parameters,
     }
-    ratio = unlabeled_ratio if unlabeled_ratio is not None else 3
-    of_pool = {"unlabeled_ratio": ratio} if takes_pool else {}
-    config = parse_section({**values, "algorithm": choice, **of_pool}, TrainConfig, "train")
+    ratio = unlabeled_ratio if unlabeled_ratio is not None else 3 if "unlabeled" in needs.views else 0
+    config = parse_section({**values, "algorithm": choice, "unlabeled_ratio": ratio}, TrainConfig, "train")
+    selecting = parse_section(select or {}, SelectConfig, "select")
+    check_networks(config, "train")
+    check_run(config, True, "st")
+    if selecting.weight != "one":
+        check_takes_weights(config, "select.weight")
+    starts = [config.init, *(config.of_network(name).init for name in needs.networks)]
+    takes_teacher = takes_pool or needs.teacher or needs.reads_table("labeled") or "teacher" in starts
+    _check_images(Path(labeled), pool, validation, takes_pool, f"{choice['name']}", selects=select is not None)
 
     folder = Path(out)
-    work = WORK / "trainings" / folder.resolve().name
+    work = WORK / "trainings" / as_file_name(folder.resolve())
     corpus = _corpus(Path(labeled), pool, validation, work / "corpus", seed)
     selection = predictions = of_teacher = None
     if takes_teacher:
-        of_teacher = _teacher(teacher, corpus, work, {**values, "algorithm": {"name": "supervised"}}, machine, seed)
+        of_labels = without(values, "networks", "init", "then") | {"algorithm": {"name": "supervised"}}
+        of_teacher = _teacher(teacher, corpus, work, of_labels, machine, seed)
         predictions = work / "predictions" / "unlabeled"
-        _predict(of_teacher, corpus, work / "predictions", takes_pool, machine, seed)
+        splits = ("labeled", "validation", "unlabeled") if takes_pool else ("labeled",)
+        embeddings = selecting.gate is not None or selecting.policy == "neighbours"
+        predict(of_teacher, corpus, splits, work / "predictions", PredictConfig(embeddings=embeddings), seed, machine)
     if takes_pool:
         from selftrain.selection.select import select as run_select
 
         assert predictions is not None
         selection = work / "selection"
-        run_select(parse_section(select or {}, SelectConfig, "select"), seed, predictions, corpus, selection)
+        run_select(selecting, seed, predictions, corpus, selection)
     training = Training(
         folder.name, "notebook", config, machine, seed, corpus, folder, selection, predictions, of_teacher, track
     )
     run_train(training, restart=[])
     return load(folder)
+
+
+def _check_images(
+    labeled: Path,
+    pool: str | Path | None,
+    validation: str | Path | None,
+    takes_pool: bool,
+    algorithm: str,
+    *,
+    selects: bool,
+) -> None:
+    """Raises UserError for images that would not be looked at, and for a pool that is missing."""
+    from selftrain.plumbing.errors import UserError
+    from selftrain.tables.corpus import CLASSES
+
+    if (labeled / CLASSES).is_file():
+        if pool is not None or validation is not None:
+            raise UserError(f"{labeled}: is a corpus, with its own pool and validation images; leave out yours")
+    elif takes_pool and pool is None:
+        raise UserError(f"pool: {algorithm} needs unlabeled images")
+    if not takes_pool and (pool is not None or selects):
+        raise UserError(f"{'select' if pool is None else 'pool'}: {algorithm} takes no unlabeled images; leave it out")
 
 
 def _corpus(labeled: Path, pool: str | Path | None, validation: str | Path | None, corpus: Path, seed: int) -> Path:
@@ -121,11 +161,3 @@ def _teacher(
         Training(f"{work.name}_teacher", "notebook", config, machine, seed, corpus, folder, track=False), restart=[]
     )
     return folder
-
-
-def _predict(model: Path, corpus: Path, out: Path, pool: bool, machine: Any, seed: int) -> None:
-    from selftrain.params.predict import PredictConfig
-    from selftrain.prediction.predict import predict
-
-    splits = ("labeled", "unlabeled") if pool else ("labeled",)
-    predict(model, corpus, splits, out, PredictConfig(), seed, machine)

@@ -21,7 +21,7 @@ from selftrain.plumbing.files import write_json
 from selftrain.plumbing.hardware import HardwareConfig, usable_cores
 from selftrain.plumbing.process_engine import Processes
 from selftrain.plumbing.progress import progress_bar
-from selftrain.tables.corpus import CLASSES, QUARANTINE, REPEATS, TRUTH
+from selftrain.tables.corpus import CLASSES, QUARANTINE, REPEATS, TRUTH, classes_of
 from selftrain.tables.keys import LABELED_SPLITS, SPLITS
 from selftrain.tables.manifest import manifest_digest, scan_manifest
 from selftrain.tables.multi_labels import write_multi_labels
@@ -43,7 +43,7 @@ def ingest(
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; correct `ingest.root` in params.yaml")
     classes = _classes(root, config)
-    _drop_splits_of_other_classes(corpus, classes)
+    drop_splits_of_other_classes(corpus, classes)
     corpus.mkdir(parents=True, exist_ok=True)
     write_json(corpus / CLASSES, classes)
 
@@ -154,14 +154,16 @@ def _classes(root: Path, config: IngestConfig) -> list[str]:
     return classes
 
 
-def _drop_splits_of_other_classes(corpus: Path, classes: list[str]) -> None:
+def drop_splits_of_other_classes(corpus: Path, classes: list[str]) -> None:
     """When the class list changes, every stored label index means something else: label those splits anew."""
-    import json
-
-    path = corpus / CLASSES
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != classes:
-        for split in LABELED_SPLITS:
-            shutil.rmtree(corpus / split, ignore_errors=True)
+    if not (corpus / CLASSES).exists():
+        return
+    try:
+        same = classes_of(corpus) == classes
+    except UserError:  # damaged: nobody knows what the indices meant
+        same = False
+    for split in LABELED_SPLITS if not same else ():
+        shutil.rmtree(corpus / split, ignore_errors=True)
 
 
 def _found(root: Path, source: Source, split: str, classes: list[str], ignored: Counter[str]) -> Iterable[SourceImage]:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from selftrain.corpus.append import update_split
 from selftrain.corpus.duplicates import write_duplicates
+from selftrain.corpus.ingest import drop_splits_of_other_classes
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
-from selftrain.params.ingest import IngestConfig, Source
+from selftrain.params.ingest import IMAGES_PER_SHARD, MAX_PIXELS
 from selftrain.plumbing.engines import Here
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
+from selftrain.plumbing.locks import sole_writer
 from selftrain.tables.corpus import CLASSES, REPEATS
 
 HELD_OUT = 0.2
@@ -26,6 +28,23 @@ def ingest_small(labeled: Path, pool: Path | None, validation: Path | None, corp
     classes = class_folders(Path(), [str(labeled.resolve())])
     if len(classes) < 2:
         raise UserError(f"{labeled}: has {len(classes)} class folders; a classifier needs two or more")
+    for name in class_folders(Path(), [str(validation.resolve())]) if validation is not None else []:
+        if name not in classes:
+            raise UserError(f"{validation}: the class '{name}' is no folder of {labeled}")
+    with sole_writer(corpus):
+        _bring(labeled, pool, validation, corpus, classes, seed, ignored)
+
+
+def _bring(
+    labeled: Path,
+    pool: Path | None,
+    validation: Path | None,
+    corpus: Path,
+    classes: list[str],
+    seed: int,
+    ignored: Counter[str],
+) -> None:
+    drop_splits_of_other_classes(corpus, classes)
     corpus.mkdir(parents=True, exist_ok=True)
     write_json(corpus / CLASSES, classes)
     found = find_images(Path(), [str(labeled.resolve())], labeled=True, classes=classes, ignored=ignored)
@@ -37,16 +56,14 @@ def ingest_small(labeled: Path, pool: Path | None, validation: Path | None, corp
     if pool is not None:
         unlabeled = find_images(Path(), [str(pool.resolve())], labeled=False, classes=classes, ignored=ignored)
         splits["unlabeled"] = list(unlabeled)
-    source = Source(images=["."])
-    limits = IngestConfig(root=".", labeled=source, unlabeled=source, validation=source, test=source)
     for split, images in splits.items():
         count = update_split(
             corpus / split,
             split,
             images,
             classes,
-            images_per_shard=limits.images_per_shard,
-            max_pixels=limits.max_pixels,
+            images_per_shard=IMAGES_PER_SHARD,
+            max_pixels=MAX_PIXELS,
         )
         if count.kept + count.added == 0:
             raise UserError(f"{split}: none of its {count.found} images can be used")

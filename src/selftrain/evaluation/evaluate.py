@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from selftrain.calibration import at_temperature, fit_temperature
+from selftrain.calibration import at_temperature, fit_temperature, shift_log_probs
 from selftrain.evaluation import metrics
 from selftrain.evaluation.examples import select_examples
 from selftrain.evaluation.held_out import held_out_metrics, precision_at_1
@@ -92,7 +92,10 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
         confidence_histogram(counts).write_csv(details / "confidence.csv")
         tables["selection"] = selection_digest(inputs.selection)
         if teachers_validation is not None:
-            expected = expected_precision(teachers_validation, counts, classes)
+            labeling = teachers_validation
+            if decided["shift"] is not None:  # the labels are those after the shift
+                labeling = labeling.with_log_probs(shift_log_probs(labeling.log_probs, np.array(decided["shift"])))
+            expected = expected_precision(labeling, counts, classes)
             as_cells(expected, "class").write_csv(details / "label_quality.csv")
             figures |= quality_metrics(expected, decided["threshold"], config.target_precision)
     else:

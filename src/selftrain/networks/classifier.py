@@ -43,7 +43,7 @@ def _decoded(image: Any) -> Pixels:
     if isinstance(image, Image.Image):
         return np.array(image.convert("RGB"))
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
             raise UserError(f"an array has to be uint8, (H, W, 3) or (H, W); this is {image.dtype}, {image.shape}")
         return np.array(Image.fromarray(image).convert("RGB"))
     name = "an image's bytes" if isinstance(image, bytes) else str(image)
@@ -51,5 +51,7 @@ def _decoded(image: Any) -> Pixels:
         return decode_pixels(image if isinstance(image, bytes) else Path(image).read_bytes())
     except FileNotFoundError:
         raise UserError(f"{name}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror or error})") from None
     except BrokenImage as error:
         raise UserError(f"{name}: {error}") from None

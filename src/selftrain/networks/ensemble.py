@@ -25,7 +25,8 @@ class Ensemble(nn.Module):
     def __init__(
         self, members: list[dict[str, Any]], weights: list[float], num_classes: int = 1000, **options: Any
     ) -> None:
-        """``members``: each one's ``architecture`` in timm, its ``options``, ``mean``, ``std`` and ``size`` of images.
+        """``members``: each one's ``architecture`` in timm, its ``options``, ``mean``, ``std``, ``size`` of images, and
+        ``crop``, the share of the ensemble's square that it sees, where that is less than 1.
 
         ``weights`` are positive; they need not add up to 1.
         """
@@ -38,6 +39,7 @@ class Ensemble(nn.Module):
         )
         self.num_features = sum(member.num_features for member in self.each)
         self.sizes = [int(member["size"]) for member in members]
+        self.crops = [float(member.get("crop", 1)) for member in members]
         shares = torch.tensor(weights, dtype=torch.float32)
         # Saved with the weights, so that another share is another model by their hash.
         self.register_buffer("log_weights", (shares / shares.sum()).log())
@@ -64,10 +66,12 @@ class Ensemble(nn.Module):
     def forward_features(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W), normalised with mean and deviation 0.5 → each member's features."""
         found = []
-        for place, (member, size) in enumerate(zip(self.each, self.sizes, strict=True)):
-            resized = images
-            if images.shape[-1] != size:
-                resized = functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+        for place, (member, size, crop) in enumerate(zip(self.each, self.sizes, self.crops, strict=True)):
+            side = round(crop * images.shape[-1])
+            start = (images.shape[-1] - side) // 2
+            resized = images[..., start : start + side, start : start + side]
+            if side != size:
+                resized = functional.interpolate(resized, size=(size, size), mode="bilinear", antialias=True)
             mean, std = getattr(self, f"mean{place}"), getattr(self, f"std{place}")
             found.append(member.forward_features((resized * 0.5 + 0.5 - mean) / std))
         return found

@@ -199,7 +199,9 @@ MAIN_PHASE = "main"
 
 def phases(config: TrainConfig, where: str = "train") -> dict[str, TrainConfig]:
     """A training's phases by name: ``main``, then those of ``then``, each whole. Raises UserError naming the phase."""
-    whole = config.model_dump(mode="json", exclude_unset=True, exclude={"then", "steps", "epochs", "patience", "init"})
+    whole = config.model_dump(
+        mode="json", exclude_unset=True, exclude={"then", "steps", "epochs", "patience", "init", "head"}
+    )
     found = {MAIN_PHASE: config}
     for name, changes in config.then.items():
         place = f"{where}.then.{name}"

@@ -12,6 +12,8 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.room import writing
 
 TEMPORARY_PREFIX = ".tmp-"
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and something may be added."""
 
 
 @contextlib.contextmanager
@@ -62,8 +64,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_file_name(path: Path) -> str:
-    """A path as the name of one file."""
-    return str(path).strip("/").replace("/", "--")
+    """A path as the name of one file; of a very long one the end, and a hash of all of it."""
+    name = str(path).strip("/").replace("/", "--")
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    return f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}-{name[-40:]}"
 
 
 def read_json(path: Path, made_by: str) -> Any:

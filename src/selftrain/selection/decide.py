@@ -5,6 +5,7 @@ confident; a class with fewer repeats some at random until it has K. Images that
 their class, before every image that the teacher labeled.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from selftrain.params.select import SelectConfig
 from selftrain.selection.balance import ClassPlan, plan_classes, tail_shares
 from selftrain.selection.policy import Policy, find_policy
 from selftrain.selection.prior import COLUMNS, align
-from selftrain.selection.sources import Frame, Source
+from selftrain.selection.sources import CHECKED, Frame, Source
 from selftrain.tables import selection
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ SELECT label, uniform FROM (
     FROM (
         SELECT label, extra, draw_uniform(key) AS uniform
         FROM (
-            SELECT key, label FROM candidates
+            SELECT key, label FROM (
+                SELECT *, row_number() OVER (PARTITION BY label ORDER BY confidence DESC, key) AS place
+                FROM candidates JOIN plan USING (label) WHERE plan.extra > 0
+            ) WHERE place <= kept
             UNION ALL SELECT key, to_label AS label FROM decided WHERE to_label IS NOT NULL
         ) JOIN plan USING (label) WHERE plan.extra > 0
     )
@@ -54,6 +58,7 @@ class Decisions:
         self.gate = source.gate(config.gate) if config.gate is not None else None
         aligning = COLUMNS if self.aligned is not None else ()
         self.columns: list[str] = list(dict.fromkeys([*self.policy.columns, *aligning]))
+        self.policy.prepare(self._usable_parts())
         self.kinds = [*selection.DECISIONS, *(name for name in self.policy.reasons if name not in selection.DECISIONS)]
 
     def prepared(self, rows: "pl.DataFrame") -> "pl.DataFrame":
@@ -64,6 +69,10 @@ class Decisions:
         """``key, label, confidence`` of the rows that pass the policy and are not decided on yet."""
         passes = self.policy.decide(rows).is_null() & ~self.strangers(rows)
         return self.usable(rows.filter(passes)).select("key", "label", "confidence")
+
+    def _usable_parts(self) -> "Iterator[pl.DataFrame]":
+        for part in (self.aligned or self.source).parts(list(dict.fromkeys([*CHECKED, *self.policy.columns]))):
+            yield self.usable(part.filter(~self.strangers(part)))
 
     def strangers(self, rows: "pl.DataFrame") -> "pl.Series":
         """Whether the gate leaves each image out."""

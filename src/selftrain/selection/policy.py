@@ -1,5 +1,6 @@
 """The contract of selection policies."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from selftrain.params.select import SelectConfig
@@ -26,6 +27,9 @@ class Policy:
 
     def __init__(self, config: SelectConfig, source: Source) -> None:
         self.config = config
+
+    def prepare(self, usable: "Iterator[pl.DataFrame]") -> None:
+        """See the images that may be kept, ``columns`` part by part, before any is decided on."""
 
     def decide(self, rows: "pl.DataFrame") -> "pl.Series":
         """Rows of the table → a column of text: the reason why an image is left out, null where it is a candidate."""

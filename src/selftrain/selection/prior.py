@@ -60,15 +60,7 @@ class Aligned:
     def validation(self) -> HeldOut:
         """See ``Source``."""
         found = self.source.validation()
-        shifted = shift_log_probs(found.log_probs, self.shift)
-        labels, confidences = shifted.argmax(axis=1), np.exp(shifted.max(axis=1))
-        return HeldOut(
-            found.keys,
-            found.labels,
-            labels.astype(np.int32),
-            confidences.astype(np.float32),
-            shifted.astype(np.float16),
-        )
+        return found.with_log_probs(shift_log_probs(found.log_probs, self.shift))
 
     def earlier(self, part_of: int) -> "list[pl.DataFrame]":
         """See ``Source``."""

@@ -224,9 +224,9 @@ def pool_sums(source: Source) -> tuple[int, float, NDArray[np.float64]]:
     """(images, the sum of their confidences, that of their probabilities (C,)) of the pool, without what is NaN."""
     images, confidence, probs = 0, 0.0, np.zeros(())
     for part in source.parts(["confidence", "log_probs"]):
-        known = part.filter(part["confidence"].is_not_nan())
-        if len(known):
-            images += len(known)
-            confidence += float(known["confidence"].cast(float).sum())
-            probs = probs + np.exp(unpacked(known)).sum(axis=0)
+        if len(part):
+            known = part["confidence"].is_not_nan().to_numpy()
+            images += int(known.sum())
+            confidence += float(part["confidence"].to_numpy()[known].sum(dtype=np.float64))
+            probs = probs + np.exp(unpacked(part)[known]).sum(axis=0)
     return images, confidence, probs

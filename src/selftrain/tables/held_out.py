@@ -21,6 +21,17 @@ class HeldOut:
     confidences: NDArray[np.float32]  # (N,)
     log_probs: NDArray[np.float16]  # (N, C)
 
+    def with_log_probs(self, log_probs: NDArray[np.floating]) -> "HeldOut":
+        """The same images with other log-probabilities (N, C), and the labels and confidences that follow."""
+        predicted, confidences = log_probs.argmax(axis=1), np.exp(log_probs.max(axis=1))
+        return HeldOut(
+            self.keys,
+            self.labels,
+            predicted.astype(np.int32),
+            confidences.astype(np.float32),
+            log_probs.astype(np.float16),
+        )
+
     @property
     def correct(self) -> NDArray[np.bool_]:
         """Whether each prediction is right, (N,)."""

@@ -31,15 +31,16 @@ def adopt(name: str, config: AdoptedConfig, pipeline: str, classes: list[str], s
     loaded = [_load(source, classes) for source in config.models]
     staged = out.with_name(f"{TEMPORARY_PREFIX}{out.name}")
     shutil.rmtree(staged, ignore_errors=True)
+    crop_fraction = max(record["pretrained_cfg"]["crop_pct"] for _, record in loaded)
     if len(loaded) == 1:
         model, config_json = loaded[0]
         options = config_json["model_args"]
     else:
         options = {
-            "members": [_as_member(config_json) for _, config_json in loaded],
+            "members": [_as_member(config_json, crop_fraction) for _, config_json in loaded],
             "weights": list(config.all_weights),
         }
-        model, config_json = timm.create_model("ensemble", num_classes=len(classes), **options), loaded[0][1]
+        model = timm.create_model("ensemble", num_classes=len(classes), **options)
         assert isinstance(model, Ensemble)
         for member, (network, _) in zip(model.each, loaded, strict=True):
             member.load_state_dict(network.state_dict())
@@ -48,7 +49,7 @@ def adopt(name: str, config: AdoptedConfig, pipeline: str, classes: list[str], s
         staged,
         classes=classes,
         image_size=max(record["pretrained_cfg"]["input_size"][1] for _, record in loaded),
-        crop_fraction=config_json["pretrained_cfg"]["crop_pct"],
+        crop_fraction=crop_fraction,
         options=options,
     )
     members = [_origin(source) for source in config.models]
@@ -138,7 +139,8 @@ def _check_classes(source: str, names: list[str] | None, count: int, classes: li
         raise UserError(f"{source}: has the corpus's classes in another order; train or export it again in that order")
 
 
-def _as_member(config_json: dict[str, Any]) -> dict[str, Any]:
+def _as_member(config_json: dict[str, Any], crop_fraction: float) -> dict[str, Any]:
+    """A member of an ensemble that is shown ``crop_fraction`` of an image's shorter side."""
     data = config_json["pretrained_cfg"]
     return {
         "architecture": config_json["architecture"],
@@ -146,6 +148,7 @@ def _as_member(config_json: dict[str, Any]) -> dict[str, Any]:
         "mean": list(data["mean"]),
         "std": list(data["std"]),
         "size": data["input_size"][1],
+        "crop": data["crop_pct"] / crop_fraction,
     }
 
 

@@ -60,7 +60,8 @@ class Training:
         if self.selection is not None:
             digests["unlabeled"] = manifest_digest(self.corpus / "unlabeled")
             digests["selection"] = selection_digest(self.selection)
-        if self.predictions is not None:
+        # `st.train` predicts labeled images alone where no other is read.
+        if self.predictions is not None and self.predictions.is_dir():
             digests["predictions"] = made_from_digest(self.predictions)
         if labeled_predictions:
             assert self.labeled_predictions is not None

@@ -25,13 +25,15 @@ class Agreement(Threshold):
 
     def __init__(self, config: SelectConfig, source: Source) -> None:
         super().__init__(config, source)
+        if config.prior is not None:
+            raise UserError("select.prior: the policy agreement compares labels as they were predicted; set it to null")
         self.source = source
 
     def decide(self, rows: "pl.DataFrame") -> "pl.Series":
         """See the class."""
         import polars as pl
 
-        disagrees = pl.Series([False] * len(rows))
+        disagrees = pl.Series([False] * len(rows), dtype=pl.Boolean)
         for earlier in self.source.earlier(int(rows["key"][0])) if len(rows) else []:
             if not rows["key"].equals(earlier["key"]):
                 raise UserError("select.policy: a table of an earlier round has other images; run `dvc repro`")

@@ -5,6 +5,7 @@ the highest probability of that class. An image may be among those of several cl
 ``select.per_class``, a number; balancing has nothing left to do.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,22 +31,36 @@ class ClassProbability(Policy):
         super().__init__(config, source)
         if not isinstance(config.per_class, int):
             raise UserError(f"select.per_class: the policy class_probability needs a number, found {config.per_class}")
+        self.source = source
+        self.cutoffs, self.last_keys = np.zeros(1), np.zeros(1, np.int64)
+        """(C,) The probability of the last image of each class, as a logarithm, and its key."""
+
+    def prepare(self, usable: "Iterator[pl.DataFrame]") -> None:
+        """Find the K likeliest of each class; of equal ones those that come first."""
+        assert isinstance(self.config.per_class, int)
         best: NDArray[np.float64] | None = None  # (at most K, C)
+        keys = np.empty((0, 0), np.int64)  # the same
         images = 0
-        for part in source.parts(["log_probs"]):
-            if len(part):
-                found = unpacked(part)
-                best = found if best is None else np.concatenate([best, found])
-                best = -np.sort(-best, axis=0)[: config.per_class]
-                images += len(found)
-        keeping = source.images_that_keep()  # (C,)
-        if keeping is not None and keeping.min() < min(config.per_class, images):
+        for part in usable:
+            if not len(part):
+                continue
+            found = unpacked(part)
+            of_part = np.repeat(part["key"].to_numpy()[:, None], found.shape[1], axis=1)
+            if best is not None:
+                found, of_part = np.concatenate([best, found]), np.concatenate([keys, of_part])
+            best, keys = found, of_part
+            order = np.lexsort((keys, -best), axis=0)[: self.config.per_class]
+            best, keys = np.take_along_axis(best, order, axis=0), np.take_along_axis(keys, order, axis=0)
+            images += len(part)
+        keeping = self.source.images_that_keep()  # (C,)
+        if keeping is not None and keeping.min() < min(self.config.per_class, images):
             raise UserError(
-                f"select.per_class: {config.per_class} images of each class are wanted, and only {keeping.min()} have "
-                f"a probability of the class number {keeping.argmin()} in the table; set `predict.top_k` higher or to "
-                "null, or `per_class` lower"
+                f"select.per_class: {self.config.per_class} images of each class are wanted, and only {keeping.min()} "
+                f"have a probability of the class number {keeping.argmin()} in the table; set `predict.top_k` higher "
+                "or to null, or `per_class` lower"
             )
-        self.cutoffs = np.zeros(1) if best is None else best[-1]  # (C,)
+        if best is not None:
+            self.cutoffs, self.last_keys = best[-1], keys[-1]
 
     def decide(self, rows: "pl.DataFrame") -> "pl.Series":
         """See the class."""
@@ -58,7 +73,9 @@ class ClassProbability(Policy):
         """How many classes each image is among the likeliest of."""
         import polars as pl
 
-        return pl.Series((unpacked(rows) >= self.cutoffs).sum(axis=1), dtype=pl.Int64)
+        probs, keys = unpacked(rows), rows["key"].to_numpy()[:, None]
+        among = (probs > self.cutoffs) | ((probs == self.cutoffs) & (keys <= self.last_keys))
+        return pl.Series(among.sum(axis=1), dtype=pl.Int64)
 
     @property
     def threshold(self) -> float:
