@@ -223,5 +223,5 @@ def test_a_unit_that_kills_again_and_again_is_named() -> None:
             os.kill(os.getpid(), 9)
         return unit
 
-    with pytest.raises(UserError, match="^unit [0-9]: the processes that work on it die"):
-        list(Processes(1).done(lambda: work, range(6), lambda unit: f"unit {unit}", "a test"))
+    with pytest.raises(UserError, match="^unit 4: the processes that work on it die"):
+        list(Processes(3).done(lambda: work, range(6), lambda unit: f"unit {unit}", "a test"))

@@ -7,10 +7,12 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -247,6 +249,98 @@ def test_a_server_without_ranges_can_be_copied_from_and_not_read_in_place(
             ingest(ingest_config(**in_place(url)), 0, Path("corpus"))
         server.shutdown()
     assert len(keys(Path("copied"))) == 6
+
+
+class Moody(SimpleHTTPRequestHandler):
+    """A web server that has ranges and times, and no ETag. It answers ``moods`` first."""
+
+    moods: ClassVar[list[int]] = []
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if self.moods:
+            self.send_error(self.moods.pop(0))
+            return
+        data = path.read_bytes()
+        first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        some = data[int(first) : int(last) + 1 if last else None]
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Content-Length", str(len(some)))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Range", f"bytes {first}-{int(first) + len(some) - 1}/{len(data)}")
+        self.send_header("Last-Modified", formatdate(path.stat().st_mtime, usegmt=True))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(some)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def moody(tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "p.tar").write_bytes(shard(0))
+    Moody.moods.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Moody, directory="served")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/p.tar"
+        server.shutdown()
+
+
+def test_a_server_that_fails_is_asked_again_and_no_missing_file(
+    ingest_config: MakeConfig, moody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "FIRST_PAUSE", 0.001)
+    Moody.moods += [503, 503, 429]
+    ingest(ingest_config(**in_place(moody)), 0, Path("corpus"))
+    assert len(keys(Path("corpus"))) == 6
+    for mood, said in ((403, "its store does not allow it"), (404, "no such file in its store")):
+        Moody.moods[:] = [mood] * 10
+        with pytest.raises(UserError, match=said):
+            stores.version_of(moody)
+    Moody.moods[:] = [500] * 100
+    with pytest.raises(UserError, match="did not answer 7 times"):
+        stores.version_of(moody)
+    with pytest.raises(UserError, match="its server answers 500"):
+        ingest(ingest_config(unlabeled={"images": moody}), 0, Path("copied"))
+
+
+def test_a_server_without_etags_tells_a_change_by_its_time(
+    ingest_config: MakeConfig, moody: str, tmp_path: Path
+) -> None:
+    ingest(ingest_config(**in_place(moody)), 0, Path("corpus"))
+    before = keys(Path("corpus"))
+    changed = tmp_path / "served" / "p.tar"
+    size = changed.stat().st_size
+    with tarfile.open(changed) as tar:
+        members = {member.name: tar.extractfile(member).read() for member in reversed(tar.getmembers())}  # type: ignore[union-attr]
+    changed.write_bytes(tar_of(members))
+    assert changed.stat().st_size == size
+    os.utime(changed, (time.time() + 60,) * 2)
+    ingest(ingest_config(**in_place(moody)), 0, Path("corpus"))
+    assert set(before.values()).isdisjoint(keys(Path("corpus")).values())
+
+
+def test_a_shard_that_is_cut_while_it_is_read_is_an_error_and_no_crash(ingest_config: MakeConfig, photos: Path) -> None:
+    (photos / "p.tar").write_bytes(shard(0))
+    ingest(ingest_config(**in_place("p.tar")), 0, Path("corpus"))
+    index = load_index(Path("corpus/unlabeled"))
+    loader = ImageLoader(index)
+    loader.square(0, 8, 1.0)
+    os.truncate(photos / "p.tar", 600)
+    with pytest.raises(UserError, match="p.tar"):
+        loader.square(5, 8, 1.0)
+
+
+def test_a_corpus_behind_a_link_finds_its_shards(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    (photos / "p.tar").write_bytes(shard(0))
+    (tmp_path / "big" / "deeper" / "data").mkdir(parents=True)
+    (tmp_path / "data").symlink_to(tmp_path / "big" / "deeper" / "data")
+    ingest(ingest_config(**in_place("p.tar")), 0, Path("data/corpus"))
+    assert sorted(bytes_of(Path("data/corpus")).values()) == sorted(image_bytes(place) for place in range(6))
 
 
 def test_only_a_pool_of_shards_can_stay(ingest_config: MakeConfig) -> None:

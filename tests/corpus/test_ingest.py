@@ -113,13 +113,59 @@ def test_a_pool_that_is_gone_empties_nothing(ingest_config: MakeConfig, photos: 
     before = files(corpus)
     (photos / "pool").rename(photos / "unmounted")
     (photos / "pool").mkdir()
-    with pytest.raises(UserError, match="split 'unlabeled' has no usable images"):
+    with pytest.raises(UserError, match="pool: no images in it; is it mounted"):
         ingest(ingest_config(), 0, corpus)
     assert files(corpus) == before
     (photos / "pool").rmdir()
     (photos / "unmounted").rename(photos / "pool")
     ingest(ingest_config(), 0, corpus)
     assert files(corpus) == before
+
+
+def test_one_of_two_pools_that_is_gone_empties_nothing(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    write_images(photos / "pool2", 5, 300)
+    config, corpus = ingest_config(unlabeled={"images": ["pool", "pool2"]}), tmp_path / "corpus"
+    ingest(config, 0, corpus)
+    before = files(corpus)
+    (photos / "pool2").rename(photos / "unmounted")
+    (photos / "pool2").mkdir()
+    with pytest.raises(UserError, match="pool2: no images in it; is it mounted"):
+        ingest(config, 0, corpus)
+    assert files(corpus) == before
+
+
+def test_an_image_that_cannot_be_read_just_now_keeps_its_key(
+    ingest_config: MakeConfig, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "corpus"
+    ingest(ingest_config(), 0, corpus)
+    before = files(corpus)
+    path = sorted((photos / "pool").iterdir())[2]
+    data = path.read_bytes()
+    path.unlink()
+    path.symlink_to(path)  # too many levels of links: no error that says that it is gone
+    capsys.readouterr()
+    summary = ingest(ingest_config(), 0, corpus)
+    assert f"unlabeled: pool/{path.name} cannot be read" in capsys.readouterr().out
+    assert summary["unlabeled"]["quarantined"] == 0
+    assert files(corpus) == before
+    path.unlink()
+    path.write_bytes(data)
+    ingest(ingest_config(), 0, corpus)
+    assert files(corpus) == before
+
+
+def test_other_files_are_counted_by_suffix_and_odd_ones_together(
+    ingest_config: MakeConfig, photos: Path, tmp_path: Path
+) -> None:
+    names = ["a.txt", "b.txt", "rec.000001", "rec.000002", "x.a very long one", *(f"n.s{n}" for n in range(70))]
+    for name in [*map(os.fsencode, names), b"Kopie.jpg (f\xfcr)", b"k.\xfc"]:
+        (photos / "pool" / os.fsdecode(name)).write_bytes(b"")
+    found = ingest(ingest_config(), 0, tmp_path / "corpus")["unlabeled"]["no_images"]
+    assert found[".txt"] == 2
+    assert found["others"] == len(names) + 2 - sum(number for suffix, number in found.items() if suffix != "others")
+    assert found["others"] >= 5
+    assert len(found) <= 52
 
 
 def test_a_labeled_image_in_a_held_out_split_is_told(
@@ -256,7 +302,7 @@ def test_classes_that_differ_between_splits_are_named(ingest_config: MakeConfig,
 
 def test_an_empty_pool_is_an_error(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
     (photos / "empty").mkdir()
-    with pytest.raises(UserError, match="split 'unlabeled' has no usable images in empty"):
+    with pytest.raises(UserError, match="empty: no images in it; is it mounted"):
         ingest(ingest_config(unlabeled={"images": "empty"}), 0, tmp_path / "corpus")
 
 

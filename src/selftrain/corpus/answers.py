@@ -8,6 +8,7 @@ the pool as its duplicate.
 
 import csv
 import datetime
+import os
 from pathlib import Path
 
 from selftrain.images.reader import read_rows
@@ -58,7 +59,7 @@ def move_to_labeled(corrections: Path, corpus: Path, config: IngestConfig) -> li
             temporary.write_bytes(data)
         written.append(path)
         when = row["when"] or datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-        file = path.relative_to(root)
+        file = os.path.relpath(path, root)
         texts = [as_cell(text) for text in (str(file), row["label"], row["who"] or "")]
         lines.append([*texts, when.isoformat(), as_cell(sources[key]), row["sha256"].hex()])
     _append(root / ANSWERS, lines)
@@ -72,7 +73,7 @@ def _append(path: Path, lines: list[list[str]]) -> None:
     known: list[list[str]] = []
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
-            known = list(csv.reader(file))[1:]
+            known = [row for row in csv.reader(file) if row][1:]
     files = {row[0] for row in lines}
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -38,17 +38,19 @@ class SplitCounts:
 
 
 class KnownImages:
-    """The images that a split already holds, by source, class and content: 9 bytes an image."""
+    """The images that a split already holds, by source, class and content, and by source: 25 bytes an image."""
 
     def __init__(self, split_folder: Path, classes: list[str]) -> None:
-        parts: list[np.ndarray] = [np.empty(0, np.uint64)]
+        parts: list[np.ndarray] = [np.empty((0, 2), np.uint64)]
         if (split_folder / "manifest").is_dir():
             for _, table in iter_manifest(split_folder, ["source", "label", "sha256"]):
-                rows = zip(*(table.column(name).to_pylist() for name in ("source", "label", "sha256")), strict=True)
-                names = ((source, None if label is None else classes[label], digest) for source, label, digest in rows)
-                parts.append(np.array([fingerprint(*name) for name in names], dtype=np.uint64))
-        self._sorted = np.concatenate(parts)
-        self._sorted.sort()
+                rows = [(source_print(row["source"]), _row_fingerprint(row, classes)) for row in table.to_pylist()]
+                parts.append(np.array(rows, dtype=np.uint64).reshape(-1, 2))
+        both = np.concatenate(parts)
+        both = both[both[:, 1].argsort()]
+        self._sorted, sources = both[:, 1].copy(), both[:, 0]
+        by_source = sources.argsort()
+        self._sources, self._place_of_source = sources[by_source], by_source
         self._seen = np.zeros(len(self._sorted), dtype=bool)
 
     def __contains__(self, print_: int) -> bool:
@@ -57,6 +59,13 @@ class KnownImages:
     def see(self, print_: int) -> None:
         """Remember that a known image is still there."""
         self._seen[np.searchsorted(self._sorted, np.uint64(print_))] = True
+
+    def of_source(self, source: str) -> int | None:
+        """The fingerprint of a source's image; None if there is none."""
+        print_ = source_print(source)
+        if not holds(self._sources, print_):
+            return None
+        return int(self._sorted[self._place_of_source[np.searchsorted(self._sources, np.uint64(print_))]])
 
     def gone(self) -> set[int]:
         """Fingerprints of known images that were not seen."""
@@ -93,6 +102,7 @@ def update_split(
     class_index = {name: index for index, name in enumerate(classes)}
     writer = ShardWriter(split_folder, split, images_per_shard, first_free_shard(split_folder))
     sources = Seen()
+    unreadable: list[tuple[str, str | None]] = []
 
     for image, seen in examined(images, Examiner(known, lost, max_pixels)):
         on_image()
@@ -101,8 +111,13 @@ def update_split(
             known.see(seen.print_)
             if seen.print_ in lost:
                 found_again[seen.print_] = seen.data
-        if sources.add(xxhash.xxh3_64_intdigest(image.source.encode())):
+        if sources.add(source_print(image.source)):
             counts.listed_twice += 1
+        elif seen.unreadable and (there := known.of_source(image.source)) is not None and there not in lost:
+            # So it has the same key when it can be read again.
+            known.see(there)
+            counts.kept += 1
+            unreadable.append((image.source, seen.problem))
         elif seen.problem is not None:
             counts.quarantined.append((image.source, seen.problem))
         elif seen.facts is None:
@@ -112,6 +127,9 @@ def update_split(
             label = None if image.class_name is None else class_index[image.class_name]
             writer.add(seen.data, seen.facts, label, image.source)
     writer.close()
+    if unreadable:
+        (first, problem), others = unreadable[0], len(unreadable) - 1
+        print(f"{split}: {first} {problem}, and {others:,} others; they stay as they were ingested")
     before_removal(counts)
     promise_shards(split_folder, writer.next_shard)
     counts.removed = _rewrite(split_folder, known.gone(), damaged, found_again, classes)
@@ -194,6 +212,11 @@ def _number_in(next_shard: Path) -> int:
     if not (text.isascii() and text.isdigit()):
         raise UserError(f"{next_shard}: holds no number; restore it with `dvc checkout`")
     return int(text)
+
+
+def source_print(source: str) -> int:
+    """64 bits of an image's place."""
+    return xxhash.xxh3_64_intdigest(source.encode())
 
 
 def _row_fingerprint(row: dict[str, Any], classes: list[str]) -> int:

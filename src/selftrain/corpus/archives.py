@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
-from selftrain.corpus.source_image import SourceImage, as_text, too_large
+from selftrain.corpus.source_image import SourceImage, as_text, count_other, too_large
 from selftrain.images.decode import SUFFIXES
 from selftrain.params.ingest import COMPRESSIONS
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.secrets import masked
-from selftrain.plumbing.stores import is_url, matching, stream
+from selftrain.plumbing.stores import GONE, is_url, matching, status_of, stream
 
 OTHER_MEMBERS = ("cls", "json")
 """What WebDataset samples hold beside their image."""
@@ -55,7 +56,10 @@ def images_of_shard(
             yield from _from_tar(masked(url), file, ignored, labeled=labeled, classes=classes)
     except UserError:
         raise
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if (status := status_of(error)) not in (None, *GONE):
+            what = f"its server answers {status}; run it again when it gives the file"
+            raise UserError(f"{masked(location)}: {what}") from None
         raise UserError(f"{masked(location)}: no such shard; check the paths under `ingest` in params.yaml") from None
     except _damage() as error:
         raise UserError(f"{masked(location)}: damaged shard ({masked(str(error))}); fetch it again") from None
@@ -70,7 +74,8 @@ def compression_of(url: str) -> str | None:
     """What a shard is compressed with, by its name; None if it is not."""
     from fsspec.utils import infer_compression
 
-    return COMPRESSIONS.get(Path(url).suffix) or infer_compression(url)
+    path = urlsplit(url).path if is_url(url) else url
+    return COMPRESSIONS.get(Path(path).suffix) or infer_compression(path)
 
 
 def _uncompressed(location: str) -> BinaryIO:
@@ -203,7 +208,9 @@ def _sample_images(
     """The sample's image; all of them if none has a plain suffix (``cat.0.png``, ``cat.1.png``)."""
     images = [suffix for suffix in sample if f".{suffix.rpartition('.')[2]}" in SUFFIXES]
     plain = [suffix for suffix in images if "." not in suffix]
-    ignored.update(f".{suffix}" for suffix in sample if suffix not in (plain or images) and suffix not in OTHER_MEMBERS)
+    for suffix in sample:
+        if suffix not in (plain or images) and suffix not in OTHER_MEMBERS:
+            count_other(ignored, f".{suffix}")
     for suffix in plain or images:
         content = sample[suffix].content
         class_name, problem = _class_of_sample(sample, classes) if labeled else (None, None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from selftrain.corpus.near import near_copies
 from selftrain.corpus.pool_copies import pool_copies
 from selftrain.plumbing.engine import Engine
+from selftrain.plumbing.spill import querying, spill_folder
 from selftrain.tables.keys import SPLITS
 from selftrain.tables.manifest import manifest_parts
 from selftrain.tables.parquet import write_frame
@@ -47,7 +48,11 @@ def write_duplicates(corpus: Path, out: Path, near: bool, engine: Engine) -> dic
     import polars as pl
 
     parts = {split: [str(part) for part in manifest_parts(corpus / split)] for split in SPLITS}
-    with duckdb.connect() as connection:
+    with (
+        spill_folder() as spill,
+        querying(spill),
+        duckdb.connect(config={"temp_directory": spill}) as connection,
+    ):
         parameters = {
             "held_out": parts["validation"] + parts["test"],
             "labeled": parts["labeled"],

@@ -45,6 +45,8 @@ class Examined:
     """The file's bytes, where somebody needs them."""
     facts: ImageFacts | None = None
     problem: str | None = None
+    unreadable: bool = False
+    """Whether the problem is the disk's or the network's, and may pass."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ class Examiner:
         except BrokenImage as error:
             return Examined(problem=str(error))
         except OSError as error:
-            return Examined(problem=f"cannot be read: {error.strerror or error}")
+            # A link to nothing is not there; what else fails may pass.
+            passing = not isinstance(error, FileNotFoundError)
+            return Examined(problem=f"cannot be read: {error.strerror or error}", unreadable=passing)
 
 
 def fingerprint(source: str, class_name: str | None, digest: bytes) -> int:

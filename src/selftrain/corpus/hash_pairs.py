@@ -14,7 +14,7 @@ import numpy as np
 
 from selftrain.corpus.near import MIN_BITS, MIN_SIDE
 from selftrain.plumbing.engine import Engine
-from selftrain.plumbing.spill import spill_folder
+from selftrain.plumbing.spill import querying, spill_folder
 from selftrain.tables.manifest import manifest_parts
 
 if TYPE_CHECKING:
@@ -98,14 +98,16 @@ class PairSearch:
         self._connection = duckdb.connect(config=settings | {"temp_directory": self._spill.name})
         self._connection.register("left_out", pa.table({"key": left_out}))
         parts = [str(part) for part in manifest_parts(split_folder)]
-        self._connection.execute(SHOWN, {"parts": parts, "min_side": MIN_SIDE, "min_bits": MIN_BITS})
+        with querying(self._spill.name):
+            self._connection.execute(SHOWN, {"parts": parts, "min_side": MIN_SIDE, "min_bits": MIN_BITS})
         ((self._crowded,),) = self._connection.execute(CROWDED, {"crowd": CROWD}).fetchall()
 
     def __call__(self, mask: int) -> "tuple[pa.Table, int]":
         """The pairs whose hashes are equal under a mask and under none before it, and how many images crowd."""
         before = masks()[: masks().index(mask)]
         asked = {"mask": mask, "earlier": before, "max_distance": MAX_DISTANCE, "crowd": CROWD}
-        return self._connection.sql(PAIRS, params=asked).to_arrow_table(), self._crowded
+        with querying(self._spill.name):
+            return self._connection.sql(PAIRS, params=asked).to_arrow_table(), self._crowded
 
 
 def _name(mask: int) -> str:

@@ -71,7 +71,8 @@ def update_in_place(
         location = as_stored(root, url, split_folder)
         often[location] = count
         shard, pointer = known.get(location, (-1, None))
-        if pointer is not None and pointer.version == version:
+        # A store that tells nothing of a file's content may have another one each time.
+        if pointer is not None and pointer.version == version and version.tag:
             pointers[shard] = pointer
         else:
             jobs.append(Job(split_folder, split, free, root, url, location, version, max_pixels))

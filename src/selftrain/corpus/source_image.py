@@ -1,8 +1,11 @@
 """One image as found, before anything is known of its bytes."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+LONGEST_SUFFIX, MOST_SUFFIXES, OTHER = 10, 50, "others"
+"""Of files that are no images, as they are counted."""
 MAX_BYTES = 2**28
 """Of an image file. What is larger is no image, whatever its header says, and is not read."""
 
@@ -19,6 +22,12 @@ class SourceImage:
     """Set when the image cannot be used whatever its bytes are."""
     offset: int | None = None
     """Of its bytes in its shard, where they lie there as they are."""
+
+
+def count_other(ignored: "Counter[str]", suffix: str) -> None:
+    """Count a file that is no image, by its suffix; rare and odd ones together."""
+    odd = len(suffix) > LONGEST_SUFFIX or suffix[1:].isdigit() or not suffix.isprintable()
+    ignored[OTHER if odd or (suffix not in ignored and len(ignored) >= MOST_SUFFIXES) else suffix] += 1
 
 
 def too_large(size: int) -> str | None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from selftrain.corpus.archives import from_shards
-from selftrain.corpus.source_image import SourceImage, as_text, too_large
+from selftrain.corpus.source_image import SourceImage, as_text, count_other, too_large
 from selftrain.images.decode import SUFFIXES, BrokenImage
 from selftrain.params.ingest import is_shards
 from selftrain.plumbing.errors import UserError
@@ -25,7 +25,7 @@ def find_images(
     ``root`` is what relative paths are relative to. With ``labeled``, folders must hold one folder a
     class and shards a ``.cls`` member a sample, an index into ``classes``.
 
-    Raises UserError for paths that do not exist, empty class folders and damaged shards.
+    Raises UserError for paths that do not exist, empty folders and damaged shards.
     """
     for path in paths:
         if is_shards(path):
@@ -77,8 +77,12 @@ def _class_name(folder: Path) -> str:
 def _from_folder(root: Path, path: str, ignored: Counter[str], *, labeled: bool) -> Iterator[SourceImage]:
     folder = _existing(root, path)
     if not labeled:
+        empty = True
         for file in _image_files(folder, ignored, set()):
+            empty = False
             yield _file_image(root, file, None)
+        if empty:
+            raise UserError(f"{folder}: no images in it; is it mounted? Add some, or take it out of `ingest`")
         return
     class_paths = _class_folders(folder)
     for file in sorted(folder.iterdir()):
@@ -107,7 +111,7 @@ def _image_files(folder: Path, ignored: Counter[str], visited: set[str]) -> Iter
         if _is(entry.is_dir):
             yield from _image_files(Path(entry.path), ignored, visited)
         elif suffix not in SUFFIXES:
-            ignored[suffix] += 1
+            count_other(ignored, suffix)
         elif _is(entry.is_file) or entry.is_symlink():
             yield Path(entry.path)
         else:

@@ -33,7 +33,7 @@ class ShardReader:
 
     def __init__(self, split_folder: Path | str, shard_bytes: int = SHARD_BYTES) -> None:
         self.split_folder, self.shard_bytes = str(split_folder), shard_bytes
-        self._opened: OrderedDict[str, _MappedShard | RemoteShard] = OrderedDict()
+        self._opened: OrderedDict[str, _MappedShard | _OthersShard | RemoteShard] = OrderedDict()
 
     def read(self, shard: str, offset: int, size: int, xxh3: int) -> bytes:
         """The bytes of one image, by its row of the manifest. ``shard`` is a name in the split's folder.
@@ -77,7 +77,7 @@ class ShardReader:
     ) -> None:
         self.close()
 
-    def _open(self, shard: str) -> "_MappedShard | RemoteShard":
+    def _open(self, shard: str) -> "_MappedShard | _OthersShard | RemoteShard":
         if shard in self._opened:
             self._opened.move_to_end(shard)
             return self._opened[shard]
@@ -91,7 +91,7 @@ class ShardReader:
                 self._opened[shard] = RemoteShard(location, pointer.version, self.shard_bytes)
             else:
                 check_version(location, pointer.version)
-                self._opened[shard] = _MappedShard(location, LOOK_AGAIN)
+                self._opened[shard] = _OthersShard(location)
         if len(self._opened) > OPEN_SHARDS:
             self._opened.popitem(last=False)[1].close()
         return self._opened[shard]
@@ -114,6 +114,26 @@ class _MappedShard:
 
     def close(self) -> None:
         self._map.close()
+
+
+class _OthersShard:
+    """A shard in place on this machine, which others may write to: a mapped file that is cut kills its readers."""
+
+    mend = LOOK_AGAIN
+
+    def __init__(self, path: str) -> None:
+        self.name = path
+        try:
+            self._file = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise UserError(f"{path}: shard is missing; {self.mend}") from None
+
+    def read(self, wanted: Wanted) -> bytes:
+        offset, size, _ = wanted
+        return os.pread(self._file, size, offset)
+
+    def close(self) -> None:
+        os.close(self._file)
 
 
 def read_rows(split_folder: Path, rows: "pl.DataFrame") -> Iterator[tuple[int, bytes]]:

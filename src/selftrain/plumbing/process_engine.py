@@ -1,11 +1,12 @@
 """Units of work on the processes of this machine, each done whole by one of them, in any order."""
 
+import contextlib
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from selftrain.plumbing.engine import MakeWork, Name, Result, Unit
@@ -16,7 +17,7 @@ from selftrain.plumbing.processes import starting_workers, worker
 AHEAD = 2
 """Units a process that are given out, so that none waits."""
 MOST_DEATHS = 3
-"""Times that a unit may be under work when a process dies."""
+"""Times that a unit is tried alone after a process died while it was under work."""
 
 
 class Processes:
@@ -35,36 +36,52 @@ class Processes:
         self, make_work: MakeWork[Unit, Result], units: Iterable[Unit], name: Name[Unit], what: str
     ) -> Iterator[tuple[Unit, Result]]:
         """See ``Engine``."""
-        deaths: dict[int, int] = {}
-        numbered = enumerate(units)
-        again: list[tuple[int, Unit]] = []
+        numbered, suspects = iter(units), list[Unit]()
         while True:
-            # Forked processes share what is imported.
-            context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
-            with ProcessPoolExecutor(self.count, context, _begin, (make_work,)) as pool:
-                todo, under_work = chain(again, numbered), dict[Future[Result], tuple[int, Unit]]()
-                broken = False
-                while not broken:
-                    for number, unit in islice(todo, self.count * AHEAD - len(under_work)):
-                        with starting_workers():
-                            under_work[pool.submit(_do, unit)] = (number, unit)
+            # One of those that were under work when a process died is at fault. Each is done alone, so that it shows.
+            for unit in suspects:
+                yield unit, self._alone(make_work, unit, name)
+            suspects = []
+            with self._pool(self.count, make_work) as pool:
+                under_work = dict[Future[Result], Unit]()
+                while not suspects:
+                    for unit in islice(numbered, self.count * AHEAD - len(under_work)):
+                        under_work[_given(pool, unit)] = unit
                     if not under_work:
                         return
                     for future in wait(under_work, return_when=FIRST_COMPLETED).done:
                         try:
                             result = future.result()
                         except BrokenProcessPool:
-                            broken = True
+                            suspects = list(under_work.values())
                             break
-                        yield under_work.pop(future)[1], result
-            again = list(under_work.values())
-            for number, unit in again:
-                deaths[number] = deaths.get(number, 0) + 1
-                if deaths[number] > MOST_DEATHS:
-                    raise UserError(
-                        f"{name(unit)}: the processes that work on it die ({MOST_DEATHS + 1} times); memory may be "
-                        "short, so close other programs and run it again"
-                    )
+                        yield under_work.pop(future), result
+
+    def _alone(self, make_work: MakeWork[Unit, Result], unit: Unit, name: Name[Unit]) -> Result:
+        for _ in range(MOST_DEATHS):
+            with self._pool(1, make_work) as pool, contextlib.suppress(BrokenProcessPool):
+                found: Result = _given(pool, unit).result()
+                return found
+        raise UserError(
+            f"{name(unit)}: the processes that work on it die ({MOST_DEATHS + 1} times); memory may be short, so close "
+            "other programs and run it again"
+        )
+
+    def _pool(self, count: int, make_work: MakeWork[Unit, Result]) -> ProcessPoolExecutor:
+        # Forked processes share what is imported.
+        context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
+        return ProcessPoolExecutor(count, context, _begin, (make_work,))
+
+
+def _given(pool: ProcessPoolExecutor, unit: Any) -> "Future[Any]":
+    """A unit's result to come. Of a pool that is broken already it is that it is broken."""
+    try:
+        with starting_workers():
+            return pool.submit(_do, unit)
+    except BrokenProcessPool as error:
+        broken: Future[Any] = Future()
+        broken.set_exception(error)
+        return broken
 
 
 _work: Callable[[Any], Any] | None = None

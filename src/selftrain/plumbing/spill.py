@@ -1,12 +1,16 @@
 """Folders for what does not fit into memory. They lie under ``.selftrain``, whose disk has room for the data's size."""
 
+import contextlib
 import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from selftrain.plumbing.errors import UserError, one_line
 from selftrain.plumbing.locks import WORK
+from selftrain.plumbing.room import refusal
 
 FOLDER = WORK / "spill"
 
@@ -20,3 +24,17 @@ def spill_folder() -> "tempfile.TemporaryDirectory[str]":
         if left.name.startswith(here) and Path("/proc/self").exists() and not Path("/proc", pid).exists():
             shutil.rmtree(left, ignore_errors=True)
     return tempfile.TemporaryDirectory(prefix=f"{here}{os.getpid()}-", dir=FOLDER)
+
+
+@contextlib.contextmanager
+def querying(folder: str) -> Iterator[None]:
+    """While it lasts, a database spills to a folder: what it has no room for is a UserError."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        said = refusal(error, Path(folder))
+        raise said or UserError(
+            f"{folder}: a query has no room ({one_line(error)}); make some and run it again"
+        ) from None

@@ -22,7 +22,10 @@ NEAR = 2**18
 """Bytes between two ranges that are fetched along rather than asked for apart."""
 LARGEST = 2**23
 """Bytes asked for at once: larger ranges are cut, and fetched side by side."""
-TAGS = ("ETag", "etag", "md5Hash", "generation", "content_md5", "mtime", "LastModified", "last_modified", "updated")
+TAGS = (
+    "ETag", "etag", "md5Hash", "generation", "content_md5", "Content-MD5", "Digest", "blob_id", "mtime", "LastModified",
+    "last_modified", "Last-Modified", "updated",
+)  # fmt: skip
 """Under which stores tell what changes when a file does."""
 
 
@@ -32,7 +35,11 @@ class Version:
 
     size: int
     tag: str
-    """The store's ETag or the like; of a local file, and where there is none, the time of its last change."""
+    """The store's ETag or the like, or the time of the last change; empty if the store tells neither."""
+
+
+GONE, NOT_ALLOWED = (404, 410), (401, 403)
+"""Answers of web servers."""
 
 
 def is_url(path: str) -> bool:
@@ -167,21 +174,30 @@ def _tried(url: str, ask: Callable[[], Result]) -> Result:
     for attempt in range(ATTEMPTS):
         try:
             return ask()
-        except FileNotFoundError:
-            raise UserError(f"{masked(url)}: no such file in its store") from None
-        except PermissionError as error:
-            raise UserError(f"{masked(url)}: its store does not allow it ({_words(error)}); check the keys") from None
+        except (FileNotFoundError, PermissionError) as error:
+            status = status_of(error)
+            if isinstance(error, PermissionError) or status in NOT_ALLOWED:
+                words = _words(error if status is None else error.__cause__)
+                raise UserError(f"{masked(url)}: its store does not allow it ({words}); check the keys") from None
+            if status is None or status in GONE:
+                raise UserError(f"{masked(url)}: no such file in its store") from None
+            problem = error.__cause__
         except _passing() as error:
-            if attempt == ATTEMPTS - 1:
-                raise UserError(
-                    f"{masked(url)}: its store did not answer {ATTEMPTS} times ({_words(error)}); run it again when it "
-                    "does, what is done stays"
-                ) from None
+            problem = error
+        if attempt < ATTEMPTS - 1:
             time.sleep(FIRST_PAUSE * 2**attempt)
-    raise AssertionError
+    raise UserError(
+        f"{masked(url)}: its store did not answer {ATTEMPTS} times ({_words(problem)}); run it again when it does, "
+        "what is done stays"
+    )
 
 
-def _words(error: Exception) -> str:
+def status_of(error: Exception) -> int | None:
+    """The answer of a web server behind an error: fsspec calls whatever fails there a missing file."""
+    return getattr(error.__cause__, "status", None)
+
+
+def _words(error: BaseException | None) -> str:
     text = re.sub(r"\s+", " ", masked(str(error))).strip()
     return text[:200] or type(error).__name__
 

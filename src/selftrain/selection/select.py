@@ -15,7 +15,7 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.progress import progress_bar
-from selftrain.plumbing.spill import spill_folder
+from selftrain.plumbing.spill import querying, spill_folder
 from selftrain.selection.decide import Decisions, no_decisions
 from selftrain.selection.parts import TOGETHER, Counts, FirstPass, SecondPass, added, prepared
 from selftrain.selection.sources import Tables
@@ -75,6 +75,7 @@ def select(
     units = list(in_groups(parts, TOGETHER))
     with (
         spill_folder() as spill,
+        querying(spill),
         duckdb.connect(config=SETTINGS | {"temp_directory": spill}) as connection,
     ):
         first_pass = FirstPass(source, decisions, Path(spill))

@@ -83,4 +83,5 @@ def as_stored(root: Path, location: str, split_folder: Path) -> str:
     """A location as a pointer keeps it: a path that is relative to ``root`` leads from the split's folder."""
     if is_url(location) or os.path.isabs(location):
         return location
-    return os.path.relpath(root / location, split_folder)
+    # As the system follows it: `..` leads out of where a link leads to.
+    return os.path.relpath(root.resolve() / location, split_folder.resolve())
