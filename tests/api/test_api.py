@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -129,3 +130,53 @@ def test_training_without_dvc(photos: Path, tmp_path: Path, monkeypatch: pytest.
         student.predict([np.zeros((4, 4, 3))])
     with pytest.raises(st.UserError, match=r"train.lerning_rate: unknown parameter"):
         st.train(photos / "labeled", lerning_rate=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"algorithm": "noisy_student"}, "pool: noisy_student needs unlabeled images"),
+        ({"pool": "pool"}, "pool: supervised takes no unlabeled images"),
+        ({"select": {"threshold": 0.5}}, "select: supervised takes no unlabeled images"),
+        ({"algorithm": {"temperature": 2}}, "algorithm: name: missing"),
+        ({"hardware": {"processes": 2}}, "`st.train` is one process"),
+        ({"seed": -1}, "seed: expected a whole number from 0"),
+        ({"seed": 2**70}, "seed: expected a whole number from 0"),
+        ({"algorithm": "mean_teacher", "pool": "pool"}, "train.ema_decay: mean_teacher learns from the average"),
+        (
+            {"algorithm": "meta_pseudo_labels", "pool": "pool", "networks": {"teacher": {"image_size": 64}}},
+            "networks.teacher.image_size: not a network's own",
+        ),
+        ({"algorithm": "fixmatch", "pool": "pool", "select": {"weight": "confidence"}}, "weighs all images alike"),
+    ],
+)
+def test_what_a_training_would_ignore_or_stumble_over_is_told_before_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "pool" in given:
+        given = given | {"pool": photos / "pool"}
+    with pytest.raises(st.UserError, match=message):
+        st.train(photos / "labeled", **given)
+    assert not (tmp_path / ".selftrain" / "trainings").exists()
+
+
+@pytest.mark.slow
+def test_trainings_that_need_more_than_a_pool(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = {"model": "test_resnet", "image_size": 32, "batch_size": 4, "hardware": {"workers": 0}}
+    listening = {"name": "distillation", "distill_on": "labeled"}
+    st.train(photos / "labeled", algorithm=listening, out="distilled", epochs=0.5, **few)
+    st.train(photos / "labeled", teacher="distilled", init="teacher", out="on", steps=2, **few)
+    chosen = st.train(
+        photos / "labeled", pool=photos / "pool", algorithm="noisy_student", teacher="on", out="gated", steps=2,
+        select={"threshold": 0.0, "gate": 0.05, "per_class": "all"}, then={"fine": {"steps": 1}}, **few,
+    )  # fmt: skip
+    assert chosen.classes == ["cat", "dog", "owl"]
+    for path in (photos / "labeled" / "owl").iterdir():
+        path.unlink()
+    (photos / "labeled" / "owl").rmdir()
+    again = st.train(photos / "labeled", out="distilled", steps=1, **few)
+    assert again.classes == ["cat", "dog"], "other classes under the same name"
+    with pytest.raises(st.UserError, match="the class 'owl' is no folder of"):
+        st.train(photos / "labeled", validation=photos / "validation", out="distilled", steps=1, **few)

@@ -39,7 +39,8 @@ def test_teachers_come_before_their_students_and_controls_after_their_like(evalu
 
 
 def test_a_class_name_is_no_markup_of_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = {"validation_accuracy": 0.9, "validation_accuracy_low": 0.88, "validation_accuracy_high": 0.92}
+    figures = {"validation_accuracy": 0.9, "validation_nll": 0.3}
+    figures |= {"validation_accuracy_low": 0.88, "validation_accuracy_high": 0.92}
     write_run(tmp_path, "teacher", None, **figures)
     record = tmp_path / "teacher" / "details" / "run.json"
     names = ["cat [small]", "[/]", "[red]x"]

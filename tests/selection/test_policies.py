@@ -265,13 +265,15 @@ def test_the_images_likeliest_of_each_class_serve_every_class_that_they_are_amon
     held = np.log(probs).astype(np.float16)
     by_hand: Counter[int] = Counter()
     for label in range(len(CLASSES)):
-        # Of images with the same float16 as the last one, all are in.
-        last = np.sort(held[:, label])[::-1][399]
-        by_hand.update(np.flatnonzero(held[:, label] >= last).tolist())
+        # Of images with the same float16 the first are in.
+        by_hand.update(sorted(range(900), key=lambda number: (-held[number, label], number))[:400])
     assert rows["copies"].to_list() == [by_hand[number] for number in range(900)]
     assert rows["decision"].to_list() == ["kept" if by_hand[number] else "low_confidence" for number in range(900)]
     assert max(by_hand.values()) > 1, "an image with two likely classes serves both"
-    assert 1200 <= round_.summary["balanced_images"] < 1210
+    assert round_.summary["balanced_images"] == 1200
+    sampled = round_.select(policy="class_probability", per_class=40, share=0.3)
+    assert sampled["copies"].sum() == 120, "as many of a share of the pool"
+    assert sampled["decision"].to_list().count("not_sampled") > 500
     whole = round_.select(policy="class_probability", per_class=20)["copies"].to_list()
     for part in prediction_parts(tmp_path / "teacher" / "unlabeled"):
         made = read_part(part)
@@ -317,3 +319,7 @@ def test_crests_share_of_each_class_by_its_rank_among_the_labeled(tmp_path: Path
         of_class = rows.filter(pl.col("label") == label).sort("confidence", descending=True)
         count = math.ceil(share * len(of_class))
         assert of_class["decision"].to_list() == ["kept"] * count + ["over_quota"] * (len(of_class) - count)
+    rows = round_.select(threshold=0, tail_exponent=0.5, per_class=150, max_copies=10)
+    for label in range(3):
+        of_class = rows.filter((pl.col("label") == label) & (pl.col("decision") == "kept"))
+        assert of_class["copies"].sum() == 150, "extra copies are of images that are kept"

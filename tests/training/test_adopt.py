@@ -61,6 +61,25 @@ def test_one_model_is_taken_as_it_is(models: dict[str, nn.Module]) -> None:
     assert {link.kind: link.state for link in trace(Path("models/large")).all()}["adopted"] == "missing"
 
 
+def test_members_of_an_ensemble_see_their_own_crops(models: dict[str, nn.Module]) -> None:
+    """Whatever their order: each sees as much of an image as when it is alone."""
+    config = json.loads(Path("one/config.json").read_text())
+    config["pretrained_cfg"]["crop_pct"] = 0.5
+    Path("one/config.json").write_text(json.dumps(config))
+    images = torch.randn(4, 3, 64, 64)
+    found = []
+    for name, members in (("a", ["one", "other"]), ("b", ["other", "one"])):
+        adopted(name, models=members)
+        both, config = load_model(Path("models") / name)
+        assert config["pretrained_cfg"]["crop_pct"] == 1.0
+        found.append(both(images))
+    torch.testing.assert_close(*found)
+    (place,) = [place for place, crop in enumerate(both.crops) if crop == 0.5]  # type: ignore[arg-type,union-attr]
+    seen = both.forward_features(images)[place]  # type: ignore[operator]
+    middle = images[..., 16:48, 16:48]
+    torch.testing.assert_close(seen, models["one"].forward_features(middle))  # type: ignore[operator]
+
+
 def test_several_are_the_weighted_mean_of_what_they_say(models: dict[str, nn.Module]) -> None:
     record = adopted("two", models=["one", "other"], weights=[2, 1])
     both, config = load_model(Path("models/two"))
