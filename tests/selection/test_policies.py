@@ -151,6 +151,21 @@ def test_adaptive_thresholds_by_hand(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=f"log_probs: row {row} has not as many numbers as others"):
             st.select(frame.with_columns(log_probs=wrong), policy="adaptive")
+    for column, value, said in (
+        ("key", 1, "row 0: its key is that of another row too"),
+        ("label", -1, "row 1: its label is no class's index"),
+        ("confidence", 1.5, "row 1: its confidence is not from 0 to 1"),
+        ("confidence", None, "row 1: its key, label or confidence is empty"),
+    ):
+        changed = frame.with_columns(pl.Series(column, [frame[column][0], value], dtype=frame[column].dtype))
+        with pytest.raises(UserError, match=said):
+            st.select(changed)
+    with pytest.raises(UserError, match="keys and labels are whole numbers"):
+        st.select(frame.with_columns(label=pl.Series(["cat", "dog"])))
+    with pytest.raises(UserError, match="has no column 'confidence'"):
+        st.select(frame.drop("confidence"))
+    unknown = frame.with_columns(confidence=pl.lit(math.nan))
+    assert st.select(unknown, policy="adaptive")["decision"].to_list() == ["low_confidence"] * 2
     with pytest.raises(UserError, match="take `Run.predictions` of it"):
         st.select(frame.with_columns(classes=pl.lit(b"")), policy="adaptive")
     with pytest.raises(UserError, match="reads the column 'log_probs'"):

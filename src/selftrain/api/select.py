@@ -13,21 +13,43 @@ def select(predictions: "pl.DataFrame", *, seed: int = 0, **parameters: Any) -> 
     read them, ``log_probs``: lists of C numbers, as ``Run.predictions`` gives them, or binaries of float16, as the
     files of a table that keeps all classes. ``parameters`` are those of the section ``select``: ``policy``,
     ``threshold``, ``per_class``, ``max_copies``, ``share``. Leaks, duplicates and corrections are no part of it: they
-    belong to a corpus. Raises UserError for parameters that there are not.
+    belong to a corpus. Raises UserError for parameters that there are not, and for rows that are no predictions.
     """
-    import polars as pl
-
     from selftrain.params.select import SelectConfig
     from selftrain.plumbing.sections import parse_section
     from selftrain.selection.decide import select_frame
 
+    config = parse_section(parameters, SelectConfig, "select")
+    predictions = _checked(predictions)
     if "log_probs" in predictions.columns:
         predictions = predictions.with_columns(_as_arrays(predictions))
-    config = parse_section(parameters, SelectConfig, "select")
-    columns = predictions.with_columns(
-        pl.col("key").cast(pl.Int64), pl.col("label").cast(pl.Int32), pl.col("confidence").cast(pl.Float32)
-    )
-    return select_frame(columns, config, seed)
+    return select_frame(predictions, config, seed)
+
+
+def _checked(predictions: "pl.DataFrame") -> "pl.DataFrame":
+    """The frame with its columns' types. Raises UserError, naming the first row, for what is no prediction."""
+    import polars as pl
+
+    from selftrain.plumbing.errors import UserError, one_line
+
+    for name in ("key", "label", "confidence"):
+        if name not in predictions.columns:
+            raise UserError(f"select: the frame has no column '{name}'")
+    key, label, confidence = pl.col("key"), pl.col("label"), pl.col("confidence")
+    try:
+        frame = predictions.with_columns(key.cast(pl.Int64), label.cast(pl.Int32), confidence.cast(pl.Float32))
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"select: keys and labels are whole numbers, confidences numbers ({one_line(error)})") from None
+    wrong = {
+        "key, label or confidence is empty": pl.any_horizontal(key.is_null(), label.is_null(), confidence.is_null()),
+        "key is that of another row too": key.is_duplicated(),
+        "label is no class's index": label < 0,
+        "confidence is not from 0 to 1": ~confidence.is_between(0, 1 + 1e-6) & confidence.is_not_nan(),
+    }
+    for what, rows in wrong.items():
+        if len(found := frame.select(rows.arg_true()).to_series()):
+            raise UserError(f"select: row {found[0]}: its {what}")
+    return frame
 
 
 def _as_arrays(predictions: "pl.DataFrame") -> "pl.Series":
