@@ -8,7 +8,7 @@ from selftrain.corpus.duplicates import write_duplicates
 from selftrain.corpus.ingest import drop_splits_of_other_classes
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
-from selftrain.params.ingest import IMAGES_PER_SHARD, MAX_PIXELS
+from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.engines import Here
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
@@ -62,8 +62,8 @@ def _bring(
             split,
             images,
             classes,
-            images_per_shard=IMAGES_PER_SHARD,
-            max_pixels=MAX_PIXELS,
+            images_per_shard=IngestConfig.model_fields["images_per_shard"].default,
+            max_pixels=IngestConfig.model_fields["max_pixels"].default,
         )
         if count.kept + count.added == 0:
             raise UserError(f"{split}: none of its {count.found} images can be used")

@@ -26,9 +26,6 @@ def is_shards(path: str) -> bool:
 Paths = Annotated[list[str], BeforeValidator(_as_list)]
 
 
-IMAGES_PER_SHARD, MAX_PIXELS = 1000, 100_000_000
-
-
 class Source(Section):
     """Where one split's images come from: folders or shards, or a share cut from the labeled ones."""
 
@@ -72,8 +69,8 @@ class IngestConfig(Section):
     ``evaluate`` then gives precision@1 too."""
     near_duplicates: bool = True
     """Look for altered copies of validation and test images in the pool too, not only for equal pixels."""
-    images_per_shard: int = Field(default=IMAGES_PER_SHARD, ge=1, le=MAX_IMAGES_PER_SHARD)
-    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    images_per_shard: int = Field(default=1000, ge=1, le=MAX_IMAGES_PER_SHARD)
+    max_pixels: int = Field(default=100_000_000, ge=1)
     """Larger images are quarantined before they are decoded: a small file can hold a huge image."""
     max_quarantined: float = Field(default=0.01, ge=0, le=1)
     """Share of broken images, a split, above which ingest stops."""
