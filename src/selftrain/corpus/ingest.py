@@ -21,12 +21,12 @@ from selftrain.plumbing.files import write_json
 from selftrain.plumbing.hardware import HardwareConfig, usable_cores
 from selftrain.plumbing.process_engine import Processes
 from selftrain.plumbing.progress import progress_bar
-from selftrain.tables.corpus import CLASSES, QUARANTINE, REPEATS, TRUTH, classes_of
+from selftrain.tables.corpus import CLASSES, QUARANTINE, REPEATS, classes_of
 from selftrain.tables.keys import LABELED_SPLITS, SPLITS
 from selftrain.tables.manifest import manifest_digest, scan_manifest
 from selftrain.tables.multi_labels import write_multi_labels
 from selftrain.tables.parquet import collect, write_frame
-from selftrain.tables.truth import write_truth
+from selftrain.tables.truth import TRUTH, write_truth
 
 
 def ingest(

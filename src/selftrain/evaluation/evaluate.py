@@ -24,13 +24,14 @@ from selftrain.params.evaluate import EvaluateConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, sha256_of
 from selftrain.tables.cells import as_cell, as_cells
-from selftrain.tables.corpus import TRUTH, classes_of
+from selftrain.tables.corpus import classes_of
 from selftrain.tables.held_out import HeldOut, load_held_out
 from selftrain.tables.multi_labels import read_multi_labels
 from selftrain.tables.parquet import write_frame
 from selftrain.tables.predictions import made_from_digest
 from selftrain.tables.records import EvaluatedRecord, Metrics, RunRecord
 from selftrain.tables.selection import selection_digest
+from selftrain.tables.truth import TRUTH
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,11 @@ from selftrain.params.review import ReviewConfig
 from selftrain.params.runs import chain_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
-from selftrain.tables.corpus import TRUTH
 from selftrain.tables.parquet import read_frame, write_frame
 from selftrain.tables.predictions import made_from_digest, prediction_classes, read_part
 from selftrain.tables.records import EvaluatedRecord
 from selftrain.tables.selection import KEPT, selection_digest, selection_parts
-from selftrain.tables.truth import NO_CLASS
+from selftrain.tables.truth import NO_CLASS, TRUTH
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from selftrain.inspection.corrections import FIELD
 from selftrain.inspection.rounds import BrowsedRun, history
 from selftrain.inspection.tables import image_predictions
-from selftrain.tables.corpus import REPEATS, TRUTH
+from selftrain.tables.corpus import REPEATS
 from selftrain.tables.manifest import find_rows
 from selftrain.tables.parquet import read_frame
-from selftrain.tables.truth import NO_CLASS, name_of_no_class
+from selftrain.tables.truth import NO_CLASS, TRUTH, name_of_no_class
 
 if TYPE_CHECKING:
     import polars as pl

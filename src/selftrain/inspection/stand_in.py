@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selftrain.plumbing.errors import UserError
-from selftrain.tables.corpus import TRUTH, classes_of
+from selftrain.tables.corpus import classes_of
 from selftrain.tables.corrections import CORRECT, REJECT, no_corrections, read_corrections, write_corrections
 from selftrain.tables.manifest import find_rows
 from selftrain.tables.parquet import read_frame
-from selftrain.tables.truth import NO_CLASS
+from selftrain.tables.truth import NO_CLASS, TRUTH
 
 STAND_IN = "stand-in"
 WHEN = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)

@@ -11,11 +11,12 @@ from selftrain.counters import Stream, mix
 from selftrain.inspection.rounds import BrowsedRun
 from selftrain.inspection.views import SavedView
 from selftrain.plumbing.progress import progress_bar
-from selftrain.tables.corpus import REPEATS, TRUTH
+from selftrain.tables.corpus import REPEATS
 from selftrain.tables.keys import part_name, shard_of, shard_of_part
 from selftrain.tables.parquet import collect, read_frame
 from selftrain.tables.predictions import prediction_parts, read_part
 from selftrain.tables.selection import scan_selection
+from selftrain.tables.truth import TRUTH
 
 if TYPE_CHECKING:
     import polars as pl

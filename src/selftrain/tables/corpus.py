@@ -1,10 +1,13 @@
-"""What a corpus has beside its splits: the names of its classes, the pool's truth, copies, and what is broken."""
+"""What a corpus has beside its splits: the names of its classes, copies, and what is broken.
+
+Hidden truth is in ``truth.py``, which nothing that trains may import.
+"""
 
 from pathlib import Path
 
 from selftrain.plumbing.files import read_json
 
-CLASSES, TRUTH, REPEATS, QUARANTINE = "classes.json", "truth.parquet", "duplicates.parquet", "quarantine.parquet"
+CLASSES, REPEATS, QUARANTINE = "classes.json", "duplicates.parquet", "quarantine.parquet"
 
 
 def classes_of(corpus: Path) -> list[str]:

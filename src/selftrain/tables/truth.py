@@ -11,6 +11,8 @@ from selftrain.tables.parquet import write_frame
 if TYPE_CHECKING:
     import polars as pl
 
+TRUTH = "truth.parquet"
+"""In the corpus."""
 NO_CLASS = -1
 """Truth of an image that shows none of the classes."""
 
