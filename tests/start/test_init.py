@@ -108,7 +108,7 @@ def test_a_repository_that_is_there_stays_as_it_is(images: Path, tmp_path: Path)
     [
         ("labelled", "pool", "--labeled: there is no folder"),
         ("pool", "labeled", "pool: no class folders in it"),
-        ("labeled", "empty", "--pool: .*empty has no images"),
+        ("labeled", "empty", "empty: no images in it; is it mounted"),
     ],
 )
 def test_folders_that_cannot_be_used(images: Path, tmp_path: Path, labeled: str, pool: str, message: str) -> None:
