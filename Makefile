@@ -80,7 +80,7 @@ kills: install ## Kill trainings and dvc repro 200 times, and compare how they e
 	python benchmarks/kills.py
 
 bench: install ## Hold every stage's speed against ceilings and peers, for docs/performance.md; 20 minutes
-	@for stage in ingest batches predict training processes selecting scale start; do \
+	@for stage in ingest hashes batches predict training processes selecting scale start; do \
 	  QUICK=$(QUICK) python benchmarks/speed/$$stage.py || exit 1; done
 
 audit: install ## Look for known vulnerabilities of the locked libraries; needs the internet

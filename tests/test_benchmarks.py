@@ -16,6 +16,7 @@ from tests.repository import ROOT
     ("stage", "rows"),
     [
         ("ingest", ["32 pixels", "photographs, 500×375, again with nothing new"]),
+        ("hashes", ["100 held-out images, 10,000 in the pool"]),
         ("batches", ["32 pixels, first time", "224 pixels of photographs, kept"]),
         ("predict", ["test_resnet, 32 pixels"]),
         ("training", ["test_resnet, 32 pixels"]),

@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from selftrain.corpus import near, verdicts
 from selftrain.corpus.ingest import ingest
-from selftrain.corpus.near import near_copies, near_pairs
+from selftrain.corpus.near import near_copies
 from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.engines import Here
 from selftrain.plumbing.files import read_json
@@ -146,23 +144,6 @@ def test_looking_for_altered_copies_can_be_switched_off_and_passes_over_tiny_ima
     ingest(IngestConfig.model_validate(config), 0, planted / "without")
     assert set(pl.read_parquet(planted / "without" / "duplicates.parquet")["match"]) == {"exact"}
     assert len(pl.read_parquet(digits_corpus / "duplicates.parquet")) == 0, "digits of 8×8 pixels are alike, not copies"
-
-
-@given(
-    pool=st.lists(st.integers(0, 2**64 - 1), max_size=20),
-    flips=st.lists(st.tuples(st.integers(0, 19), st.sets(st.integers(0, 63), max_size=15)), max_size=20),
-    most=st.sampled_from([0, 3, 8, 12, 13]),
-)
-def test_near_pairs_are_those_of_a_brute_force(pool: list[int], flips: list[tuple[int, set[int]]], most: int) -> None:
-    others = [pool[place % len(pool)] ^ sum(1 << bit for bit in bits) for place, bits in flips] if pool else []
-    rows, columns = near_pairs(np.array(pool, np.uint64), np.array(others, np.uint64), most)
-    expected = {
-        (row, column)
-        for row, one in enumerate(pool)
-        for column, other in enumerate(others)
-        if (one ^ other).bit_count() <= most
-    }
-    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
 
 
 def test_of_copies_inside_the_pool_the_largest_stays(planted: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selftrain.corpus.copies import FRAMES, MIN_AGREEMENT, agreement, picture_of, small_grey, thumbnail
-from selftrain.corpus.verdicts import FrameHashes, Int64Array, Verdicts
+from selftrain.corpus.near_hashes import Int64Array, UInt64Array, near_pairs
+from selftrain.corpus.verdicts import FrameHashes, Verdicts
 from selftrain.images.decode import decode
 from selftrain.images.reader import read_rows
 from selftrain.plumbing.engine import Engine
@@ -33,18 +34,13 @@ MIN_SIDE = 24
 """Pixels a side below which an image shows too little to tell a copy from a likeness."""
 MIN_BITS = 3
 """Set bits below which an image is blank, of the hash of either side."""
-BANDS = 4
 POOL_CHUNK = 2**22
 """Pool images whose hashes are compared at a time."""
-BLOCK = 2**22
-"""Pairs of hashes compared at a time: 32 MiB."""
 HELD_OUT = 2**11
 """Held-out images whose frames are in memory at a time: 300 MiB."""
 
 VERDICTS = "held_out"
 COLUMNS = ["key", "width", "height", "dhash", "dhash_mirrored", "xxh3"]
-
-UInt64Array = NDArray[np.uint64]
 
 
 def near_copies(corpus: Path, engine: Engine) -> list[tuple[int, int, float]]:
@@ -176,38 +172,6 @@ class Comparer:
             for pair in partners[key]:
                 agreements[pair] = agreement(pictures[int(unit.held_out.keys[near[pair, 1]])], seen, grey)
         return agreements
-
-
-def near_pairs(pool: UInt64Array, others: UInt64Array, max_distance: int) -> tuple[Int64Array, Int64Array]:
-    """Every (place in ``pool``, place in ``others``) whose 64-bit hashes differ in at most ``max_distance`` bits.
-
-    Of two such hashes one of four 16-bit bands differs in at most a quarter of the bits (the pigeonhole principle), so
-    only pairs that are near in a band are compared whole.
-    """
-    pairs = [np.empty((0, 2), np.int64)]
-    for band in range(BANDS):
-        pool_groups, other_groups = _by_band(pool, band), _by_band(others, band)
-        other_values = np.array(list(other_groups), dtype=np.uint16)
-        other_rows = list(other_groups.values())
-        for value, rows in pool_groups.items():
-            near = np.flatnonzero(np.bitwise_count(other_values ^ np.uint16(value)) <= max_distance // BANDS)
-            if len(near) == 0:
-                continue
-            candidates = np.concatenate([other_rows[place] for place in near])
-            for part in np.array_split(rows, -(-len(rows) * len(candidates) // BLOCK)):
-                distances = np.bitwise_count(pool[part][:, None] ^ others[candidates][None])  # (rows, candidates)
-                row, candidate = np.nonzero(distances <= max_distance)
-                pairs.append(np.stack([part[row], candidates[candidate]], axis=1))
-    unique = np.unique(np.concatenate(pairs), axis=0)
-    return unique[:, 0], unique[:, 1]
-
-
-def _by_band(hashes: UInt64Array, band: int) -> dict[int, Int64Array]:
-    """Places of the hashes by the value of one of their bands."""
-    values = (hashes >> np.uint64(16 * band)).astype(np.uint16)
-    order = np.argsort(values, kind="stable")
-    distinct, starts = np.unique(values[order], return_index=True)
-    return dict(zip(distinct.tolist(), np.split(order, starts[1:]), strict=True)) if len(values) else {}
 
 
 def comparable(table: "pa.Table") -> NDArray[np.bool_]:
