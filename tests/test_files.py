@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import signal
@@ -8,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path, read_json, remove_temporary_files, sha256_of, write_json
+from selftrain.plumbing.files import (
+    atomic_folder,
+    atomic_path,
+    read_json,
+    remove_temporary_files,
+    sha256_of,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -33,6 +41,32 @@ def test_a_killed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
     remove_temporary_files(tmp_path)
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_is_the_old_one_or_the_new_one_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "model"
+    program = (
+        "import os, signal; from pathlib import Path; from selftrain.plumbing.files import atomic_folder\n"
+        f"with atomic_folder(Path({str(folder)!r})) as t:\n"
+        "    t.mkdir(); (t / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    for content in ("first", "second"):
+        before = [path.read_text() for path in folder.glob("*")]
+        assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+        with pytest.raises(RuntimeError), atomic_folder(folder) as made:
+            made.mkdir()
+            raise RuntimeError
+        assert [path.read_text() for path in folder.glob("*")] == before
+        with atomic_folder(folder) as made:
+            made.mkdir()
+            (made / content).write_text(content)
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {content: content}
+        assert os.listdir(folder.parent) == ["model"]
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="model: No space left on device"), atomic_folder(tmp_path / "model"):
+        raise OSError(errno.ENOSPC, "full")
 
 
 def test_missing_and_damaged_json_name_the_stage_to_run(tmp_path: Path) -> None:

@@ -31,20 +31,22 @@ def _checked(predictions: "pl.DataFrame") -> "pl.DataFrame":
     import polars as pl
 
     from selftrain.plumbing.errors import UserError, one_line
+    from selftrain.tables.predictions import no_prediction
 
     for name in ("key", "label", "confidence"):
         if name not in predictions.columns:
             raise UserError(f"select: the frame has no column '{name}'")
-    key, label, confidence = pl.col("key"), pl.col("label"), pl.col("confidence")
+    key, label = pl.col("key"), pl.col("label")
     try:
-        frame = predictions.with_columns(key.cast(pl.Int64), label.cast(pl.Int32), confidence.cast(pl.Float32))
+        frame = predictions.with_columns(
+            key.cast(pl.Int64), label.cast(pl.Int32), pl.col("confidence").cast(pl.Float32)
+        )
     except pl.exceptions.PolarsError as error:
         raise UserError(f"select: keys and labels are whole numbers, confidences numbers ({one_line(error)})") from None
     wrong = {
-        "key, label or confidence is empty": pl.any_horizontal(key.is_null(), label.is_null(), confidence.is_null()),
-        "key is that of another row too": key.is_duplicated(),
+        **no_prediction(),
         "label is no class's index": label < 0,
-        "confidence is not from 0 to 1": ~confidence.is_between(0, 1 + 1e-6) & confidence.is_not_nan(),
+        "key is that of another row too": key.is_duplicated(),
     }
     for what, rows in wrong.items():
         if len(found := frame.select(rows.arg_true()).to_series()):

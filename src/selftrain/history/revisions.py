@@ -21,7 +21,7 @@ def at_revision(path: Path, rev: str, into: Path) -> Path:
         tree = DVCFileSystem(".", rev=rev)
         tree.get(str(path), str(target), recursive=True)
     except SCMError as error:
-        raise UserError(f"--rev {rev}: git knows no such revision ({' '.join(str(error).split())[:100]})") from None
+        raise UserError(f"--rev {rev}: git knows no such revision ({one_line(error)})") from None
     except (FileNotFoundError, DvcException) as error:
         reason = one_line(error)
         raise UserError(

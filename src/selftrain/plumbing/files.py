@@ -1,9 +1,10 @@
-"""Files that are either whole or absent, whenever the process dies, and what identifies them."""
+"""Files and folders that are either whole or absent, whenever the process dies, and what identifies them."""
 
 import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,24 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     finally:
         if os.path.exists(temporary):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield the path of a folder that is to be made beside ``folder``; on success it takes that one's place.
+
+    One process at a time may write it. Raises UserError, naming the folder, if the disk is full or may not be written.
+    """
+    staged = folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}")
+    try:
+        with writing(folder):
+            shutil.rmtree(staged, ignore_errors=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            yield staged
+            shutil.rmtree(folder, ignore_errors=True)
+            staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def writer_is_alive(temporary: Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import TEMPORARY_PREFIX, sha256_of, write_json
+from selftrain.plumbing.files import atomic_folder, sha256_of, write_json
 from selftrain.release.card import write_card
 from selftrain.report.rounds import best_run, stop_lines
 from selftrain.report.runs import load_runs
@@ -29,17 +29,14 @@ def write_best(
     weights = folder / "model.safetensors"
     if not weights.is_file() or sha256_of(weights) != best.record["weights"]:
         raise UserError(f"{folder}: not the model that {best.folder} evaluated; run `dvc repro`")
-    staged = out.with_name(f"{TEMPORARY_PREFIX}{out.name}")
-    shutil.rmtree(staged, ignore_errors=True)
-    shutil.copytree(folder, staged)
     why = {
         "run": best.name,
         "validation_accuracy": {run.name: run.metrics["validation_accuracy"] for run in runs},
         "temperature": best.metrics["temperature"],
         "stop_rule": stop_lines(runs),
     }
-    write_json(staged / "best.json", why)
-    write_card(staged / "README.md", evaluation.name, runs, best, corpus, robustness)
-    shutil.rmtree(out, ignore_errors=True)
-    staged.rename(out)
+    with atomic_folder(out) as staged:
+        shutil.copytree(folder, staged)
+        write_json(staged / "best.json", why)
+        write_card(staged / "README.md", evaluation.name, runs, best, corpus, robustness)
     print(f"{out}: {best.name}, {best.metrics['validation_accuracy']:.1%} on validation")

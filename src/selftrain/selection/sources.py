@@ -19,6 +19,7 @@ from selftrain.tables.parquet import read_arrow, read_frame, stamps
 from selftrain.tables.predictions import (
     EMBEDDED_CLASSES,
     MADE_FROM,
+    no_prediction,
     prediction_classes,
     prediction_parts,
     read_log_probs,
@@ -192,17 +193,14 @@ def check_keys(keys: NDArray[np.int64], part: Path, split_folder: Path) -> None:
 
 
 def _check_rows(rows: "pl.DataFrame", part: Path, num_classes: int) -> None:
-    """Raises UserError, naming the first row, for rows that are no valid predictions. NaN is valid: a teacher may not
-    have learned.
-    """
+    """Raises UserError, naming the first row, for rows that are no valid predictions."""
     import polars as pl
 
-    key, label, confidence = pl.col("key"), pl.col("label"), pl.col("confidence")
+    label, key = pl.col("label"), pl.col("key")
     wrong = {
+        **no_prediction(),
         f"label is not from 0 to {num_classes - 1}": ~label.is_between(0, num_classes - 1),
-        "confidence is not from 0 to 1": ~confidence.is_between(0, 1 + 1e-6) & confidence.is_not_nan(),
         "key is not above the row before": key.diff() <= 0,
-        "key, label or confidence is empty": pl.any_horizontal(key.is_null(), label.is_null(), confidence.is_null()),
     }
     # All in one query: parts may be short and many.
     if not any(rows.select(found.any().alias(what) for what, found in wrong.items()).row(0)):

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,9 @@ from selftrain.plumbing.errors import UserError
 from selftrain.tables.keys import part_name, shard_of_part
 from selftrain.tables.log_probs import LogProbs, class_dtype, likeliest
 from selftrain.tables.parquet import column_names, read_arrow, stamp, write_arrow
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -156,3 +159,17 @@ def made_from_digest(folder: Path) -> str:
     for path in prediction_parts(folder):
         digest.update(f"{path.name} {stamp(path, MADE_FROM, [])}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def no_prediction() -> "dict[str, pl.Expr]":
+    """What makes a row of ``key, label, confidence`` no prediction, whatever its classes: a reason, and where it holds.
+
+    NaN is a confidence: a teacher may not have learned.
+    """
+    import polars as pl
+
+    key, label, confidence = pl.col("key"), pl.col("label"), pl.col("confidence")
+    return {
+        "key, label or confidence is empty": pl.any_horizontal(key.is_null(), label.is_null(), confidence.is_null()),
+        "confidence is not from 0 to 1": ~confidence.is_between(0, 1 + 1e-6) & confidence.is_not_nan(),
+    }

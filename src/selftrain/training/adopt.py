@@ -15,7 +15,7 @@ from selftrain.networks.export import export_model
 from selftrain.networks.models import check_model_name, create_model, load_model
 from selftrain.params.adopted import AdoptedConfig
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import TEMPORARY_PREFIX, sha256_of
+from selftrain.plumbing.files import atomic_folder, sha256_of
 from selftrain.plumbing.git import git_commit
 from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.tracking import Tracker, is_installed
@@ -29,62 +29,73 @@ def adopt(name: str, config: AdoptedConfig, pipeline: str, classes: list[str], s
     UserError if one is something else, or has other classes than the corpus.
     """
     loaded = [_load(source, classes) for source in config.models]
-    staged = out.with_name(f"{TEMPORARY_PREFIX}{out.name}")
-    shutil.rmtree(staged, ignore_errors=True)
     crop_fraction = max(record["pretrained_cfg"]["crop_pct"] for _, record in loaded)
     if len(loaded) == 1:
         model, config_json = loaded[0]
         options = config_json["model_args"]
     else:
-        options = {
-            "members": [_as_member(config_json, crop_fraction) for _, config_json in loaded],
-            "weights": list(config.all_weights),
-        }
-        model = timm.create_model("ensemble", num_classes=len(classes), **options)
-        assert isinstance(model, Ensemble)
-        for member, (network, _) in zip(model.each, loaded, strict=True):
-            member.load_state_dict(network.state_dict())
-    export_model(
-        model,
-        staged,
-        classes=classes,
-        image_size=max(record["pretrained_cfg"]["input_size"][1] for _, record in loaded),
-        crop_fraction=crop_fraction,
-        options=options,
-    )
-    members = [_origin(source) for source in config.models]
-    tags = {"pipeline": pipeline, "round": name, "algorithm": "adopt", "teacher": ""}
-    params = {"models": ", ".join(config.models), "weights": ", ".join(map(str, config.all_weights))}
+        members = [_as_member(config_json, crop_fraction) for _, config_json in loaded]
+        options = {"members": members, "weights": list(config.all_weights)}
+        model = _ensemble([network for network, _ in loaded], options, len(classes))
+    origins = [_origin(source) for source in config.models]
     commit = git_commit()
-    run_id = ""
-    if is_installed():
-        folder = WORK / "adopted" / pipeline / name
-        shutil.rmtree(folder, ignore_errors=True)  # a run of its own each time
-        tracker = Tracker(folder, name, tags | {"mlflow.source.git.commit": commit}, params, {})
-        run_id = tracker.wait_for_run()
-        tracker.finish("FINISHED")
-    described: dict[str, Any] = {
-        "run": name,
+    with atomic_folder(out) as staged:
+        export_model(
+            model,
+            staged,
+            classes=classes,
+            image_size=max(record["pretrained_cfg"]["input_size"][1] for _, record in loaded),
+            crop_fraction=crop_fraction,
+            options=options,
+        )
+        described: dict[str, Any] = {
+            "run": name,
+            "pipeline": pipeline,
+            "mlflow_run_id": _mlflow_run(name, pipeline, config, commit),
+            "algorithm": "adopt",
+            "model": " + ".join(str(record["architecture"]) for _, record in loaded),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "teacher": None,
+            "teacher_weights": "",
+            "members": origins,
+            "saw": sorted({split for source in config.models for split in _saw(Path(source))}),
+            "member_weights": list(config.all_weights),
+            "git_commit": commit,
+            "seed": seed,
+            "data": {},
+            "paths": {},
+            "train_seconds": sum(origin["train_seconds"] for origin in origins),
+            "weights": sha256_of(staged / "model.safetensors"),
+        }
+        RunRecord(**described).write(staged / "run.json")
+
+
+def _ensemble(networks: list[nn.Module], options: dict[str, Any], num_classes: int) -> nn.Module:
+    model = timm.create_model("ensemble", num_classes=num_classes, **options)
+    assert isinstance(model, Ensemble)
+    for member, network in zip(model.each, networks, strict=True):
+        member.load_state_dict(network.state_dict())
+    return model
+
+
+def _mlflow_run(name: str, pipeline: str, config: AdoptedConfig, commit: str) -> str:
+    """The id of a run of its own each time; "" where MLflow is not installed."""
+    if not is_installed():
+        return ""
+    folder = WORK / "adopted" / pipeline / name
+    shutil.rmtree(folder, ignore_errors=True)
+    tags = {
         "pipeline": pipeline,
-        "mlflow_run_id": run_id,
+        "round": name,
         "algorithm": "adopt",
-        "model": " + ".join(str(record["architecture"]) for _, record in loaded),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "teacher": None,
-        "teacher_weights": "",
-        "members": members,
-        "saw": sorted({split for source in config.models for split in _saw(Path(source))}),
-        "member_weights": list(config.all_weights),
-        "git_commit": commit,
-        "seed": seed,
-        "data": {},
-        "paths": {},
-        "train_seconds": sum(record["train_seconds"] for record in members),
-        "weights": sha256_of(staged / "model.safetensors"),
+        "teacher": "",
+        "mlflow.source.git.commit": commit,
     }
-    RunRecord(**described).write(staged / "run.json")
-    shutil.rmtree(out, ignore_errors=True)
-    staged.rename(out)
+    params = {"models": ", ".join(config.models), "weights": ", ".join(map(str, config.all_weights))}
+    tracker = Tracker(folder, name, tags, params, {})
+    run_id = tracker.wait_for_run()
+    tracker.finish("FINISHED")
+    return run_id
 
 
 def _load(source: str, classes: list[str]) -> tuple[nn.Module, dict[str, Any]]:

@@ -9,7 +9,7 @@ from torch import nn
 from selftrain.algorithms.closed_form import FittedHead
 from selftrain.networks.export import export_model
 from selftrain.params.train import TrainConfig
-from selftrain.plumbing.files import TEMPORARY_PREFIX, sha256_of
+from selftrain.plumbing.files import atomic_folder, sha256_of
 from selftrain.plumbing.git import git_commit
 from selftrain.plumbing.hardware import peak_memory
 from selftrain.tables.records import RunRecord
@@ -48,16 +48,15 @@ class EndedPhase:
 
 def write_weights(model: nn.Module, config: TrainConfig, classes: list[str], folder: Path) -> None:
     """Write a phase's network as a timm model folder."""
-    staged = _staged(folder)
-    export_model(
-        model,
-        staged,
-        classes=classes,
-        image_size=config.image_size,
-        crop_fraction=config.crop_fraction,
-        options=config.model_options,
-    )
-    _put_in_place(staged, folder)
+    with atomic_folder(folder) as staged:
+        export_model(
+            model,
+            staged,
+            classes=classes,
+            image_size=config.image_size,
+            crop_fraction=config.crop_fraction,
+            options=config.model_options,
+        )
 
 
 def export(
@@ -93,23 +92,10 @@ def export(
         "peak_memory_mib": round(max(phase.peak_memory for phase in phases) / 2**20),
         "train_seconds": round(sum(phase.seconds for phase in phases), 1),
     }
-    training.out.parent.mkdir(parents=True, exist_ok=True)
-    staged = _staged(training.out)
-    shutil.copytree(results / phases[-1].name / "result", staged)
-    record = RunRecord(**values, weights=sha256_of(staged / "model.safetensors"))
-    record.write(staged / "run.json")
-    for earlier in phases[:-1]:
-        shutil.copytree(results / earlier.name / "result", staged / "phases" / earlier.name)
-        record.write(staged / "phases" / earlier.name / "run.json")
-    _put_in_place(staged, training.out)
-
-
-def _staged(folder: Path) -> Path:
-    staged = folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}")
-    shutil.rmtree(staged, ignore_errors=True)
-    return staged
-
-
-def _put_in_place(staged: Path, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    staged.rename(folder)
+    with atomic_folder(training.out) as staged:
+        shutil.copytree(results / phases[-1].name / "result", staged)
+        record = RunRecord(**values, weights=sha256_of(staged / "model.safetensors"))
+        record.write(staged / "run.json")
+        for earlier in phases[:-1]:
+            shutil.copytree(results / earlier.name / "result", staged / "phases" / earlier.name)
+            record.write(staged / "phases" / earlier.name / "run.json")

@@ -12,7 +12,7 @@ from selftrain.counters import Stream, mixed_int, word
 from selftrain.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from selftrain.images.decode import SUFFIXES, BrokenImage, decode
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import TEMPORARY_PREFIX
+from selftrain.plumbing.files import atomic_folder
 from selftrain.plumbing.progress import progress_bar
 from selftrain.plumbing.sections import Section
 
@@ -50,28 +50,25 @@ def write_shifted(config: ShiftConfig, seed: int, out: Path) -> int:
     for folder in config.folders:
         if not (source / folder).is_dir():
             raise UserError(f"shift.folders: there is no folder {source / folder}")
-    staged = out.with_name(f"{TEMPORARY_PREFIX}{out.name}")
-    shutil.rmtree(staged, ignore_errors=True)
-    shutil.copytree(source, staged)
-    paths = [
-        path
-        for folder in config.folders
-        for path in sorted((staged / folder).rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    ]
-    broken = 0
-    with progress_bar("shift", total=len(paths)) as advance:
-        for path in paths:
-            try:
-                _corrupt_file(path, path.relative_to(staged).as_posix(), config, seed)
-            except BrokenImage as error:
-                broken += 1
-                print(f"{path.relative_to(staged)}: {error}; copied as it is, for `ingest` to put into quarantine")
-            advance()
-    if len(paths) == broken:
-        raise UserError(f"shift.folders: {', '.join(config.folders)} of {source} hold no images")
-    shutil.rmtree(out, ignore_errors=True)
-    staged.rename(out)
+    with atomic_folder(out) as staged:
+        shutil.copytree(source, staged)
+        paths = [
+            path
+            for folder in config.folders
+            for path in sorted((staged / folder).rglob("*"))
+            if path.suffix.lower() in SUFFIXES and path.is_file()
+        ]
+        broken = 0
+        with progress_bar("shift", total=len(paths)) as advance:
+            for path in paths:
+                try:
+                    _corrupt_file(path, path.relative_to(staged).as_posix(), config, seed)
+                except BrokenImage as error:
+                    broken += 1
+                    print(f"{path.relative_to(staged)}: {error}; copied as it is, for `ingest` to put into quarantine")
+                advance()
+        if len(paths) == broken:
+            raise UserError(f"shift.folders: {', '.join(config.folders)} of {source} hold no images")
     print(f"{out}: {len(paths) - broken:,} images corrupted, {broken} broken ones left")
     return len(paths) - broken
 
