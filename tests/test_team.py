@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from selftrain.plumbing.tracking import Tracker
+from selftrain.plumbing.tracker import Tracker
 from tests.conftest import free_port
 from tests.repository import Project
 from tests.stores import SETTINGS, bucket, client, s3

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import read_json, write_json
 from selftrain.plumbing.spool import Spool
-from selftrain.plumbing.tracking import Tracker, connect, resend, waiting
+from selftrain.plumbing.tracker import Tracker, read_run, resend, waiting
+from selftrain.plumbing.tracking import connect
 from tests.conftest import free_port
 
 
@@ -22,6 +24,27 @@ def tracker(folder: str = "work") -> Tracker:
 def rows(query: str) -> list[tuple[object, ...]]:
     with sqlite3.connect("mlflow.db") as connection:
         return connection.execute(query).fetchall()
+
+
+def change(file: str, **values: object) -> None:
+    write_json(Path(file), read_json(Path(file), "") | values)
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> Callable[[], None]:
+    """MLflow's client raises what a locked database does, so often, or until what is returned is called."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    whole, left = getattr(MlflowClient, method), [times]
+
+    def failing(self: object, *args: object, **kwargs: object) -> object:
+        if left[0]:
+            left[0] -= 1
+            raise MlflowException("(sqlite3.OperationalError) database is locked")
+        return whole(self, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, method, failing)
+    return lambda: monkeypatch.setattr(MlflowClient, method, whole)
 
 
 STEPS = "select step, value from metrics order by step"
@@ -45,8 +68,10 @@ def test_a_run_has_parameters_tags_inputs_curves_and_environment(tmp_path: Path)
     one = tracker()
     one.log(1, {"loss": 0.5, "rate": 0.1})
     one.finish("FINISHED")
-    assert one.wait_for_run() == (tmp_path / "work" / "mlflow_run_id").read_text()
-    assert rows("select name, status, run_uuid from runs") == [("r", "FINISHED", one.run_id)]
+    run = read_run(tmp_path / "work")
+    assert run is not None
+    assert one.wait_for_run() == run.id
+    assert rows("select name, status, run_uuid from runs") == [("r", "FINISHED", run.id)]
     assert rows("select key, value from params") == [("a.b", "1")]
     assert ("pipeline", "p") in rows("select key, value from tags")
     assert rows("select name, digest from datasets") == [("data", "digest1")]
@@ -60,12 +85,12 @@ def test_a_continued_run_stores_no_point_twice() -> None:
     for step in (10, 20):
         first.log(step, {"loss": 1.0})
     first.flush()
-    until(lambda: not first.spool.unsent())
+    until(lambda: not first.unsent())
     second = tracker()
     for step in (20, 30):
         second.log(step, {"loss": 2.0})
     second.finish("FINISHED")
-    assert second.run_id == first.run_id
+    assert second.wait_for_run() == first.wait_for_run()
     assert rows(STEPS) == [(10, 1.0), (20, 1.0), (30, 2.0)]
     assert rows("select status from runs") == [("FINISHED",)]
 
@@ -74,9 +99,9 @@ def test_a_kill_between_storing_and_noting_it_stores_no_point_twice() -> None:
     first = tracker()
     first.log(10, {"loss": 1.0})
     first.finish("KILLED")
-    Spool(Path("work")).forget_sent()
-    with Path("work/points.jsonl").open("a") as file:
-        file.write('["loss", 3.0, 17')  # and in the middle of a line
+    change("work/mlflow.json", points=0)
+    with Path("work/curves.jsonl").open("a") as file:
+        file.write('[20, 1700000000000, {"loss": 3')  # and in the middle of a line
     second = tracker()
     second.log(20, {"loss": 2.0})
     second.finish("FINISHED")
@@ -84,11 +109,15 @@ def test_a_kill_between_storing_and_noting_it_stores_no_point_twice() -> None:
 
 
 def test_a_run_that_this_mlflow_does_not_know_is_made_anew() -> None:
-    Path("work").mkdir()
-    Path("work/mlflow_run_id").write_text("0" * 32)
     one = tracker()
-    one.finish("FINISHED")
-    assert one.wait_for_run() != "0" * 32
+    one.log(10, {"loss": 1.0})
+    one.finish("KILLED")
+    change("work/mlflow.json", id="0" * 32)
+    two = tracker()
+    two.finish("FINISHED")
+    assert two.wait_for_run() not in ("0" * 32, one.wait_for_run())
+    assert rows(f"select step from metrics where run_uuid = '{two.wait_for_run()}'") == [(10,)]
+    assert rows("select count(*) from params") == [(2,)]
 
 
 def test_a_deleted_run_becomes_a_new_one_with_all_its_points() -> None:
@@ -96,12 +125,12 @@ def test_a_deleted_run_becomes_a_new_one_with_all_its_points() -> None:
     one.log(10, {"loss": 1.0})
     one.finish("KILLED")
     client, _ = connect()
-    client.delete_run(one.run_id)
+    client.delete_run(one.wait_for_run())
     two = tracker()
     two.log(20, {"loss": 2.0})
     two.finish("FINISHED")
-    assert two.run_id != one.run_id
-    assert rows(f"select step, value from metrics where run_uuid = '{two.run_id}' order by step") == [
+    assert two.wait_for_run() != one.wait_for_run()
+    assert rows(f"select step, value from metrics where run_uuid = '{two.wait_for_run()}' order by step") == [
         (10, 1.0),
         (20, 2.0),
     ]
@@ -127,9 +156,9 @@ def test_a_deleted_experiment_is_named_with_how_to_restore_it(capsys: pytest.Cap
 WITHOUT_A_SERVER = """
 import time
 from pathlib import Path
-from selftrain.plumbing import tracking
-tracking.ANSWER_SECONDS = 2
-one = tracking.Tracker(Path("work"), "r", {"pipeline": "p"}, {"a.b": "1"}, {"training": ("data", "digest1")})
+from selftrain.plumbing import tracker
+tracker.ANSWER_SECONDS = 2
+one = tracker.Tracker(Path("work"), "r", {"pipeline": "p"}, {"a.b": "1"}, {"training": ("data", "digest1")})
 longest = 0.0
 for step in range(1, 61):
     began = time.monotonic()
@@ -154,14 +183,14 @@ def test_without_a_server_training_goes_on_and_every_point_is_sent_later(kind: s
             [sys.executable, "-c", WITHOUT_A_SERVER], env=os.environ | {"MLFLOW_TRACKING_URI": uri},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-    assert "120 points wait in work/points.jsonl; `selftrain doctor --fix` sends them" in ended.stdout
+    assert "120 points wait in work; `selftrain doctor --fix` sends them" in ended.stdout
     assert "secret" not in ended.stdout + ended.stderr
     assert float(ended.stdout.split()[-1]) < 1, "seconds that a step waited"
-    assert waiting(Path("work")) == 120
+    assert waiting(Path("work")) == "120 points wait"
     resend(Path("work"))
     assert rows("select count(*) from metrics") == [(120,)]
     assert rows("select name, status from runs") == [("r", "FINISHED")]
-    assert waiting(Path("work")) == 0
+    assert waiting(Path("work")) == ""
 
 
 @pytest.mark.slow
@@ -184,7 +213,7 @@ def test_a_server_that_dies_and_comes_back_loses_no_point(monkeypatch: pytest.Mo
     try:
         one.log(1, {"loss": 1.0})
         one.flush()
-        until(lambda: not one.spool.unsent(), 60)
+        until(lambda: not one.unsent(), 60)
         os.killpg(server.pid, 9)
         server.wait()
         for step in range(2, 60):
@@ -211,7 +240,7 @@ def test_a_driver_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.slow
 def test_processes_that_start_at_once_on_a_new_database() -> None:
     program = (
-        "import sys; from pathlib import Path; from selftrain.plumbing.tracking import Tracker\n"
+        "import sys; from pathlib import Path; from selftrain.plumbing.tracker import Tracker\n"
         "t = Tracker(Path(sys.argv[1]), 'r', {}, {}, {}); t.log(1, {'loss': 1.0}); t.finish('FINISHED')"
     )
     processes = [subprocess.Popen([sys.executable, "-c", program, str(n)], env=os.environ) for n in range(6)]
@@ -219,3 +248,84 @@ def test_processes_that_start_at_once_on_a_new_database() -> None:
     assert rows("select count(*) from runs where status = 'FINISHED'") == [(6,)]
     assert rows("select count(*) from experiments where name = 'selftrain'") == [(1,)]
     assert rows("select count(*) from metrics") == [(6,)]
+
+
+@pytest.mark.parametrize("method", ["get_run", "log_batch", "log_inputs", "log_text", "set_terminated"])
+def test_what_fails_for_a_moment_is_asked_again(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tracker()
+    if method == "get_run":
+        first.finish("KILLED")
+    fail(monkeypatch, method, 2)
+    one = tracker()
+    one.log(10, {"loss": 1.0})
+    one.finish("FINISHED")
+    assert rows("select status from runs where status = 'FINISHED'") == [("FINISHED",)]
+    assert waiting(Path("work")) == ""
+    run = one.wait_for_run()
+    assert run == first.wait_for_run() or method != "get_run", "the same run goes on"
+    assert rows(f"select key, value from params where run_uuid = '{run}'") == [("a.b", "1")]
+    assert rows(f"select step from metrics where run_uuid = '{run}'") == [(10,)]
+    assert rows("select name from datasets") == [("data",)]
+
+
+def test_an_end_that_mlflow_did_not_take_waits_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mend = fail(monkeypatch, "set_terminated", 10)
+    one = tracker()
+    one.log(10, {"loss": 1.0})
+    one.finish("FINISHED")
+    assert rows("select status from runs") == [("RUNNING",)]
+    assert "its end waits in work; `selftrain doctor --fix` sends them" in capsys.readouterr().out
+    assert waiting(Path("work")) == "its end waits"
+    mend()
+    ((began,),) = rows("select start_time from runs")
+    resend(Path("work"))
+    assert rows("select status, start_time from runs") == [("FINISHED", began)]
+    assert waiting(Path("work")) == ""
+
+
+def test_a_run_that_waited_has_its_own_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    mend = fail(monkeypatch, "create_run", 10)
+    one = tracker()
+    one.log(10, {"loss": 1.0})
+    one.finish("KILLED")
+    change("work/mlflow.json", begun=1_000, ended=5_000)
+    mend()
+    resend(Path("work"))
+    assert rows("select status, start_time, end_time from runs") == [("KILLED", 1_000, 5_000)]
+
+
+def test_a_run_that_was_left_is_ended_and_one_that_nobody_knows_holds_nothing_up() -> None:
+    left = tracker("left")
+    left.log(1, {"loss": 2.0})
+    left.flush()
+    until(lambda: not left.unsent())
+    one = tracker()
+    for run in ("0" * 32, left.wait_for_run()):
+        one.end_abandoned(run)
+    one.log(10, {"loss": 1.0})
+    one.finish("FINISHED")
+    assert rows("select status from runs order by status") == [("FINISHED",), ("KILLED",)]
+    assert rows(STEPS) == [(1, 2.0), (10, 1.0)]
+
+
+def test_more_parameters_than_mlflow_takes_at_once() -> None:
+    one = Tracker(Path("work"), "r", {}, {f"p{number}": "x" for number in range(250)}, {})
+    one.finish("FINISHED")
+    assert rows("select count(*) from params") == [(250,)]
+
+
+def test_of_a_step_there_is_all_or_nothing() -> None:
+    one = tracker()
+    one.log(10, {"loss": 1.0})
+    one.log(10, {"accuracy": 0.5})
+    one.log(20, {"loss": 1.0, "accuracy": 0.6})
+    one.finish("KILLED")
+    kept = Path("work/curves.jsonl").read_bytes()
+    for cut in range(len(kept)):
+        Path("cut").mkdir(exist_ok=True)
+        Path("cut/curves.jsonl").write_bytes(kept[:cut])
+        steps = {step for *_, step in Spool(Path("cut")).points}
+        assert len(Spool(Path("cut")).points) == 2 * len(steps)
+        assert Spool(Path("cut")).last_step == max(steps, default=-1)

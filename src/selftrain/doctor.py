@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from selftrain.history.shards import shard_troubles
 from selftrain.plumbing.dvc_lock import RWLOCK, is_broken, mend_dvc_lock
@@ -18,8 +19,8 @@ from selftrain.plumbing.dvc_state import damaged_objects
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import TEMPORARY_PREFIX, writer_is_alive
 from selftrain.plumbing.locks import WORK, has_writer
-from selftrain.plumbing.spool import POINTS
-from selftrain.plumbing.tracking import connect, is_installed, resend, waiting
+from selftrain.plumbing.tracker import RUN, read_run, resend, waiting
+from selftrain.plumbing.tracking import connect, is_installed
 from selftrain.project import Project
 from selftrain.tables.keys import SPLITS
 from selftrain.tables.parquet import reading
@@ -132,12 +133,21 @@ def _tracking(project: Project) -> Iterator[Trouble]:
     except UserError as error:
         yield Trouble(str(error), "start the server, or set MLFLOW_TRACKING_URI")
         return
-    for spool in sorted((WORK / "checkpoints" / project.name).rglob(POINTS)):
-        if (points := waiting(spool.parent)) and not has_writer(project.models / spool.parents[1].name):
-            yield Trouble(f"{spool}: {points} points wait for MLflow", "send them", partial(resend, spool.parent))
+    waits = set()
+    for folder in _trackers(project):
+        run = read_run(folder)
+        if run is not None and (what := waiting(folder)) and not has_writer(project.models / run.name):
+            waits.add(run.id)
+            yield Trouble(f"{folder}: {what} for MLflow", "send it", partial(resend, folder))
     filter_ = f"attributes.status = 'RUNNING' and tags.pipeline = '{project.name}'"
-    for run in client.search_runs([experiment], filter_):
-        name, run_id = run.data.tags.get("round", ""), run.info.run_id
-        if not has_writer(project.models / name):
+    for found in client.search_runs([experiment], filter_):
+        name, run_id = found.data.tags.get("round", ""), found.info.run_id
+        if run_id not in waits and not has_writer(project.models / name):
             what = f"MLflow: the run {name} ({run_id}) is RUNNING, and no process trains it"
             yield Trouble(what, "mark it KILLED", partial(client.set_terminated, run_id, "KILLED"))
+
+
+def _trackers(project: Project) -> list[Path]:
+    """The folders that remember runs of the pipeline: of each version of a training, and of each adopted model."""
+    folders = (WORK / kind / project.name for kind in ("checkpoints", "adopted"))
+    return sorted(path.parent for folder in folders for path in folder.rglob(RUN))

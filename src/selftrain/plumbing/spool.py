@@ -1,17 +1,16 @@
-"""Points of curves on the disk, beside the checkpoints, until MLflow has them.
+"""A run's curves on the disk, beside the checkpoints, until MLflow has them.
 
-``points.jsonl`` has a line a point, ``points.sent`` how many of them were stored. A point has its time, so that MLflow
-knows one that it is sent twice.
+``curves.jsonl`` has a line a step: its number, its time and its values. So of a step there is all or nothing, and since
+it has its time, MLflow knows a point that it is sent twice.
 """
 
 import json
+import os
 from pathlib import Path
-
-from selftrain.plumbing.files import atomic_path
 
 Point = tuple[str, float, int, int]
 """(name, value, milliseconds since 1970, step)."""
-POINTS = "points.jsonl"
+CURVES = "curves.jsonl"
 
 
 class Spool:
@@ -19,36 +18,32 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path, self._sent = folder / POINTS, folder / "points.sent"
+        self.path = folder / CURVES
         text = self.path.read_bytes() if self.path.exists() else b""
         whole = text[: text.rfind(b"\n") + 1]
         if whole != text:  # a kill cut the last line short
             self.path.write_bytes(whole)
-        self._points: list[Point] = [tuple(json.loads(line)) for line in whole.splitlines()]
-        self.last_step = max((step for *_, step in self._points), default=-1)
-        """Of the points that an earlier process took."""
+        self.points: list[Point] = []
+        for line in whole.splitlines():
+            self.points += _points(*json.loads(line))
+        self.last_step = max((step for *_, step in self.points), default=-1)
+        """Of those that an earlier process took."""
 
-    def add(self, points: list[Point]) -> None:
-        """Keep points. Raises OSError if the disk is full."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(f"{json.dumps(point)}\n" for point in points)
-        self._points += points
+    def add(self, steps: dict[int, tuple[int, dict[str, float]]]) -> None:
+        """Keep steps: by their number their time, in milliseconds since 1970, and their values.
 
-    def unsent(self) -> list[Point]:
-        """The points that MLflow does not have yet."""
-        return self._points[self._count() :]
+        Raises OSError if the disk is full; nothing of them is kept then.
+        """
+        before = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(f"{json.dumps([step, *of_step])}\n" for step, of_step in steps.items())
+        except OSError:
+            os.truncate(self.path, before)
+            raise
+        for step, of_step in steps.items():
+            self.points += _points(step, *of_step)
 
-    def mark_sent(self, points: int) -> None:
-        """So many more were stored."""
-        self._write(self._count() + points)
 
-    def forget_sent(self) -> None:
-        """A new run has none of them."""
-        self._write(0)
-
-    def _count(self) -> int:
-        return int(self._sent.read_text()) if self._sent.exists() else 0
-
-    def _write(self, count: int) -> None:
-        with atomic_path(self._sent, durable=False) as temporary:
-            temporary.write_text(str(count))
+def _points(step: int, time: int, values: dict[str, float]) -> list[Point]:
+    return [(name, value, time, step) for name, value in values.items()]

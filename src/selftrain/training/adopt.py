@@ -18,7 +18,8 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import atomic_folder, sha256_of
 from selftrain.plumbing.git import git_commit
 from selftrain.plumbing.locks import WORK
-from selftrain.plumbing.tracking import Tracker, is_installed
+from selftrain.plumbing.tracker import Tracker
+from selftrain.plumbing.tracking import is_installed
 from selftrain.tables.records import RunRecord
 
 

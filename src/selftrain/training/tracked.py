@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from selftrain.plumbing.git import git_commit
-from selftrain.plumbing.tracking import RUN_ID, Tracker, is_installed
+from selftrain.plumbing.tracker import RUN, Tracker, read_run
+from selftrain.plumbing.tracking import is_installed
 from selftrain.training.loop import Curves
 from selftrain.training.run import Training
 
@@ -63,9 +64,10 @@ def tracked(training: Training, data: dict[str, str], checkpoints: Path, rank: i
         yield NoCurves()
         return
     tracker = Tracker(checkpoints, training.name, _tags(training), _params(training), _datasets(training, data))
-    for other in checkpoints.parent.glob(f"*/{RUN_ID}"):
-        if other.parent != checkpoints:
-            tracker.end_abandoned(other.read_text().strip())
+    for other in checkpoints.parent.glob(f"*/{RUN}"):
+        run = read_run(other.parent)
+        if other.parent != checkpoints and run is not None and run.id and not run.status:
+            tracker.end_abandoned(run.id)
     try:
         yield tracker
     except BaseException as error:

@@ -8,6 +8,7 @@ from selftrain.params.train import TrainConfig, phases
 from selftrain.plumbing.hardware import resolve
 from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.room import check_room
+from selftrain.plumbing.tracker import waiting
 from selftrain.tables.corpus import classes_of
 from selftrain.training.batches import Process
 from selftrain.training.check import check_fit
@@ -102,6 +103,10 @@ def _pseudo_labels(training: Training, tables: set[str]) -> PseudoLabels | None:
 
 
 def _remove_others(checkpoints: Path) -> None:
-    """Remove a run's earlier versions. The last one stays, so that a kill before DVC's commit costs nothing."""
+    """Remove a run's earlier versions. The last one stays, so that a kill before DVC's commit costs nothing.
+
+    Curves that wait for MLflow stay too.
+    """
     for other in set(checkpoints.parent.iterdir()) - {checkpoints}:
-        shutil.rmtree(other)
+        for folder in [path for path in other.iterdir() if path.is_dir()] if waiting(other) else [other]:
+            shutil.rmtree(folder)
