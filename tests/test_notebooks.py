@@ -41,7 +41,7 @@ def test_the_tour_shows_its_pictures(project: Project, monkeypatch: pytest.Monke
     assert pictures(cells) == 4
     text = str([cell.outputs for cell in cells])
     for word in (
-        "At the threshold in use, 0.1",
+        "Of the labels that it is trained on, ",
         "teacher: ",
         "→ student1",
         "suspected out of domain",

@@ -7,6 +7,7 @@ from selftrain.evaluation.held_out import precision_at_1
 from selftrain.evaluation.label_quality import (
     ALL,
     expected_precision,
+    kept_precision,
     like_the_pool,
     quality_metrics,
     recommend,
@@ -41,13 +42,14 @@ def held_out(predicted: list[int], confidences: list[float], labels: list[int]) 
 
 POOL = pl.DataFrame(
     [
-        (0, "kept", 95, 10, 4, 3),
-        (0, "low_confidence", 20, 30, 0, 0),
-        (1, "kept", 60, 20, 20, 5),
+        (0, "kept", 95, 10, 0.955, 0.951, 4, 3),
+        (0, "low_confidence", 20, 30, 0.205, 0.201, 0, 0),
+        (1, "kept", 60, 20, 0.605, 0.601, 20, 5),
     ],
-    schema=["label", "decision", "bin", "images", "known", "correct"],
+    schema=["label", "decision", "bin", "images", "confidence", "lowest", "known", "correct"],
     orient="row",
 )
+MIDDLE = (np.arange(100) + 0.5) / 100
 
 
 def test_a_class_has_its_share_above_each_threshold() -> None:
@@ -76,7 +78,7 @@ def test_a_harder_pool_is_expected_to_be_worse_than_the_validation_images() -> N
     validation = held_out([0] * 3000, confidences.tolist(), labels.tolist())
     in_pool = rng.beta(2, 2, 50_000)
     images = np.bincount((in_pool * 100).astype(int), minlength=100).astype(float)
-    precision, low, high = like_the_pool(validation, images)
+    precision, low, high = like_the_pool(validation, images, MIDDLE)
     for threshold in (0.0, 0.3, 0.6, 0.9):
         truth = in_pool[in_pool > threshold].mean()
         place = round(100 * threshold)
@@ -87,7 +89,7 @@ def test_a_harder_pool_is_expected_to_be_worse_than_the_validation_images() -> N
 
 def test_the_interval_does_not_vanish_where_all_are_right() -> None:
     validation = held_out([0] * 30, [0.95] * 30, [0] * 30)
-    precision, low, high = like_the_pool(validation, np.full(100, 10.0))
+    precision, low, high = like_the_pool(validation, np.full(100, 10.0), MIDDLE)
     assert precision[90] == high[90] == 1.0
     assert low[90] == pytest.approx(proportion_interval(30, 30)[0])
 
@@ -119,26 +121,83 @@ def test_one_wrong_image_at_the_very_top_is_no_evidence() -> None:
 
 
 def test_what_a_person_corrected_says_nothing_of_the_teacher() -> None:
-    corrected = pl.DataFrame([(0, "corrected", 99, 50, 50, 50)], schema=POOL.schema, orient="row")
+    corrected = pl.DataFrame([(0, "corrected", 99, 50, 0.99, 0.99, 50, 50)], schema=POOL.schema, orient="row")
     validation = many((0.5, 30, 0))
     with_and_without = [
         expected_precision(validation, counts, ["cat", "dog"]) for counts in (POOL, pl.concat([POOL, corrected]))
     ]
-    assert with_and_without[0].equals(with_and_without[1])
+    assert with_and_without[0].drop("coverage").equals(with_and_without[1].drop("coverage"))
+    coverages = [table.filter(pl.col("class").is_null())["coverage"][0] for table in with_and_without]
+    assert coverages == [1.0, 60 / 110], "of the whole pool"
+    alone = kept_precision(validation, corrected, ["cat", "dog"])
+    assert alone["images"].to_list() == [0, 0, 0]
+    assert alone["precision"].to_list() == [None, None, None]
 
 
-def test_a_rounds_figures_are_those_at_its_own_threshold() -> None:
+def test_a_rounds_figures_are_of_the_labels_that_it_is_trained_on() -> None:
     validation = many((0.3, 0, 20), (0.5, 0, 20), (0.75, 20, 0), (0.9, 20, 0))
-    table = expected_precision(validation, POOL, ["cat", "dog"])
-    figures = quality_metrics(table, 0.7, 0.95)
-    assert figures["expected_precision"] == 1.0
+    expected = expected_precision(validation, POOL, ["cat", "dog"])
+    kept = kept_precision(validation, POOL, ["cat", "dog"])
+    at_60 = (0.605 - 0.5) / (0.75 - 0.5)
+    assert kept["images"].to_list() == [30, 10, 20]
+    assert kept["validation_images"].to_list() == [40, 0, 0], "no dog among them, and none as sure as the kept cats"
+    assert kept["precision"].to_list() == [pytest.approx((20 * at_60 + 10) / 30, abs=1e-6), None, None]
+    assert kept["true_precision"].to_list() == [8 / 24, 3 / 4, 5 / 20]
+    figures = quality_metrics(kept, expected, 0.95)
+    assert figures["expected_precision"] == kept["precision"][0]
     assert figures["recommended_threshold"] == 0.61
     assert figures["recommended_coverage"] == 10 / 60
-    at_60 = (0.605 - 0.5) / (0.75 - 0.5)
-    assert quality_metrics(table, 0.2, 0.95)["expected_precision"] == pytest.approx((20 * at_60 + 10) / 60, abs=1e-6)
-    none = quality_metrics(expected_precision(held_out([0], [0.9], [1]), POOL, ["cat", "dog"]), 0.2, 0.95)
+    unseen = held_out([0], [0.9], [1])
+    none = quality_metrics(
+        kept_precision(unseen, POOL.filter(pl.col("bin") == 95), ["cat", "dog"]),
+        expected_precision(unseen, POOL, ["cat", "dog"]),
+        0.2,
+    )
     assert none["recommended_threshold"] is None
+    assert none["expected_precision"] is none["expected_precision_low"] is None
     assert "recommended_precision" not in none
+
+
+def test_labels_that_no_threshold_of_all_classes_describes() -> None:
+    """Class 0 is cut at 0.5 and class 1 never taken; most of what is above 0.5 is class 1, and wrong."""
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.5, 1, 500)
+    validation = held_out([0] * 500 + [1] * 500, [*sure, *rng.uniform(0, 0.5, 500)], [0] * 1000)
+    rows = [(0, "kept", 90, 100, 0.905, 0.9, 100, 100), (1, "over_quota", 30, 300, 0.305, 0.3, 300, 0)]
+    counts = pl.DataFrame(rows, schema=POOL.schema, orient="row")
+    kept = kept_precision(validation, counts, ["cat", "dog"]).row(0, named=True)
+    assert kept["precision"] == kept["true_precision"] == 1.0
+    whole = expected_precision(validation, counts, ["cat", "dog"]).row(0, named=True)
+    assert whole["precision"] == pytest.approx(0.25, abs=0.01)
+
+
+def test_a_threshold_between_two_hundredths_is_no_other_one() -> None:
+    """Above 0.999 the teacher is right, from 0.99 to 0.999 it never is."""
+    rng = np.random.default_rng(0)
+    low, high = rng.uniform(0.99, 0.998, 300), rng.uniform(0.9991, 1.0, 300)
+    validation = held_out([0] * 600, [*low, *high], [1] * 300 + [0] * 300)
+    rows = [(0, "kept", 99, 50, 0.9995, 0.9991, 0, 0), (0, "low_confidence", 99, 500, 0.994, 0.99, 0, 0)]
+    kept = kept_precision(validation, pl.DataFrame(rows, schema=POOL.schema, orient="row"), ["cat", "dog"])
+    assert kept["precision"].to_list()[:2] == [1.0, 1.0]
+    assert kept["validation_images"].to_list()[:2] == [300, 300]
+
+
+def test_what_no_image_of_the_pool_is_above_has_no_precision_and_forbids_no_advice() -> None:
+    validation = many((0.5, 0, 30), (0.95, 40, 0), (0.995, 40, 0))
+    table = expected_precision(validation, POOL, ["cat", "dog"])
+    top = table.filter(pl.col("class").is_null() & (pl.col("threshold") == 0.99)).row(0, named=True)
+    assert (top["images"], top["validation_images"]) == (0, 40)
+    assert top["precision"] is top["low"] is top["high"] is None
+    advice = recommend(table, 0.9)
+    assert advice is not None
+    assert advice.threshold == 0.61
+
+
+def test_what_is_not_a_number_is_not_right() -> None:
+    nothing = held_out([0, 0, 0], [float("nan"), 0.9, 0.2], [0, 0, 1])
+    assert nothing.correct.tolist() == [False, True, False]
+    precision, low, high = like_the_pool(nothing, np.full(100, 1.0), MIDDLE)
+    assert np.isfinite([precision, low, high]).all()
 
 
 def test_precision_at_1_is_of_images_with_labels() -> None:

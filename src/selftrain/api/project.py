@@ -65,9 +65,13 @@ class Run:
         from selftrain.tables.parquet import collect
         from selftrain.tables.selection import scan_selection
 
+        folder = self._selection_folder()
+        return collect(scan_selection(folder), folder)
+
+    def _selection_folder(self) -> Path:
         if self._run.selection is None:
             raise UserError(f"{self.name}: it was trained on labeled images alone, so it has no selection")
-        return collect(scan_selection(self._run.selection), self._run.selection)
+        return self._run.selection
 
     def predictions(self, split: str = "unlabeled") -> "pl.DataFrame":
         """Its predictions: ``key, label, confidence`` and ``log_probs``, a list of C numbers."""
@@ -98,11 +102,11 @@ class Run:
         return read_frame(self._project.folders.review / f"{self.name}.parquet")
 
     def advice(self) -> str:
-        """What its expected precision says of its threshold."""
+        """What is expected of its labels, and which threshold to use. Raises UserError for a run without a teacher."""
         from selftrain.report.label_quality import advice
 
-        evaluated = self._project.evaluated(self.name)
-        return advice(evaluated, evaluated.metrics["threshold"])
+        self._selection_folder()
+        return advice(self._project.evaluated(self.name))
 
     def map(self) -> Svg:
         """The pool as a map by its embeddings: labels, and what was decided."""

@@ -11,7 +11,7 @@ from selftrain.calibration import at_temperature, fit_temperature, shift_log_pro
 from selftrain.evaluation import metrics
 from selftrain.evaluation.examples import select_examples
 from selftrain.evaluation.held_out import held_out_metrics, precision_at_1
-from selftrain.evaluation.label_quality import expected_precision, quality_metrics
+from selftrain.evaluation.label_quality import expected_precision, kept_precision, quality_metrics
 from selftrain.evaluation.pseudo_labels import (
     class_balance,
     confidence_histogram,
@@ -98,7 +98,9 @@ def evaluate(inputs: Inputs, config: EvaluateConfig, out: Path) -> dict[str, Any
                 labeling = labeling.with_log_probs(shift_log_probs(labeling.log_probs, np.array(decided["shift"])))
             expected = expected_precision(labeling, counts, classes)
             as_cells(expected, "class").write_csv(details / "label_quality.csv")
-            figures |= quality_metrics(expected, decided["threshold"], config.target_precision)
+            kept = kept_precision(labeling, counts, classes)
+            as_cells(kept, "class").write_csv(details / "kept_quality.csv")
+            figures |= quality_metrics(kept, expected, config.target_precision)
     else:
         # DVC's plots of every run: those of a run without pseudo-labels are empty.
         (out / "thresholds.csv").write_text("threshold,coverage,accuracy\n", encoding="utf-8")

@@ -17,12 +17,14 @@ CONFIDENCE_BINS = 100
 def tally(selection: Path, truth: Path) -> "pl.DataFrame":
     """Counts of a selection's images by ``label, decision, bin`` of confidence (0…99).
 
-    Columns: ``images, copies, known`` (images whose truth is known), ``correct, out_of_domain`` of those.
+    Columns: ``images, copies, confidence`` (their mean), ``lowest`` (confidence of them), ``known`` (images whose truth
+    is known), ``correct, out_of_domain`` of those. NaN is no confidence at all, 0.
     """
     import polars as pl
 
     known = scan([truth]).rename({"label": "truth"})
-    bin_ = (pl.col("confidence").fill_nan(0) * CONFIDENCE_BINS).floor().clip(0, CONFIDENCE_BINS - 1).cast(pl.Int32)
+    confidence = pl.col("confidence").fill_nan(0)
+    bin_ = (confidence * CONFIDENCE_BINS).floor().clip(0, CONFIDENCE_BINS - 1).cast(pl.Int32)
     counts = (
         scan_selection(selection)
         .join(known, on="key", how="left")
@@ -30,6 +32,8 @@ def tally(selection: Path, truth: Path) -> "pl.DataFrame":
         .agg(
             pl.len().alias("images"),
             pl.col("copies").sum(),
+            confidence.cast(pl.Float64).mean(),
+            confidence.min().alias("lowest"),
             pl.col("truth").is_not_null().sum().alias("known"),
             (pl.col("truth") == pl.col("label")).sum().alias("correct"),
             (pl.col("truth") == NO_CLASS).sum().alias("out_of_domain"),

@@ -46,7 +46,7 @@ def build_report(sources: Sources, names: Collection[str], out: Path) -> None:
     runs = load_runs(sources.evaluation, names)
     rounds = [run for run in runs if run.is_round]
     best = best_run(runs)
-    quality = {run.name: quality_section(run, run.metrics["threshold"]) for run in rounds}
+    quality = {run.name: quality_section(run) for run in rounds}
     out.mkdir(parents=True, exist_ok=True)
     for pictured in WITH_PICTURES:
         page = _page(sources, runs, rounds, best, quality, pictured)

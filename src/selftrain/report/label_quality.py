@@ -22,14 +22,14 @@ class QualitySection:
 
     run: EvaluatedRun
     classes: list[dict[str, Any]]
-    """Rows at the round's own threshold, the worst class first."""
+    """Rows of the labels that are trained on, the worst class first."""
     advice: str
     chart: str
     """Curves of the worst classes."""
     left_out: int
     """Classes that are not in the table."""
     unseen: int
-    """Classes that no validation image above the threshold was given: nothing is known of their labels."""
+    """Classes with labels of which no validation image says anything."""
 
 
 def precision_chart(runs: list[EvaluatedRun]) -> str:
@@ -37,7 +37,7 @@ def precision_chart(runs: list[EvaluatedRun]) -> str:
     figure, panels = panels_figure(len(runs), height=3.1)
     for axes, run in zip(panels, runs, strict=True):
         curve = _curve(run)
-        seen = curve.filter(curve["validation_images"] > 0)
+        seen = curve.filter(curve["precision"].is_not_null())
         axes.fill_between(seen["threshold"], seen["low"], seen["high"], color=BLUE, alpha=0.18, linewidth=0)
         axes.plot(seen["threshold"], seen["precision"], color=BLUE, label="expected precision, 95% interval")
         axes.plot(curve["threshold"], curve["coverage"], color=GREY, linewidth=1, label="coverage")
@@ -72,29 +72,29 @@ def class_chart(run: EvaluatedRun, classes: list[str]) -> str:
     return as_svg(figure)
 
 
-def quality_section(run: EvaluatedRun, threshold: float) -> QualitySection:
-    """A round's table of classes at its own threshold, and what to do."""
+def quality_section(run: EvaluatedRun) -> QualitySection:
+    """A round's table of classes, of the labels that it is trained on, and what to do."""
     import polars as pl
 
-    table = read_csv(run.folder / "details" / "label_quality.csv", text=["class"])
-    by_class = table.filter(pl.col("threshold") <= threshold + 1e-9)
-    by_class = by_class.filter(pl.col("threshold") == by_class["threshold"].max()).filter(pl.col("class").is_not_null())
+    table = read_csv(run.folder / "details" / "kept_quality.csv", text=["class"])
+    by_class = table.filter(pl.col("class").is_not_null())
     worst = by_class.sort("precision", nulls_last=True).head(SHOWN_CLASSES)
-    unseen = by_class["precision"].null_count()
+    unseen = by_class.filter(pl.col("precision").is_null() & (pl.col("images") > 0))
     drawn = worst["class"].head(DRAWN_CLASSES).to_list()
     left_out = len(by_class) - len(worst)
-    return QualitySection(run, worst.to_dicts(), advice(run, threshold), class_chart(run, drawn), left_out, unseen)
+    return QualitySection(run, worst.to_dicts(), advice(run), class_chart(run, drawn), left_out, len(unseen))
 
 
-def advice(run: EvaluatedRun, threshold: float) -> str:
-    """One or two sentences on the round's threshold."""
+def advice(run: EvaluatedRun) -> str:
+    """One or two sentences on the round's labels."""
     figures, target = run.metrics, run.metrics["target_precision"]
     now = figures["expected_precision"]
     sentence = (
-        f"At the threshold in use, {threshold:g}, {now:.1%} of the labels are expected to be right "
+        f"Of the labels that it is trained on, {now:.1%} are expected to be right "
         f"({figures['expected_precision_low']:.1%} – {figures['expected_precision_high']:.1%})"
         if now is not None
-        else f"No validation image is above the threshold in use, {threshold:g}, so nothing can be expected of it"
+        else "Nothing can be expected of the labels that it is trained on: there are none of the teacher's, or no "
+        "validation image of which it is as sure"
     )
     if figures["recommended_threshold"] is None:
         return f"{sentence}. No threshold from which on {target:.0%} holds was found on the validation images."

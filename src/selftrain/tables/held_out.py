@@ -34,8 +34,8 @@ class HeldOut:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether each prediction is right, (N,)."""
-        return np.equal(self.predicted, self.labels)
+        """Whether each prediction is right, (N,). What is not a number is not."""
+        return np.equal(self.predicted, self.labels) & ~np.isnan(self.confidences)
 
 
 def load_held_out(predictions: Path, corpus: Path, split: str) -> HeldOut:
