@@ -31,6 +31,8 @@ def test_the_paired_difference_by_hand_and_by_simulation() -> None:
     more, less = 13 / 102, 5 / 102
     half = 1.959964 * math.sqrt((more + less - (more - less) ** 2) / 102)
     assert (low, high) == pytest.approx((more - less - half, more - less + half), abs=1e-7)
+    assert metrics.paired_difference(np.ones(1, bool), np.zeros(1, bool))[2] == 1.0, "no gain is larger"
+    assert metrics.paired_difference(np.zeros(1, bool), np.ones(1, bool))[1] == -1.0
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(2000):

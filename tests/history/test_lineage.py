@@ -84,6 +84,12 @@ def flip_a_byte(path: Path, at: int = -100) -> None:
     ("harm", "deep", "expected"),
     [
         (lambda: shutil.rmtree("selections/student1"), False, ("selection", "missing")),
+        (lambda: [path.unlink() for path in Path("selections/student1").iterdir()], False, ("selection", "missing")),
+        (
+            lambda: [path.unlink() for path in Path("predictions/teacher/unlabeled").iterdir()],
+            False,
+            ("predictions", "missing"),
+        ),
         (lambda: shutil.rmtree("models/teacher"), False, ("teacher", "missing")),
         (lambda: shutil.rmtree("predictions/teacher"), False, ("predictions", "missing")),
         (lambda: shutil.rmtree("data/corpus/unlabeled"), False, ("unlabeled", "missing")),

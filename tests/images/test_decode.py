@@ -2,9 +2,9 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from selftrain.images.decode import BrokenImage, decode, decode_with_format
+from selftrain.images.decode import BrokenImage, decode, decode_pixels, decode_with_format, rgb_pixels
 from tests.conftest import image_bytes
 
 
@@ -24,6 +24,21 @@ def test_every_format_gives_rgb_of_the_same_size(image_format: str) -> None:
 def test_every_mode_gives_rgb(mode: str) -> None:
     image_format = {"CMYK": "TIFF", "YCbCr": "JPEG"}.get(mode, "PNG")
     assert decode(image_bytes(1, (8, 8), image_format, mode)).mode == "RGB"
+
+
+def test_an_image_that_is_open_has_the_pixels_of_its_file() -> None:
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    rng = np.random.default_rng(0)
+    files = {
+        "on its side": encoded(Image.open(io.BytesIO(image_bytes(1, (30, 20), "JPEG"))), "JPEG", exif=turned),
+        "transparent": encoded(Image.new("RGBA", (3, 2), (0, 0, 0, 0)), "PNG"),
+        "16 bits": encoded(Image.fromarray(rng.integers(0, 2**16, (4, 5)).astype(np.uint16)), "PNG"),
+        "palette": image_bytes(1, (8, 8), "PNG", "P"),
+    }
+    for name, data in files.items():
+        np.testing.assert_array_equal(rgb_pixels(Image.open(io.BytesIO(data))), decode_pixels(data), err_msg=name)
+    assert decode_pixels(files["on its side"]).shape == (30, 20, 3)
 
 
 def test_transparency_lies_on_white() -> None:

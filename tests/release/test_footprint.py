@@ -5,9 +5,12 @@ import pytest
 
 from selftrain.networks.export import export_model
 from selftrain.networks.models import create_model
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import sha256_of
 from selftrain.release import footprint as footprints
 from tests.release.test_best import write_run
 
+WEIGHTS = "model.safetensors"
 SMALL = {"channels": [8, 16, 16, 32]}
 
 
@@ -25,11 +28,18 @@ def test_what_each_model_costs_is_counted_and_printed(
             create_model("test_resnet", 2, 32, options=options), models / name, classes=["a", "b"], image_size=32,
             crop_fraction=1.0, options=options,
         )  # fmt: skip
+        record = evaluation / name / "details" / "run.json"
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"weights": sha256_of(models / name / WEIGHTS)}))
     footprints.write_footprints(evaluation, models, ["teacher", "student1"], tmp_path / "out")
+    with (models / "teacher" / WEIGHTS).open("ab") as file:
+        file.write(b"trained again")
+    with pytest.raises(UserError, match="teacher: not the model that .* evaluated; run `dvc repro`"):
+        footprints.write_footprints(evaluation, models, ["teacher", "student1"], tmp_path / "again")
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert found["student1"]["parameters"] < found["teacher"]["parameters"] / 4
     for name, own in found.items():
-        assert own["size_mib"] == pytest.approx((models / name / "model.safetensors").stat().st_size / 2**20)
+        size = (models / name / WEIGHTS).stat().st_size - len(b"trained again" if name == "teacher" else b"")
+        assert own["size_mib"] == pytest.approx(size / 2**20, rel=1e-9)
         assert own["latency_ms_1"] > 0
         assert own["latency_ms_64"] > 0
     table = (tmp_path / "out" / "table.md").read_text().splitlines()

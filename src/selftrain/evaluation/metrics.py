@@ -51,7 +51,7 @@ def paired_difference(correct: NDArray[np.bool_], other_correct: NDArray[np.bool
     gained, lost = int((correct & ~other_correct).sum()), int((~correct & other_correct).sum())
     more, less = (gained + 1) / (images + 2), (lost + 1) / (images + 2)
     half = float(ndtri(0.975)) * ((more + less - (more - less) ** 2) / (images + 2)) ** 0.5
-    return (gained - lost) / images, more - less - half, more - less + half
+    return (gained - lost) / images, max(-1.0, more - less - half), min(1.0, more - less + half)
 
 
 def top_k_accuracy(log_probs: LogProbs, labels: Labels, k: int) -> float:

@@ -129,7 +129,7 @@ def _path_of(record: RunRecord, kind: str) -> str:
 
 def _selection(record: RunRecord) -> Link:
     path, expected = Path(_path_of(record, "selection")), record["data"]["selection"]
-    if not path.is_dir():
+    if not any(path.glob("part-*.parquet")):
         return Link("selection", str(path), expected, "missing", "the selection is not there; `dvc checkout` brings it")
     found = parts_digest(path)
     trouble = "" if found == expected else f"another selection lies there now, {found[:12]}"
@@ -150,7 +150,7 @@ def _corrections(path: Path, expected: str) -> Link:
 
 def _predictions(record: RunRecord, table: str) -> Link:
     path, expected = Path(_path_of(record, table)), record["data"][table]
-    if not path.is_dir():
+    if not any(path.glob("part-*.parquet")):
         return Link(table, str(path), expected, "missing", "the table is not there; `dvc repro` makes it")
     found = made_from_digest(path)
     trouble = "" if found == expected else f"another table lies there now, {found[:12]}"

@@ -77,7 +77,7 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Pixe
                 if max_pixels is not None and width * height > max_pixels:
                     raise BrokenImage(f"too large: {width}×{height} pixels, `ingest.max_pixels` is {max_pixels}")
                 image.load()
-                return np.array(_to_rgb(_upright(image))), image_format
+                return rgb_pixels(image), image_format
     except BrokenImage:
         raise
     except UnidentifiedImageError:
@@ -85,6 +85,11 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Pixe
     # Pillow's decoders raise nearly anything on damaged files; whatever it is, it is this file's reason.
     except Exception as error:  # noqa: BLE001
         raise BrokenImage(f"cannot be decoded: {one_line(error)}") from None
+
+
+def rgb_pixels(image: Image.Image) -> Pixels:
+    """An opened image as upright 8-bit RGB, (H, W, 3): see ``decode_with_format``. Raises BrokenImage for NaN."""
+    return np.array(_to_rgb(_upright(image)))
 
 
 def _upright(image: Image.Image) -> Image.Image:

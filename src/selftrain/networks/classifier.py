@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from selftrain.images.decode import BrokenImage, Pixels, decode_pixels
+from selftrain.images.decode import BrokenImage, Pixels, decode_pixels, rgb_pixels
 from selftrain.images.transforms import clean
 from selftrain.networks.models import input_square, load_model, normalization, to_input
 from selftrain.plumbing.errors import UserError
@@ -41,11 +41,11 @@ class Classifier:
 
 def _decoded(image: Any) -> Pixels:
     if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
+        return rgb_pixels(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
             raise UserError(f"an array has to be uint8, (H, W, 3) or (H, W); this is {image.dtype}, {image.shape}")
-        return np.array(Image.fromarray(image).convert("RGB"))
+        return rgb_pixels(Image.fromarray(image))
     name = "an image's bytes" if isinstance(image, bytes) else str(image)
     try:
         return decode_pixels(image if isinstance(image, bytes) else Path(image).read_bytes())

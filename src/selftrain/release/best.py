@@ -4,11 +4,10 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_folder, sha256_of, write_json
+from selftrain.plumbing.files import atomic_folder, write_json
 from selftrain.release.card import write_card
 from selftrain.report.rounds import best_run, stop_lines
-from selftrain.report.runs import load_runs
+from selftrain.report.runs import evaluated_model, load_runs
 
 
 def write_best(
@@ -25,10 +24,7 @@ def write_best(
     """
     runs = load_runs(evaluation, names)
     best = best_run(runs)
-    folder = models / best.name
-    weights = folder / "model.safetensors"
-    if not weights.is_file() or sha256_of(weights) != best.record["weights"]:
-        raise UserError(f"{folder}: not the model that {best.folder} evaluated; run `dvc repro`")
+    folder = evaluated_model(models, best)
     why = {
         "run": best.name,
         "validation_accuracy": {run.name: run.metrics["validation_accuracy"] for run in runs},

@@ -7,6 +7,7 @@ from typing import Any
 
 from selftrain.params.runs import chain_of
 from selftrain.plumbing.files import read_json
+from selftrain.report.page import p_value
 from selftrain.report.rounds import stop_lines
 from selftrain.report.runs import EvaluatedRun, chain_saw
 
@@ -28,6 +29,7 @@ def write_card(
         loader=PackageLoader("selftrain.release", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = lambda share: "not known" if isnan(share) else f"{share:.1%}"
+    environment.filters["p_value"] = p_value
     environment.filters["markdown"] = as_markdown
     environment.filters["thousands"] = lambda number: f"{number:,}"
     measured = _robustness(best, robustness)
@@ -86,11 +88,11 @@ def _chain(best: EvaluatedRun, runs: list[EvaluatedRun]) -> list[EvaluatedRun]:
 
 
 def _robustness(best: EvaluatedRun, figures: Path | None) -> dict[str, Any] | None:
-    """The model's own robustness figures; None if it was not tested, or if only another training of it was."""
+    """The robustness figures of these very weights; None if only others were tested."""
     if figures is None:
         return None
     tested: dict[str, dict[str, Any]] = read_json(figures, "dvc repro pipelines/robustness/dvc.yaml")
-    of_best = [of_run for of_run in tested.values() if of_run["mlflow_run_id"] == best.record["mlflow_run_id"]]
+    of_best = [of_run for of_run in tested.values() if of_run["weights"] == best.record["weights"]]
     return of_best[0] if of_best else None
 
 
@@ -114,7 +116,9 @@ def _limits(
     if best.metrics.get("classes_without_pseudo_labels"):
         limits.append(f"{best.metrics['classes_without_pseudo_labels']} classes had no pseudo-label at all.")
     if best.metrics.get("out_of_domain_kept"):
-        limits.append(f"{best.metrics['out_of_domain_kept']:,} images of no class were among its pseudo-labels.")
+        limits.append(
+            f"{best.metrics['out_of_domain_kept']:,} images known to be of no class were among its pseudo-labels."
+        )
     if leaks := data["unlabeled"]["leaks"] + data["unlabeled"]["near_leaks"]:
         limits.append(f"{leaks:,} copies of held-out images were found in the pool and left out; others may be there.")
     if chain_saw(best, "test", runs):

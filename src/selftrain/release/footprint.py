@@ -11,7 +11,7 @@ from selftrain.networks.models import input_square, load_model
 from selftrain.plumbing.files import write_json
 from selftrain.report import summary
 from selftrain.report.mlflow_figures import log_figures
-from selftrain.report.runs import EvaluatedRun, load_runs
+from selftrain.report.runs import EvaluatedRun, evaluated_model, load_runs
 
 BATCHES = (1, 64)
 SECONDS = 1.0
@@ -44,11 +44,14 @@ def latency(model: nn.Module, batch: int, size: int) -> float:
 
 
 def write_footprints(evaluation: Path, models: Path, names: Collection[str], out: Path) -> None:
-    """Write ``out/metrics.json`` and ``out/table.md``, print the table, and hand the figures to MLflow."""
+    """Write ``out/metrics.json`` and ``out/table.md``, print the table, and hand the figures to MLflow.
+
+    Raises UserError for a model that is not the one that was evaluated.
+    """
     from rich.console import Console
 
     runs = load_runs(evaluation, names)
-    found = {run.name: footprint(models / run.name) for run in runs}
+    found = {run.name: footprint(evaluated_model(models, run)) for run in runs}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", found)
     rows = [table_row(run, found[run.name]) for run in sorted(runs, key=lambda run: -found[run.name]["parameters"])]

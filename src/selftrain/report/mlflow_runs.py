@@ -62,9 +62,14 @@ def curves_svg(runs: "pl.DataFrame", metrics: list[str]) -> str:
 def parallel_svg(runs: "pl.DataFrame", metrics: list[str]) -> str:
     """Parallel coordinates: a line a run over the metrics, each axis from the worst to the best of the runs.
 
-    Runs that lack one of the metrics are left out.
+    Runs that lack one of the metrics are left out. Raises UserError if no run has all of them.
     """
+    for name in metrics:
+        if name not in runs.columns or runs[name].null_count() == len(runs):
+            raise UserError(f"no run has the figure '{name}'")
     shown = runs.drop_nulls(metrics)
+    if not len(shown):
+        raise UserError(f"no run has all of the figures {', '.join(metrics)}")
     figure, (axes,) = panels_figure(1, height=3.6, width=10.0)
     columns = [shown[name].to_numpy() for name in metrics]
     lows, highs = ([float(column.min()) for column in columns], [float(column.max()) for column in columns])

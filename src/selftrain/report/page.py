@@ -14,5 +14,10 @@ def render(template: str, **context: Any) -> str:
     environment.filters["thousands"] = lambda number: f"{number:,}"
     environment.filters["percent"] = lambda share: "–" if share is None or isnan(share) else f"{share:.1%}"
     environment.filters["signed"] = lambda share: f"{share:+.1%}"
-    environment.filters["p_value"] = lambda p: f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    environment.filters["p_value"] = p_value
     return environment.get_template(template).render(context)
+
+
+def p_value(p: float) -> str:
+    """A test's p as text; a small one is not zero."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"

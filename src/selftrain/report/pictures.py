@@ -57,7 +57,7 @@ def picture_grids(examples: "pl.DataFrame", unlabeled: Path, classes: list[str])
     grids = []
     for name, caption in CAPTIONS.items():
         rows = examples.filter(examples["group"] == name).iter_rows(named=True)
-        pictures = [_picture(row, images[row["key"]], classes) for row in rows]
+        pictures = [_picture(row, images[row["key"]], classes) for row in rows if row["key"] in images]
         if pictures:
             grids.append(Grid(name, caption, pictures))
     return grids

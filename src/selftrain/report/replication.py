@@ -92,4 +92,6 @@ def _percent(share: float | None) -> str:
 
 
 def _passes(of_view: dict[str, Any], split: str) -> str:
-    return f"{_percent(of_view[f'{split}_accuracy'])} ± {_percent(of_view[f'{split}_deviation'])}"
+    deviation = of_view[f"{split}_deviation"]
+    mean = _percent(of_view[f"{split}_accuracy"])
+    return mean if deviation is None else f"{mean} ± {_percent(deviation)}"

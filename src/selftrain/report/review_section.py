@@ -42,7 +42,9 @@ def review_section(review: Path, rounds: list[str], unlabeled: Path, classes: li
     ):
         rows = read_frame(review / f"{name}.parquet").head(count)
         images = data_urls(unlabeled, rows["key"])
-        pictures = [_picture(row, images[row["key"]], classes) for row in rows.iter_rows(named=True)]
+        pictures = [
+            _picture(row, images[row["key"]], classes) for row in rows.iter_rows(named=True) if row["key"] in images
+        ]
         if pictures:
             grids.append(Grid(title, caption, pictures))
     return ReviewSection({name: summary[name] for name in rounds}, summary["out_of_domain"], grids)

@@ -36,11 +36,13 @@ def write_robustness(tables: Path, names: Collection[str] | None, reference: str
     )
     (out / "details").mkdir(exist_ok=True)
     (out / "details" / "index.html").write_text(page, encoding="utf-8")
-    run_ids = {name: TestedRecord.read(tables / name / "run.json").mlflow_run_id for name in figures}
-    of_runs = {name: of_run | {"mlflow_run_id": run_ids[name]} for name, of_run in figures.items()}
+    tested = {name: TestedRecord.read(tables / name / "run.json") for name in figures}
+    of_runs = {name: of_run | {"weights": tested[name].weights} for name, of_run in figures.items()}
     write_json(out / "details" / "figures.json", of_runs)
     for name, of_run in figures.items():
-        log_figures(name, run_ids[name], {f"robustness/{key}": value for key, value in scalars(of_run).items()})
+        log_figures(
+            name, tested[name].mlflow_run_id, {f"robustness/{key}": value for key, value in scalars(of_run).items()}
+        )
     _print(figures, reference)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from selftrain.params.runs import chain_of
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import sha256_of
 from selftrain.tables.records import EvaluatedRecord, Metrics
 
 
@@ -71,3 +72,12 @@ def chain_saw(run: EvaluatedRun, split: str, runs: list[EvaluatedRun]) -> bool:
     by_name = {other.name: other for other in runs}
     chain = chain_of(run.name, {other.name: other.teacher for other in runs})
     return any(by_name[name].saw(split) for name in chain if name in by_name)
+
+
+def evaluated_model(models: Path, run: EvaluatedRun) -> Path:
+    """A run's model folder. Raises UserError if the model there is not the one that was evaluated."""
+    folder = models / run.name
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or sha256_of(weights) != run.record["weights"]:
+        raise UserError(f"{folder}: not the model that {run.folder} evaluated; run `dvc repro`")
+    return folder

@@ -1,5 +1,6 @@
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,6 +88,12 @@ def test_kernels_sum_to_one_and_move_where_they_should() -> None:
     np.testing.assert_allclose(kernel[8, 8:], weights / weights.sum(), rtol=1e-5)
     rows, columns = np.nonzero(textures.motion_kernel(4, 2.0, 90))
     assert set(columns) == {8}
+
+
+def test_defocus_has_opencvs_own_border_as_the_authors_have() -> None:
+    image = photos(32, 1).astype(np.float32) / 255
+    expected = cv2.filter2D(image[0], -1, textures.disk_kernel(1.5, 0.1))
+    np.testing.assert_allclose(corruptions.defocus_blur(image, (1.5, 0.1), [])[0], expected, atol=1e-6)
 
 
 def test_glass_blur_only_moves_pixels_between_its_blurs() -> None:

@@ -46,3 +46,4 @@ def test_a_subset_of_the_classes_by_hand() -> None:
     assert subset_accuracy(log_probs, np.array([3, 3, 3]), classes, 1) == pytest.approx(2 / 3)
     assert subset_accuracy(log_probs, np.array([3, 3, 3]), np.array([0, 1, 3]), 2) == pytest.approx(2 / 3)
     assert subset_accuracy(log_probs, labels, classes, 5) == 1.0
+    assert subset_accuracy(np.full((3, 4), np.nan), labels, classes, 1) == 0.0, "what is not a number is not right"

@@ -72,7 +72,7 @@ def impulse_noise(images: Floats, share: float, rngs: Generators) -> Floats:
 
 def defocus_blur(images: Floats, strength: tuple[float, float], rngs: Generators) -> Floats:
     """A lens out of focus: (radius, smoothing of the disk's edge)."""
-    return filtered(images, [disk_kernel(*strength)] * len(images))
+    return filtered(images, [disk_kernel(*strength)] * len(images), cv2.BORDER_REFLECT_101)
 
 
 def glass_blur(images: Floats, strength: tuple[float, int, int], rngs: Generators) -> Floats:

@@ -131,14 +131,14 @@ def _by_level(table: "pl.DataFrame") -> dict[float, float]:
 
 
 def _passes(table: "pl.DataFrame") -> dict[str, Any]:
-    """Accuracy on each split, the mean over passes, with the passes' standard deviation."""
+    """Accuracy on each split, the mean over passes, with the passes' standard deviation; None of a single pass."""
     import polars as pl
 
     splits = [split_of(key) for key in table["key"].to_list()]
     found: dict[str, Any] = {}
     for (split,), rows in table.with_columns(split=pl.Series(splits)).group_by("split"):
         each = [*_by_level(rows).values()]
-        deviation = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
+        deviation = float(np.std(each, ddof=1)) if len(each) > 1 else None
         found |= {
             f"{split}_accuracy": float(np.mean(each)),
             f"{split}_deviation": deviation,

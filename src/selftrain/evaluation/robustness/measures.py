@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from selftrain.evaluation.metrics import top_k_accuracy
+
 # Top-1 errors of AlexNet on ImageNet-C at 224 pixels, averaged over the severities: the published normalisers.
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886428,
@@ -81,6 +83,4 @@ def subset_accuracy(
     """
     places = {int(label): place for place, label in enumerate(classes)}
     columns = np.array([places[int(label)] for label in labels])
-    among = log_probs[:, classes]  # (N, M)
-    better = (among > among[np.arange(len(columns)), columns][:, None]).sum(axis=1)
-    return float((better < min(k, len(classes))).mean())
+    return top_k_accuracy(log_probs[:, classes], columns, k)

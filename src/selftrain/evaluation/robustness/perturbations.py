@@ -16,6 +16,7 @@ from selftrain.evaluation.robustness.textures import (
     Floats,
     Generators,
     filtered,
+    magnified,
     motion_kernel,
     normal,
     similarity,
@@ -76,7 +77,7 @@ def snow(images: Floats, small: bool, rngs: Generators) -> Frames:
     """Falling flakes whose direction turns."""
     zoom, radius, sigma = (2, 10, 2.0) if small else (3, 14, 4.0)
     size = images.shape[1]
-    flakes = zoomed(0.05 + 0.3 * normal(rngs, size, size), zoom)
+    flakes = magnified(0.05 + 0.3 * normal(rngs, size, size), zoom)
     flakes = np.where(flakes < 0.5, np.float32(0), np.clip(flakes, 0, 1))
     for frame in range(FRAMES):
         kernel = motion_kernel(radius, sigma, 4 * frame - 150)

@@ -82,10 +82,10 @@ def motion_kernel(radius: int, sigma: float, angle: float) -> Floats:
     return kernel
 
 
-def filtered(images: Floats, kernels: list[Floats]) -> Floats:
-    """Each image (B, S, S[, 3]) filtered with its own kernel; the border's pixels go on."""
+def filtered(images: Floats, kernels: list[Floats], border: int = cv2.BORDER_REPLICATE) -> Floats:
+    """Each image (B, S, S[, 3]) filtered with its own kernel; by default the border's pixels go on."""
     pairs = zip(images, kernels, strict=True)
-    return np.stack([cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE) for image, kernel in pairs])
+    return np.stack([cv2.filter2D(image, -1, kernel, borderType=border) for image, kernel in pairs])
 
 
 def zoomed(images: Floats, factor: float, border: int = cv2.BORDER_REFLECT_101) -> Floats:
