@@ -4,6 +4,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from selftrain.plumbing.locks import has_writer
+
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -37,6 +41,24 @@ def test_one_writer_at_a_time_and_the_second_says_that_it_waits(tmp_path: Path) 
     assert time.monotonic() - began > 1
     assert "models/a: another process is still writing it" in errors
     assert first.wait() == 0
+
+
+def test_an_output_has_one_lock_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "params.yaml").write_text("")
+    with hold(project, 5) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "in\n"
+        for folder, path in (
+            (project, "models/a"),
+            (tmp_path, "project/x/../models/a"),
+            (tmp_path, project / "models/a"),
+        ):
+            monkeypatch.chdir(folder)
+            assert has_writer(Path(path)), path
+        assert not has_writer(project / "models" / "b")
+        holder.kill()
 
 
 READ = """

@@ -1,5 +1,7 @@
 import os
 import signal
+import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -44,3 +46,15 @@ def test_a_process_that_dies_is_told_in_a_line() -> None:
     images.insert(30, SourceImage("fatal.png", None, die))
     with pytest.raises(UserError, match=r"a process that decodes images died between \d+.png and \d+.png"):
         list(examined(images, EXAMINER))
+
+
+def test_one_that_died_before_the_next_images_were_given_is_told_too() -> None:
+    def slowly() -> Iterator[SourceImage]:
+        yield SourceImage("0.png", None, partial(bytes, image_bytes(0)))
+        yield SourceImage("fatal.png", None, die)
+        for number in range(1, 200):
+            time.sleep(0.01)
+            yield SourceImage(f"{number}.png", None, partial(bytes, image_bytes(number)))
+
+    with pytest.raises(UserError, match=r"a process that decodes images died between fatal.png and \d+.png"):
+        list(examined(slowly(), EXAMINER))

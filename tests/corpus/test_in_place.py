@@ -94,6 +94,53 @@ def test_the_same_images_as_if_copied_and_no_byte_of_them(ingest_config: MakeCon
     assert (there / "unlabeled" / pointer.location).resolve() == photos / "pool-1.tar"
 
 
+def test_a_byte_that_changed_without_a_trace_is_found_by_verify(ingest_config: MakeConfig, photos: Path) -> None:
+    for number in range(2):
+        (photos / f"pool-{number}.tar").write_bytes(shard(number))
+    corpus, config = Path("corpus"), ingest_config(**in_place("pool-{0..1}.tar"))
+    ingest(config, 0, corpus)
+    before = keys(corpus)
+    path = photos / "pool-1.tar"
+    times, data = path.stat(), bytearray(path.read_bytes())
+    data[data.index(b"IHDR") + 30] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    ingest(config, 0, corpus)
+    assert keys(corpus) == before, "size and time are those that were"
+    with pytest.raises(UserError, match="pool-1.tar: .*not the one that was ingested; `selftrain ingest --verify`"):
+        bytes_of(corpus)
+    ingest(config, 0, corpus, verify=True)
+    after = keys(corpus)
+    assert {source for source, key in after.items() if before[source] != key} == {
+        source for source in after if "pool-1" in source
+    }
+    bytes_of(corpus)
+    ingest(config, 0, corpus, verify=True)
+    assert keys(corpus) == after
+
+
+def test_one_shard_named_in_several_ways_is_one_shard(ingest_config: MakeConfig, photos: Path) -> None:
+    for number in range(2):
+        (photos / f"pool-{number}.tar").write_bytes(shard(number))
+    config = ingest_config(**in_place("pool-{0..1}.tar", "./pool-1.tar", "x/../pool-1.tar"))
+    (photos / "x").mkdir()
+    first = ingest(config, 0, Path("corpus"))["unlabeled"]
+    assert (first["images"], first["found"], first["listed_twice"]) == (12, 24, 12)
+    before = keys(Path("corpus"))
+    assert ingest(config, 0, Path("corpus"))["unlabeled"] == first
+    assert keys(Path("corpus")) == before
+
+
+def test_a_killed_copying_leaves_nothing_where_shards_stay(ingest_config: MakeConfig, photos: Path) -> None:
+    (photos / "pool-0.tar").write_bytes(shard(0))
+    pool = Path("corpus/unlabeled")
+    pool.mkdir(parents=True)
+    for name in ("staged-shard-00000000.tar", ".tmp-1-next_shard"):
+        (pool / name).write_bytes(b"half")
+    ingest(ingest_config(**in_place("pool-0.tar")), 0, Path("corpus"))
+    assert sorted(path.name for path in pool.iterdir()) == ["manifest", "next_shard", "shard-00000000.json"]
+
+
 def test_a_pool_in_a_store_behind_a_bad_line(
     ingest_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, s3: int
 ) -> None:

@@ -1,13 +1,15 @@
+import errno
 import io
 import os
 import tarfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from selftrain.corpus.sources import class_folders, find_images
+from selftrain.corpus.sources import _is_folder, class_folders, find_images
 from selftrain.images.decode import BrokenImage
 from selftrain.plumbing.errors import UserError
 from tests.conftest import image_bytes, tar_of, write_images
@@ -57,6 +59,22 @@ def test_links_are_followed_and_cycles_end(tmp_path: Path) -> None:
     (tmp_path / "pool" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "pool" / "loop").symlink_to(tmp_path / "pool")
     assert found(tmp_path, "pool", labeled=False) == [("pool/link/0-000.png", None)]
+    (tmp_path / "pool" / "nothing.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "pool" / "zagain").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "pool" / ".hidden.png").write_bytes(b"")
+    ignored: Counter[str] = Counter()
+    assert len(list(find_images(tmp_path, ["pool"], labeled=False, classes=None, ignored=ignored))) == 2
+    assert ignored == {"folder that is linked again": 2, "hidden": 1}
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ESTALE, errno.ENOTCONN, errno.EIO])
+def test_a_linked_folder_that_cannot_be_followed_just_now_stops_it(error: int) -> None:
+    entry = Mock(path="pool/link", is_dir=Mock(side_effect=OSError(error, os.strerror(error))))
+    with pytest.raises(UserError, match="pool/link: cannot be looked at .*its images would be taken for gone"):
+        _is_folder(entry, "")
+    assert not _is_folder(entry, ".png"), "an image keeps its key"
+    entry.is_dir.side_effect = OSError(errno.ELOOP, "in a circle")
+    assert not _is_folder(entry, "")
 
 
 def test_an_image_beside_the_class_folders_has_no_class(tmp_path: Path) -> None:

@@ -148,6 +148,10 @@ def test_two_peoples_files_become_one(tmp_path: Path) -> None:
     assert merge_files(mine, theirs) == 1
     assert read_corrections(mine).select("key", "who").rows() == [(KEY, "me"), (OTHER, "ann")]
     assert merge_files(mine, theirs) == 0
+    of_another = correction(KEY, "a") | {"sha256": bytes(31) + b"x"}
+    write_rows(tmp_path / "foreign", [of_another])
+    with pytest.raises(UserError, match=rf"key {KEY}: .*mine and .*foreign mean two images by it"):
+        merge_files(mine, tmp_path / "foreign")
     write_rows(tmp_path / "other", [correction(KEY, "b")])
     with pytest.raises(UserError, match=rf"key {KEY}: .*mine says correct to 'a', .*other says correct to 'b'"):
         merge_files(mine, tmp_path / "other")

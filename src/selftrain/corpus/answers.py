@@ -15,7 +15,7 @@ from selftrain.images.reader import read_rows
 from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.dvc_lock import maker_of
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path
+from selftrain.plumbing.files import LONGEST_NAME, atomic_path
 from selftrain.tables.cells import as_cell
 from selftrain.tables.corpus import classes_of
 from selftrain.tables.corrections import CORRECT, check_corrections, read_corrections, write_corrections
@@ -53,8 +53,8 @@ def move_to_labeled(corrections: Path, corpus: Path, config: IngestConfig) -> li
     rows = {row["key"]: row for row in answers.iter_rows(named=True)}
     written, lines = [], []
     for key, data in read_rows(corpus / "unlabeled", images):
-        row, name = rows[key], Path(sources[key]).name
-        path = folder / row["label"] / f"{ANSWER}{key}-{name}"
+        row = rows[key]
+        path = folder / row["label"] / f"{ANSWER}{key}-{_end_of(Path(sources[key]).name)}"
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
         written.append(path)
@@ -66,6 +66,13 @@ def move_to_labeled(corrections: Path, corpus: Path, config: IngestConfig) -> li
     # Last: a kill before it leaves the answers in both places, and they are moved again.
     write_corrections(corrections, table.filter(pl.col("action") != CORRECT))
     return sorted(written)
+
+
+def _end_of(name: str) -> str:
+    """A file's name, or as much of its end as leaves room for what is put before it."""
+    while len(os.fsencode(name)) > LONGEST_NAME - len(ANSWER) - 20:
+        name = name[1:]
+    return name
 
 
 def _append(path: Path, lines: list[list[str]]) -> None:

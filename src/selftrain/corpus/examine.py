@@ -19,7 +19,8 @@ from selftrain.corpus.source_image import SourceImage
 from selftrain.images.decode import BrokenImage
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import usable_cores
-from selftrain.plumbing.processes import starting_workers, worker
+from selftrain.plumbing.process_engine import submitted
+from selftrain.plumbing.processes import worker
 
 ALONE = 0.1
 """Seconds that one process tries it alone: starting others takes as long."""
@@ -99,8 +100,7 @@ def _on_all_cores(
     pending: deque[tuple[list[SourceImage], Future[list[Examined]]]] = deque()
     with ProcessPoolExecutor(processes, context, _begin, (examiner,)) as executor:
         while chunk := list(itertools.islice(images, CHUNK)):
-            with starting_workers():
-                pending.append((chunk, executor.submit(_examine_chunk, chunk)))
+            pending.append((chunk, submitted(executor, _examine_chunk, chunk)))
             if len(pending) >= processes * AHEAD:
                 yield from _first(pending)
         while pending:

@@ -28,7 +28,8 @@ MEMORY_LIMIT, SHARED_LIMIT = "4GB", "1GB"
 """Of a search that is alone, and of one of a cluster's, of which a machine may run one a core; the rest goes to the
 disk."""
 CROWD = 200
-"""Images of one hash that each of them is compared with, before and after it. Of a crowd, such as logos on white, all
+"""Images of one hash that each of them is compared with, before and after it; an image of a hash near it is compared
+with those that have about its place among their like. Of a crowd, such as logos on white, all
 pairs would be too many; those of altered copies of one picture are a chain all the same."""
 
 SHOWN = """
@@ -70,8 +71,8 @@ def hash_pairs(split_folder: Path, left_out: set[int], engine: Engine) -> "pl.Da
         found.append(pl.DataFrame(pairs))
     if crowded:
         print(
-            f"in the pool: {crowded:,} images look alike from afar, more than {CROWD} at a time; each was compared "
-            f"with the {CROWD} before and after it"
+            f"in the pool: {crowded:,} images look alike from afar, more than {CROWD} at a time; copies among them, "
+            f"and of images nearly like them, were looked for {CROWD} before and after each"
         )
     return pl.concat(found).unique(["key", "other_key"]).sort("key", "other_key")
 

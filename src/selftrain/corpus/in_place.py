@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ from selftrain.corpus.append import SplitCounts, first_free_shard, promise_shard
 from selftrain.corpus.archives import compression_of, images_of_shard, location_of, shards_of
 from selftrain.corpus.inspect import image_facts
 from selftrain.corpus.seen import Seen
+from selftrain.corpus.shards import recover
 from selftrain.corpus.source_image import SourceImage
 from selftrain.images.decode import BrokenImage
+from selftrain.images.reader import ShardReader
 from selftrain.plumbing.engine import Engine
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import remove_temporary_files
 from selftrain.plumbing.secrets import masked
 from selftrain.plumbing.stores import Version, fetch, is_url, version_of
 from selftrain.tables.keys import MAX_IMAGES_PER_SHARD, make_key, shard_name, shard_of_file, shard_of_part
 from selftrain.tables.manifest import images_in, manifest_parts, manifest_schema, part_path
-from selftrain.tables.parquet import write_arrow
+from selftrain.tables.parquet import read_arrow, write_arrow
 from selftrain.tables.pointers import Pointer, all_pointers, as_stored, read_pointer, write_pointer
 from selftrain.tables.seal import is_sealed
 
@@ -43,6 +45,7 @@ def update_in_place(
     patterns: Iterable[str],
     *,
     max_pixels: int,
+    verify: bool,
     ignored: Counter[str],
     engine: Engine,
     on_images: Callable[[int], None],
@@ -50,32 +53,38 @@ def update_in_place(
 ) -> SplitCounts:
     """Make a split's manifest that of the shards that ``patterns`` name, which are not copied.
 
-    Shards that are known and have not changed are not read. One that has changed gets another number, so that no key
-    comes to mean another image. Raises UserError for shards that are missing, damaged or compressed, and for addresses
-    with a password, which the manifest would keep.
+    Shards that are known and have not changed are not read, but with ``verify`` those on this machine's disks. One that
+    has changed gets another number, so that no key comes to mean another image. Raises UserError for shards that are
+    missing, damaged or compressed, and for addresses with a password, which the manifest would keep.
     """
-    manifest = split_folder / "manifest"
-    manifest.mkdir(parents=True, exist_ok=True)
-    remove_temporary_files(manifest)
+    recover(split_folder)
     urls = [url for pattern in patterns for url in shards_of(pattern)]
     for url in urls:
         _check(url)
-    times, known = Counter(urls), _known(split_folder)
+    # One shard may be named in several ways.
+    spelled = {as_stored(root, url, split_folder): url for url in reversed(urls)}
+    often = Counter(as_stored(root, url, split_folder) for url in urls)
+    known = _known(split_folder)
     with ThreadPoolExecutor(ASKED_TOGETHER) as threads:
-        versions = threads.map(version_of, (location_of(root, url) for url in times))
-    jobs: list[Job] = []
+        found = threads.map(version_of, (location_of(root, spelled[each]) for each in often))
+        versions = dict(zip(often, found, strict=True))
     pointers: dict[int, Pointer] = {}
-    often: dict[str, int] = {}
-    free = first_free_shard(split_folder)
-    for (url, count), version in zip(times.items(), versions, strict=True):
-        location = as_stored(root, url, split_folder)
-        often[location] = count
+    for location, version in versions.items():
         shard, pointer = known.get(location, (-1, None))
         # A store that tells nothing of a file's content may have another one each time.
         if pointer is not None and pointer.version == version and version.tag:
             pointers[shard] = pointer
-        else:
-            jobs.append(Job(split_folder, split, free, root, url, location, version, max_pixels))
+    if verify:
+        here = [shard for shard, pointer in pointers.items() if not is_url(pointer.location)]
+        for shard, whole in engine.done(partial(_verifier, split_folder), here, shard_name, f"verify {split}"):
+            if not whole:
+                print(f"{masked(pointers.pop(shard).location)}: is not what was ingested; taken in anew")
+    there = {pointer.location for pointer in pointers.values()}
+    jobs: list[Job] = []
+    free = first_free_shard(split_folder)
+    for location, version in versions.items():
+        if location not in there:
+            jobs.append(Job(split_folder, split, free, root, spelled[location], location, version, max_pixels))
             free += 1
     # Numbers are promised before they are used: a killed ingest does not give them to other shards.
     promise_shards(split_folder, free)
@@ -86,6 +95,23 @@ def update_in_place(
     before_removal(counts)
     counts.removed = _remove_others(split_folder, pointers.keys() | new.keys())
     return counts
+
+
+def _verifier(split_folder: Path) -> Callable[[int], bool]:
+    return partial(_is_what_was_ingested, split_folder)
+
+
+def _is_what_was_ingested(split_folder: Path, shard: int) -> bool:
+    """Whether every image of a shard has the bytes that its row of the manifest tells of."""
+    part = part_path(split_folder, shard)
+    rows = read_arrow(part, ["shard", "offset", "size", "xxh3"]).to_pylist() if part.exists() else []
+    with ShardReader(split_folder) as reader:
+        try:
+            for row in rows:
+                reader.read_row(row)
+        except UserError:
+            return False
+    return True
 
 
 def _written(split_folder: Path, shard: int) -> Pointer:

@@ -34,7 +34,8 @@ def ingest(
 ) -> dict[str, Any]:
     """Bring the corpus up to date with its sources and return the summary that is written to ``summary.json``.
 
-    With ``verify`` every shard is read and compared with its manifest, else those that changed since the last time.
+    With ``verify`` every shard that lies here is read and compared with its manifest, else those that changed since the
+    last time. Of what stays in a store its version tells.
 
     Raises UserError for missing paths, classes that differ between splits, empty splits, and more broken
     images than ``max_quarantined``.
@@ -63,6 +64,7 @@ def ingest(
                     root,
                     getattr(config, split).images,
                     max_pixels=config.max_pixels,
+                    verify=verify,
                     ignored=ignored[split],
                     engine=engine_of(machine, Processes(usable_cores())),
                     on_images=advance,

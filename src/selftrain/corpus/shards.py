@@ -96,7 +96,8 @@ def recover(split_folder: Path) -> None:
     """Finish or undo what a killed writer left, and make the split's folders if they are not there."""
     manifest = split_folder / "manifest"
     manifest.mkdir(parents=True, exist_ok=True)
-    remove_temporary_files(manifest)
+    for folder in (split_folder, manifest):
+        remove_temporary_files(folder)
     for staged_part in manifest.glob(f"{STAGED}*"):
         shard = shard_of_part(staged_part.name.removeprefix(STAGED))
         if _staged(split_folder / shard_name(shard)).exists():

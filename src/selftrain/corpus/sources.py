@@ -1,5 +1,6 @@
 """Where images come from: class folders, flat folders and WebDataset shards, as one stream."""
 
+import errno
 import os
 import unicodedata
 from collections import Counter
@@ -7,12 +8,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from selftrain.corpus.archives import from_shards
+from selftrain.corpus.archives import HIDDEN, from_shards
 from selftrain.corpus.source_image import SourceImage, as_text, count_other, too_large
 from selftrain.images.decode import SUFFIXES, BrokenImage
 from selftrain.params.ingest import is_shards
 from selftrain.plumbing.errors import UserError
 
+NOTHING = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
+"""What a link to nothing, or in a circle, answers."""
 NO_CLASSES = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 """Folders that machines write beside the user's."""
 
@@ -86,7 +89,9 @@ def _from_folder(root: Path, path: str, ignored: Counter[str], *, labeled: bool)
         return
     class_paths = _class_folders(folder)
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix.lower() in SUFFIXES:
+        if _is_a_machines(file.name):
+            ignored[HIDDEN] += 1
+        elif file.is_file() and file.suffix.lower() in SUFFIXES:
             yield _file_image(root, file, None, problem="lies beside the class folders, so it has no class")
     for class_path in class_paths:
         empty = True
@@ -98,17 +103,21 @@ def _from_folder(root: Path, path: str, ignored: Counter[str], *, labeled: bool)
 
 
 def _image_files(folder: Path, ignored: Counter[str], visited: set[str]) -> Iterator[Path]:
-    """Image files below a folder, sorted, following links but no link twice."""
+    """Image files below a folder, sorted, following links but to no folder twice.
+
+    Raises UserError for a link that cannot be followed just now: its images would be taken for gone.
+    """
     real = os.path.realpath(folder)
     if real in visited:
+        ignored["folder that is linked again"] += 1
         return
     visited.add(real)
     # Much quicker than `Path.iterdir`, which asks the disk what each entry is.
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         suffix = PurePosixPath(entry.name).suffix.lower()
         if _is_a_machines(entry.name):
-            continue
-        if _is(entry.is_dir):
+            ignored[HIDDEN] += 1
+        elif _is_folder(entry, suffix):
             yield from _image_files(Path(entry.path), ignored, visited)
         elif suffix not in SUFFIXES:
             count_other(ignored, suffix)
@@ -116,6 +125,19 @@ def _image_files(folder: Path, ignored: Counter[str], visited: set[str]) -> Iter
             yield Path(entry.path)
         else:
             ignored["not a file"] += 1
+
+
+def _is_folder(entry: "os.DirEntry[str]", suffix: str) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        # An image that cannot be read for a moment keeps its key.
+        if error.errno in NOTHING or suffix in SUFFIXES:
+            return False
+        raise UserError(
+            f"{entry.path}: cannot be looked at ({error.strerror}), and its images would be taken for gone; mount it, "
+            "or take the link away"
+        ) from None
 
 
 def _is(question: Callable[[], bool]) -> bool:

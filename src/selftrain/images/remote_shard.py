@@ -27,7 +27,7 @@ CHECKED_EVERY = 2**26
 FORGOTTEN = 86_400
 """Seconds after which an emptied file is removed."""
 
-LOOK_AGAIN = "`dvc repro --force --single-item ingest` looks at it again"
+LOOK_AGAIN = "`selftrain ingest --verify` looks at it again"
 
 Wanted = tuple[int, int, int]
 """Offset and size of an image in its shard, and the hash of its bytes."""

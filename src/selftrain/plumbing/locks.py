@@ -6,6 +6,7 @@ output, and commit the mixture.
 
 import contextlib
 import fcntl
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from selftrain.plumbing.files import as_file_name
 if TYPE_CHECKING:
     from filelock import FileLock
 
+PROJECT = "params.yaml"
+"""The file that lies in a project's folder."""
 WORK = Path(".selftrain")
 """Checkpoints, locks and scratch files: outside DVC's outputs, which DVC deletes before it runs a stage."""
 
@@ -77,6 +80,10 @@ def _flock(out: Path, kind: int, words: str) -> Iterator[None]:
 
 
 def _path(out: Path, kind: str) -> Path:
-    locks = WORK / "locks"
+    """The same file however an output is spelled, and whatever folder a process works in: it lies in the project."""
+    there = Path(os.path.abspath(out))
+    root = next((parent for parent in there.parents if (parent / PROJECT).is_file()), Path.cwd())
+    locks = root / WORK / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    return locks / f"{as_file_name(out)}.{kind}"
+    name = there.relative_to(root) if there.is_relative_to(root) else there
+    return locks / f"{as_file_name(name)}.{kind}"

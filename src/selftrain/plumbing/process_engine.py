@@ -46,7 +46,7 @@ class Processes:
                 under_work = dict[Future[Result], Unit]()
                 while not suspects:
                     for unit in islice(numbered, self.count * AHEAD - len(under_work)):
-                        under_work[_given(pool, unit)] = unit
+                        under_work[submitted(pool, _do, unit)] = unit
                     if not under_work:
                         return
                     for future in wait(under_work, return_when=FIRST_COMPLETED).done:
@@ -60,7 +60,7 @@ class Processes:
     def _alone(self, make_work: MakeWork[Unit, Result], unit: Unit, name: Name[Unit]) -> Result:
         for _ in range(MOST_DEATHS):
             with self._pool(1, make_work) as pool, contextlib.suppress(BrokenProcessPool):
-                found: Result = _given(pool, unit).result()
+                found: Result = submitted(pool, _do, unit).result()
                 return found
         raise UserError(
             f"{name(unit)}: the processes that work on it die ({MOST_DEATHS + 1} times); memory may be short, so close "
@@ -73,11 +73,11 @@ class Processes:
         return ProcessPoolExecutor(count, context, _begin, (make_work,))
 
 
-def _given(pool: ProcessPoolExecutor, unit: Any) -> "Future[Any]":
+def submitted(pool: ProcessPoolExecutor, function: Callable[[Any], Any], unit: Any) -> "Future[Any]":
     """A unit's result to come. Of a pool that is broken already it is that it is broken."""
     try:
         with starting_workers():
-            return pool.submit(_do, unit)
+            return pool.submit(function, unit)
     except BrokenProcessPool as error:
         broken: Future[Any] = Future()
         broken.set_exception(error)

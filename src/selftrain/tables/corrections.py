@@ -133,6 +133,11 @@ def merge_files(path: Path, other: Path) -> int:
     by_key = {row["key"]: row for row in ours.iter_rows(named=True)}
     for row in theirs.iter_rows(named=True):
         mine = by_key.get(row["key"])
+        if mine is not None and mine["sha256"] != row["sha256"]:
+            raise UserError(
+                f"key {row['key']}: {path} and {other} mean two images by it, so one is of another corpus; `selftrain "
+                "corrections prune` removes the rows that do not fit this one"
+            )
         if mine is not None and (mine["action"], mine["label"]) != (row["action"], row["label"]):
             raise UserError(
                 f"key {row['key']}: {path} says {describe(mine)}, {other} says {describe(row)}; correct one of them"

@@ -81,7 +81,9 @@ def all_pointers(split_folder: Path) -> dict[int, Pointer | None]:
 
 def as_stored(root: Path, location: str, split_folder: Path) -> str:
     """A location as a pointer keeps it: a path that is relative to ``root`` leads from the split's folder."""
-    if is_url(location) or os.path.isabs(location):
+    if is_url(location):
         return location
+    if os.path.isabs(location):
+        return os.path.normpath(location) if ".." not in Path(location).parts else location
     # As the system follows it: `..` leads out of where a link leads to.
     return os.path.relpath(root.resolve() / location, split_folder.resolve())

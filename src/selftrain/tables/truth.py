@@ -36,16 +36,19 @@ def write_truth(
     """Write ``key, label`` for the unlabeled images whose truth is known; return their number.
 
     It is known from the CSV (``file,label``), or from the class folder that an image was cut from (``hidden``,
-    source → class). Raises UserError for an unknown class or a file that is not in the pool.
+    source → class). Raises UserError for an unknown class, a file that is not in the pool, and one with two labels.
     """
     import polars as pl
 
     schema = {"source": pl.String, "class": pl.String}
     truth = pl.DataFrame(list(hidden.items()), schema=schema, orient="row")
     if truth_csv is not None:
-        truth = pl.concat([truth, read_truth_csv(truth_csv, "ingest.truth")]).unique(
-            "source", keep="last", maintain_order=True
-        )
+        told = read_truth_csv(truth_csv, "ingest.truth").unique(maintain_order=True)
+        if len(twice := told.filter(pl.col("source").is_duplicated())):
+            source, classes_told = twice["source"][0], twice.filter(pl.col("source") == twice["source"][0])["class"]
+            names = " and ".join(f"'{name or ''}'" for name in classes_told)
+            raise UserError(f"{truth_csv}: {source} has the labels {names}; keep one row")
+        truth = pl.concat([truth, told]).unique("source", keep="last", maintain_order=True)
     pool = corpus / "unlabeled"
     found = match_sources(truth, pool, classes, quarantined, str(truth_csv), "the label", "unlabeled").sort("key")
     write_frame(found, out)

@@ -73,6 +73,8 @@ def follow(machine: HardwareConfig) -> None:
             if isinstance(error.code, int) and error.code > 128:
                 raise
             print(f"{' '.join(launch.command)} ended with {error.code}", flush=True)
+        except UserError as error:  # nobody leads it any more
+            print(f"{' '.join(launch.command)}: {error}", flush=True)
 
 
 def _launched() -> Launch | None:
