@@ -115,6 +115,21 @@ def test_the_commands_that_there_are() -> None:
         (("stages", "code"), [], "params.yaml: stages: give either `code` or `installed_code`"),
         (("stages",), {}, "params.yaml: stages.code: missing; it has no default"),
         (("select", "policy"), "treshold", "rounds.student1.select.policy: there is no 'treshold'; did you mean 'threshold'?"),
+        (("review",), False, "params.yaml: review: expected a mapping of parameters, found False"),
+        (("select",), [], "params.yaml: select: expected a mapping of parameters, found []"),
+        (("train", "batch_size"), True, "train.batch_size: expected no `true` here"),
+        (("train", "learning_rate"), float("inf"), "train.learning_rate: Input should be a finite number"),
+        (("hardware", "device"), "gpu", "hardware.device: String should match pattern"),
+        (("tested",), {"a b; x": "noisy_student/student1"}, "tested: 'a b; x' cannot name a model"),
+        (("tested",), {"a": "noisy_student/studnet1"}, "tested.a: there is no model 'noisy_student/studnet1'; did you mean 'noisy_student/student1'?"),
+        (("tested",), {"a": "noisy_student/student1"}, "robustness.reference: there is no 'teacher' under `tested`"),
+        (("stages", "card"), ["noisy_studnet"], "stages.card: there is no pipeline 'noisy_studnet'; did you mean 'noisy_student'?"),
+        (("stages", "digits"), ['data/"x"; y'], "stages.digits.0: a stage's command cannot have a path with"),
+        (("rounds", "student1", "select"), {"policy": "precision", "threshold": 0.9}, "rounds.student1.select.threshold: the policy 'precision' does not read it (it reads `precision`)"),
+        (("predict", "embeddings"), False, "rounds.student1.select.gate: it needs embeddings; set `predict.embeddings: true`"),
+        (("supervised", "labeled_only", "select"), {"treshold": 9}, "supervised.labeled_only.select: only rounds have one"),
+        (("supervised", "labeled_only", "teacher"), "student1", "supervised.labeled_only.teacher: only rounds have one"),
+        (("supervised", "labeled_only", "train", "resplit"), {"splits": ["labeled", "test"], "validation": 0.2}, "supervised.labeled_only.train.resplit: a run that reads test images stands under `leaky`"),
         (("train", "noise", "randaugment_policy"), "shvn", "train.noise.randaugment_policy: there is no 'shvn'; did you mean 'svhn'?"),
     ],
 )  # fmt: skip
@@ -128,6 +143,27 @@ def test_mistakes_in_params_are_one_line(
 ) -> None:
     shipped_params(tmp_path, *path, value=value)
     assert message in one_line(run_here(tmp_path, monkeypatch, capsys, "check"))
+
+
+def test_what_a_file_names_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["teachers"] = {"other": {"models": ["models/noisy_student/labeled_only"]}}
+    params["runs"].append("other")
+    params["tested"] = {"other": "noisy_student/other", "best": "noisy_student/best"}
+    params["robustness"] = {"reference": "other", "folders": {"hard": "data/hard"}}
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params))
+    assert "robustness.folders.hard: there is no data/hard" in one_line(
+        run_here(tmp_path, monkeypatch, capsys, "check")
+    )
+    (tmp_path / "data" / "hard").mkdir(parents=True)
+    assert run_here(tmp_path, monkeypatch, capsys, "check").returncode == 0, "what stages make has not to be there"
+    params["teachers"]["other"]["models"] = ["models/elsewhere/typo"]
+    path.write_text(yaml.safe_dump(params))
+    told = one_line(run_here(tmp_path, monkeypatch, capsys, "check"))
+    assert "teachers.other.models: there is no models/elsewhere/typo" in told
 
 
 def test_a_run_that_says_how_long_it_is_says_it_all(tmp_path: Path) -> None:

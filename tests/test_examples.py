@@ -139,6 +139,10 @@ def test_what_scripts_say_of_the_machine_is_understood(monkeypatch: pytest.Monke
         assert (machine.nodes == 1) == (machine.engine == "ray")
     monkeypatch.setenv("SELFTRAIN_HARDWARE", "threads=3 precision=fp32 compile=true")
     assert hardware_here() == {"threads": 3, "precision": "fp32", "compile": True}
+    for wrong in ("device=[cuda", "workers=*", "workers=2024-13-45", "workers=1 workers=2", "threads 3"):
+        monkeypatch.setenv("SELFTRAIN_HARDWARE", wrong)
+        with pytest.raises(UserError, match="SELFTRAIN_HARDWARE: "):
+            hardware_here()
     monkeypatch.setenv("SELFTRAIN_HARDWARE", "threads 3")
     with pytest.raises(UserError, match="'threads' is not `name=value`"):
         hardware_here()

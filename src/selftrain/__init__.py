@@ -18,7 +18,8 @@ from selftrain.plumbing.errors import UserError
 if TYPE_CHECKING:
     from selftrain.api.model import Model, load
     from selftrain.api.moons import two_moons
-    from selftrain.api.project import Project, Run, init, open
+    from selftrain.api.project import Project, init, open
+    from selftrain.api.run import Run
     from selftrain.api.select import select
     from selftrain.api.studies import studies
     from selftrain.api.train import train
@@ -44,7 +45,7 @@ _PLACES = {
     "Model": "model",
     "load": "model",
     "Project": "project",
-    "Run": "project",
+    "Run": "run",
     "init": "project",
     "open": "project",
     "select": "select",

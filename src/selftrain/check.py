@@ -16,7 +16,8 @@ from selftrain.plumbing.by_name import find_class, find_module
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.sections import Section, did_you_mean
-from selftrain.project import Project
+from selftrain.project import PARAMS, PIPELINES, Project
+from selftrain.references import check_files, check_references
 from selftrain.selection.policy import Policy
 from selftrain.tables.corpus import CLASSES, classes_of
 from selftrain.tables.corrections import check_corrections, read_corrections
@@ -61,9 +62,11 @@ def check_project(project: Project, paths: bool = True) -> None:
         _check_chain(run, teachers, f"{path}: rounds.{run}.teacher")
         _check_start(project, run, teachers[run])
     _check_lists(project)
+    check_references(project)
     if paths:
         for known in check_workspace(project):
             print(known)
+        check_files(project)
         _check_corrections(project)
     from selftrain.training.check import check_run, check_takes_weights
 
@@ -92,7 +95,14 @@ def _train_configs(project: Project) -> dict[str, tuple[TrainConfig, bool]]:
         if run.is_adopted:
             project.adopted_config(run.name)
             continue
-        found[where] = (project.train_config(run.name), run.section == "rounds")
+        config = project.train_config(run.name)
+        found[where] = (config, run.section == "rounds")
+        if run.section != "rounds":
+            for name in ("teacher", "select"):
+                if name in (project.values[run.section][run.name] or {}):
+                    raise UserError(f"{where}.{name}: only rounds have one; put the run under `rounds`")
+        if run.section != "leaky" and config.resplit is not None and "test" in config.resplit.splits:
+            raise UserError(f"{where}.train.resplit: a run that reads test images stands under `leaky`")
         if run.section == "rounds" and run.teacher not in project.runs:
             hint = did_you_mean(str(run.teacher), [name for name in project.runs if name != run.name])
             raise UserError(f"{where}.teacher: there is no other run '{run.teacher}'; {hint}")
@@ -125,6 +135,9 @@ def _check_lists(project: Project) -> None:
     for name in project.runs:
         if name not in listed:
             raise UserError(f"{where}: '{name}' is a run but not in the list; add it")
+    if project.params_path == project.root / PARAMS and (project.root / PIPELINES / project.name / PARAMS).exists():
+        folder = PIPELINES / project.name
+        raise UserError(f"{project.params_path}: pipeline: {folder} is a pipeline of this name too; rename one of them")
     stages = project.config.stages
     if bool(stages.code) == bool(stages.installed_code):
         raise UserError(f"{project.params_path}: stages: give either `code` or `installed_code`")

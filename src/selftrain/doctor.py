@@ -27,6 +27,10 @@ from selftrain.tables.parquet import reading
 from selftrain.tables.records import check_weights
 from selftrain.tables.seal import check_seal
 
+OUTPUTS = (
+    "data", "models", "predictions", "selections", "evaluation", "review", "reports", "robustness",
+    "robustness_figures", "footprint", "replication",
+)  # fmt: skip
 FREE = 2**30
 """Bytes on the disk below which it is said."""
 SHOWN = ("selftrain", "dvc", "mlflow", "fiftyone", "torch", "timm", "polars", "pyarrow")
@@ -92,12 +96,12 @@ def _tables(project: Project) -> Iterator[Trouble]:
 
 
 def _models(project: Project) -> Iterator[Trouble]:
-    for run in project.runs.values():
-        if (run.model / "model.safetensors").is_file():
+    for folder in (*(run.model for run in project.runs.values()), project.best):
+        if (folder / "model.safetensors").is_file():
             try:
-                check_weights(run.model)
+                check_weights(folder)
             except UserError as error:
-                yield Trouble(str(error), f"`dvc checkout {run.model}`, or train it again")
+                yield Trouble(str(error), f"`dvc checkout {folder}`, or `dvc repro --force` of its stage")
 
 
 def _checkpoints(project: Project) -> Iterator[Trouble]:
@@ -111,8 +115,7 @@ def _checkpoints(project: Project) -> Iterator[Trouble]:
 def _leftovers(project: Project) -> Iterator[Trouble]:
     if is_broken():
         yield Trouble(f"{RWLOCK}: half-written by a killed DVC", "remove it", mend_dvc_lock)
-    outputs = ("data", "models", "predictions", "selections", "evaluation", "review", "reports")
-    for folder in outputs:
+    for folder in OUTPUTS:
         for path in sorted((project.root / folder).rglob(f"{TEMPORARY_PREFIX}*")):
             if path.is_file() and not writer_is_alive(path):
                 yield Trouble(f"{path}: left by a killed process", "remove it", path.unlink)

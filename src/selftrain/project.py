@@ -53,7 +53,8 @@ class Project:
     def open(cls, root: Path = Path(), pipeline: str | None = None) -> Self:
         """A pipeline by its name; None is the one of the root's params.yaml.
 
-        Raises UserError if there is no such pipeline, or if its parameters do not say what a pipeline has to say.
+        Raises UserError if there is no such pipeline, if its parameters do not say what a pipeline has to say, or if
+        they name another one than their folder does.
         """
         main = root / PARAMS
         if pipeline is None:
@@ -61,7 +62,13 @@ class Project:
         names = _in_folders(root)
         if pipeline in names:
             params_path = root / PIPELINES / pipeline / PARAMS
-            return cls(root, params_path, load_params(params_path))
+            values = load_params(params_path)
+            if values.get("pipeline") != pipeline:
+                raise UserError(
+                    f"{params_path}: pipeline: is '{values.get('pipeline')}' in the folder of '{pipeline}'; its stages "
+                    "would work on that one, so call both the same"
+                )
+            return cls(root, params_path, values)
         values = load_params(main)
         if values.get("pipeline") != pipeline:
             raise UserError(

@@ -103,6 +103,26 @@ def test_a_repository_that_is_there_stays_as_it_is(images: Path, tmp_path: Path)
     assert (project / "params.yaml").read_bytes() == before
 
 
+def test_what_fails_can_be_mended_and_done_again(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "shop"
+    with monkeypatch.context() as without_git:
+        without_git.setenv("PATH", str(tmp_path))
+        with pytest.raises(UserError, match=r"cannot set up a repository there \(git is not installed\)"):
+            init(project, images / "labeled", images / "pool")
+    project.joinpath(".gitignore").write_bytes("für mich\n".encode("latin-1"))
+    init(project, images / "labeled", images / "pool")
+    assert (project / ".gitignore").read_bytes().startswith("für mich\n".encode("latin-1"))
+    check_project(Project.open(project))
+
+    ignored = tmp_path / "outer"
+    ignored.mkdir()
+    subprocess.run(["git", "init", "-q"], cwd=ignored, check=True)
+    (ignored / ".gitignore").write_text("inner/\n")
+    with pytest.raises(UserError, match=r"`dvc init` cannot set it up \(.*ignored"):
+        init(ignored / "inner", images / "labeled", images / "pool")
+    assert not (ignored / "inner" / "params.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("labeled", "pool", "message"),
     [
@@ -170,6 +190,20 @@ def test_a_new_pipeline_is_a_folder(images: Path, tmp_path: Path, monkeypatch: p
     assert (opened.models, opened.config.stages.ingest) == (project / "models" / "louder_noise", [])
     assert opened.values["browse"]["dataset"] == "shop_louder_noise"
     assert "root: ../.., params: pipelines/louder_noise/params.yaml" in (folder / "dvc.yaml").read_text()
+    # However the same is written.
+    text = (project / "params.yaml").read_text()
+    text = text.replace("pipeline: noisy_student", "pipeline:   'noisy_student'").replace(
+        "dataset: shop", "dataset: '2024'"
+    )
+    (project / "params.yaml").write_text(text.replace("ingest: [data/corpus]", "ingest:\n  - data/corpus"))
+    other = Project.open(project, new_pipeline(project, "other").name)
+    check_project(other, paths=False)
+    assert (other.name, other.config.stages.ingest, other.config.stages.results) == ("other", [], ["other"])
+    assert other.values["browse"]["dataset"] == "2024_other"
+    (project / "pipelines" / "other").rename(project / "pipelines" / "third")
+    with pytest.raises(UserError, match="is 'other' in the folder of 'third'; its stages would work on that one"):
+        Project.open(project, "third")
+    shutil.rmtree(project / "pipelines" / "third")
     for name, message in (
         ("louder_noise", "there is a pipeline"),
         ("noisy_student", "there is"),

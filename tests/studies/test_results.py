@@ -48,6 +48,10 @@ def test_the_newest_figure_of_each_arm_and_seed_counts(recorded: Path) -> None:
     table = results.figures("noise", VALUES)
     found = {(arm, seed): value for arm, _, seed, value in table.iter_rows()}
     assert found == {(arm, seed): value for arm, own in VALUES.items() for seed, value in own.items()}
+    (older,) = results.figures("noise", VALUES, version="b").iter_rows()
+    assert older == ("first", "student1", 7, 0.2), "a version that is asked for"
+    with pytest.raises(UserError, match="MLflow has no figures of study 'noise'"):
+        results.figures("noise", VALUES, version="d")
     assert results.recorded("noise", "c") == {(arm, seed, "student1") for arm in VALUES for seed in range(3)}
     assert results.recorded("noise", "d") == set()
     with pytest.raises(UserError, match="no figures of study 'ratio'; run `make study NAME=ratio`"):

@@ -1,23 +1,22 @@
 """A project in a notebook: its tables as polars frames, its charts, its runs."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from selftrain import project as folders
+from selftrain.api.run import Run, Runs
 from selftrain.api.shown import Html, Svg
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.sections import did_you_mean
 from selftrain.tables.corpus import classes_of
-from selftrain.tables.records import Metrics
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from selftrain.api.model import Model
     from selftrain.inspection.tables import Pool
     from selftrain.report.runs import EvaluatedRun
 
@@ -27,7 +26,8 @@ def open(path: str | Path = ".", pipeline: str | None = None) -> "Project":
 
     Raises UserError if there is no project or no such pipeline.
     """
-    return Project(folders.Project.open(Path(path), pipeline))
+    root = Path() if Path(path).resolve() == Path.cwd() else Path(path).resolve()
+    return Project(folders.Project.open(root, pipeline))
 
 
 def init(
@@ -45,83 +45,6 @@ def init(
     held_out = [None if folder is None else Path(folder) for folder in (validation, test)]
     write(Path(path), Path(labeled), Path(pool), held_out[0], held_out[1], model)
     return open(path)
-
-
-class Run:
-    """One run of a pipeline."""
-
-    def __init__(self, project: "Project", run: folders.Run) -> None:
-        self._project, self._run = project, run
-        self.name, self.teacher = run.name, run.teacher
-
-    def __repr__(self) -> str:
-        return f"Run({self.name!r})"
-
-    def selection(self) -> "pl.DataFrame":
-        """What it was trained on: ``key, label, confidence, decision, copies``, one row an unlabeled image.
-
-        Raises UserError for a run without a teacher, and before `dvc repro` made it.
-        """
-        from selftrain.tables.parquet import collect
-        from selftrain.tables.selection import scan_selection
-
-        folder = self._selection_folder()
-        return collect(scan_selection(folder), folder)
-
-    def _selection_folder(self) -> Path:
-        if self._run.selection is None:
-            raise UserError(f"{self.name}: it was trained on labeled images alone, so it has no selection")
-        return self._run.selection
-
-    def predictions(self, split: str = "unlabeled") -> "pl.DataFrame":
-        """Its predictions: ``key, label, confidence`` and ``log_probs``, a list of C numbers."""
-        import polars as pl
-
-        from selftrain.tables.predictions import iter_predictions
-
-        frames = []
-        for _, part in iter_predictions(self._run.predictions / split):
-            columns = {"key": part.keys, "label": part.labels, "confidence": part.confidences}
-            frames.append(pl.DataFrame(columns | {"log_probs": part.log_probs.astype("float32")}))
-        return pl.concat(frames)
-
-    def metrics(self) -> dict[str, Any]:
-        """Its figures, as ``metrics.json`` has them."""
-        return Metrics.read(self._run.evaluation / "metrics.json").as_dict()
-
-    def model(self) -> "Model":
-        """Its model, ready to classify images."""
-        from selftrain.api.model import load
-
-        return load(self._run.model)
-
-    def review(self) -> "pl.DataFrame":
-        """Its pseudo-labels that are most likely wrong, the worst first."""
-        from selftrain.tables.parquet import read_frame
-
-        return read_frame(self._project.folders.review / f"{self.name}.parquet")
-
-    def advice(self) -> str:
-        """What is expected of its labels, and which threshold to use. Raises UserError for a run without a teacher."""
-        from selftrain.report.label_quality import advice
-
-        self._selection_folder()
-        return advice(self._project.evaluated(self.name))
-
-    def map(self) -> Svg:
-        """The pool as a map by its embeddings: labels, and what was decided."""
-        from selftrain.inspection.pool_map import pool_map_svg
-
-        pool = self._project.pool
-        (run,) = [run for run in pool.runs if run.name == self.name]
-        return Svg(pool_map_svg(pool, run, self._project.classes))
-
-
-class Runs(dict[str, Run]):
-    """A project's runs by name. A name that there is not raises UserError naming those there are."""
-
-    def __missing__(self, name: str) -> NoReturn:
-        raise UserError(f"there is no run '{name}'; {did_you_mean(name, list(self))}")
 
 
 class Project:
@@ -221,13 +144,15 @@ class Project:
         """Print what entered, left, flipped between two rounds, or between a git revision's round and this one."""
         from selftrain.history.compare import compare, print_diff
 
-        print_diff(compare(self.folders.selections, run_a, run_b or run_a, rev, examples))
+        with self._there():
+            print_diff(compare(self.folders.selections, run_a, run_b or run_a, rev, examples))
 
     def browse(self, view: str | None = None, port: int = 5151) -> Any:
         """Build the FiftyOne dataset and open the App on one of its saved views; returns the session."""
         from selftrain.inspection.app import open_session
 
-        return open_session(self.folders, port, view)
+        with self._there():
+            return open_session(self.folders, port, view)
 
     def corrections(self) -> "pl.DataFrame":
         """What people said of single images."""
@@ -239,7 +164,8 @@ class Project:
         """The images that a person should label next, as `selftrain ask` chooses them: ``key, rank, label, …``."""
         from selftrain.selection.ask import ask
 
-        return ask(self.folders, budget)[1]
+        with self._there():
+            return ask(self.folders, budget)[1]
 
     def move_to_labeled(self) -> list[Path]:
         """Make labeled images of the corrected ones, `selftrain corrections to-labeled`; returns their files."""
@@ -248,7 +174,7 @@ class Project:
         from selftrain.plumbing.locks import sole_writer
 
         paths = self.folders
-        with sole_writer(paths.corrections):
+        with self._there(), sole_writer(paths.corrections):
             return move_to_labeled(paths.corrections, paths.corpus, paths.section("ingest", IngestConfig))
 
     def correct_by_truth(self, keys: Sequence[int], labels: Sequence[int] | None = None) -> int:
@@ -258,25 +184,32 @@ class Project:
         """
         from selftrain.inspection.stand_in import correct_by_truth
 
-        return correct_by_truth(keys, labels, self.folders.corpus, self.folders.corrections)
+        with self._there():
+            return correct_by_truth(keys, labels, self.folders.corpus, self.folders.corrections)
 
     def tracked(self) -> "pl.DataFrame":
         """Each run's newest finished training in MLflow: ``run, run_id, teacher`` and every final figure."""
         from selftrain.report.mlflow_runs import newest_runs
 
-        return newest_runs(self.name, self.runs)
+        with self._there():
+            return newest_runs(self.name, self.runs)
 
     def curves(self, *metrics: str) -> Svg:
         """Curves of the trainings over one another, from MLflow, a panel a metric."""
         from selftrain.report.mlflow_runs import curves_svg
 
-        return Svg(curves_svg(self.tracked(), list(metrics)))
+        with self._there():
+            return Svg(curves_svg(self.tracked(), list(metrics)))
 
     def parallel(self, *metrics: str) -> Svg:
         """The rounds' final figures from MLflow, a line a round, an axis a metric."""
         from selftrain.report.mlflow_runs import parallel_svg
 
         return Svg(parallel_svg(self.tracked(), list(metrics)))
+
+    def _there(self) -> contextlib.AbstractContextManager[None]:
+        """While it lasts, this process works in the project's folder, as its commands do."""
+        return contextlib.chdir(self.folders.root)
 
     @cached_property
     def pool(self) -> "Pool":

@@ -1,5 +1,6 @@
 """The selection of pseudo-labels on a frame in memory."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ def select(predictions: "pl.DataFrame", *, seed: int = 0, **parameters: Any) -> 
     belong to a corpus. Raises UserError for parameters that there are not, and for rows that are no predictions.
     """
     from selftrain.params.select import SelectConfig
-    from selftrain.plumbing.sections import parse_section
+    from selftrain.plumbing.sections import load_seed, parse_section
     from selftrain.selection.decide import select_frame
 
+    load_seed({"seed": seed}, Path("st.select"))
     config = parse_section(parameters, SelectConfig, "select")
     predictions = _checked(predictions)
     if "log_probs" in predictions.columns:

@@ -1,5 +1,6 @@
 """Studies of papers: grids of experiments, and what MLflow has of them."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,12 +23,15 @@ class Study:
     expected: str
     """What the source found."""
     arms: tuple[str, ...]
+    root: Path
+    """The project's folder."""
 
     def figures(self) -> "pl.DataFrame":
         """``arm, run, seed, value``: test accuracy of every finished experiment. Raises UserError if there is none."""
         from selftrain.studies.results import figures
 
-        return figures(self.name, self.arms)
+        with contextlib.chdir(self.root):
+            return figures(self.name, self.arms)
 
     def summary(self) -> "pl.DataFrame":
         """Each arm's mean with its 95% interval, and its difference to the first arm, paired by seed."""
@@ -47,8 +51,8 @@ def studies(root: str | Path = ".") -> dict[str, Study]:
     from selftrain.project import PIPELINES
     from selftrain.studies.study import all_studies, load_study
 
-    found = {}
+    found, root = {}, Path(root).resolve()
     for name in all_studies(Path(root) / PIPELINES):
         study, pipeline = load_study(name, Path(root) / PIPELINES)
-        found[name] = Study(name, pipeline, study.question, study.source, study.expected, tuple(study.arms))
+        found[name] = Study(name, pipeline, study.question, study.source, study.expected, tuple(study.arms), root)
     return found

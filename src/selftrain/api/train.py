@@ -31,7 +31,8 @@ def train(
     """Train a model and return it; its folder is ``out``. A killed training goes on when it is called again.
 
     ``labeled`` is a folder with a folder of images a class, shards, or a corpus that `selftrain ingest` made.
-    ``pool`` are the unlabeled images of an algorithm that takes some. ``validation`` is like ``labeled``; None cuts a
+    ``pool`` are the unlabeled images of an algorithm that takes some; ``"labeled"``: the labeled images, without their
+    labels. ``validation`` is like ``labeled``; None cuts a
     fifth of it. ``teacher`` is a model or its folder; None trains one on the labeled images, where one is needed.
     ``algorithm`` is a name, or a mapping of its ``name`` and its own parameters. ``select`` are parameters of the
     section of that name, ``parameters`` more of the section ``train``, ``hardware`` those of that section. It takes
@@ -60,7 +61,9 @@ def train(
     load_seed({"seed": seed}, Path("st.train"))
     found, algorithm_config = find_algorithm(str(choice["name"]), without(choice, "name"))
     needs = found.needs(algorithm_config)
-    takes_pool = "unlabeled" in needs.views and parameters.get("pool") != "labeled"
+    takes_pool = "unlabeled" in needs.views and pool != "labeled"
+    if not isinstance(hardware or {}, Mapping):
+        raise UserError(f"hardware: expected parameters, as in {{'device': 'cpu'}}; found {hardware!r}")
     machine = parse_section({"processes": 1, **(hardware or {})}, HardwareConfig, "hardware")
     if machine.processes != 1:
         raise UserError("hardware.processes: `st.train` is one process; train a project for more (`selftrain init`)")
@@ -74,6 +77,8 @@ def train(
         **({} if steps is None else {"steps": steps, "validate_every": max(1, steps // 10)}),
         **parameters,
     }
+    if pool == "labeled":
+        pool, values = None, values | {"pool": "labeled"}
     ratio = unlabeled_ratio if unlabeled_ratio is not None else 3 if "unlabeled" in needs.views else 0
     config = parse_section({**values, "algorithm": choice, "unlabeled_ratio": ratio}, TrainConfig, "train")
     selecting = parse_section(select or {}, SelectConfig, "select")
@@ -85,7 +90,7 @@ def train(
     takes_teacher = takes_pool or needs.teacher or needs.reads_table("labeled") or "teacher" in starts
     _check_images(Path(labeled), pool, validation, takes_pool, f"{choice['name']}", selects=select is not None)
 
-    folder = Path(out)
+    folder = Path(out) if Path(out).name else Path(out).resolve()
     work = WORK / "trainings" / as_file_name(folder.resolve())
     corpus = _corpus(Path(labeled), pool, validation, work / "corpus", seed)
     selection = predictions = of_teacher = None

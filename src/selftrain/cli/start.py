@@ -1,5 +1,6 @@
 """The commands that begin something: a project for a user's images, a pipeline in a project."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def init(
         f"{len(seen.classes)} classes, at least {seen.per_class} labeled images each, {seen.pool_images:,} unlabeled"
     )
     print(f"{project}: {words}, {seen.side} pixels on the shorter side of the middle one")
-    print(f"next: {'' if project == Path() else f'cd {project} && '}selftrain check && dvc repro")
+    print(f"next: {'' if project == Path() else f'cd {shlex.quote(str(project))} && '}selftrain check && dvc repro")
 
 
 @app.command()

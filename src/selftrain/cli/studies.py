@@ -19,9 +19,8 @@ def study(
     from selftrain.studies.study import load_study
 
     wanted, pipeline = load_study(name)
-    if not show:
-        run_study(name, wanted, pipeline)
-    print_study(name, wanted.arms)
+    version = None if show else run_study(name, wanted, pipeline)
+    print_study(name, wanted.arms, version=version)
     print(f"{wanted.question}\n{wanted.source}: {wanted.expected}")
 
 

@@ -1,5 +1,6 @@
 """What params.yaml says of its pipeline as a whole: its name, its corpus, and which stages it has."""
 
+import re
 from pathlib import PurePosixPath
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from selftrain.plumbing.sections import MODULE_NAME, Section
 def _inside(path: str) -> str:
     if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise ValueError("expected a path inside the project")
+    if re.search(r"""["$`\\\n]""", path):
+        raise ValueError("a stage's command cannot have a path with \", $, ` or \\ in it")
     return path
 
 

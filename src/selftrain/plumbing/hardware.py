@@ -35,8 +35,8 @@ class HardwareConfig(Section):
     One runs `dvc repro`, the others `selftrain follow`."""
     rendezvous: Annotated[str, Field(pattern=r"^.+:\d+$")] | None = None
     """Host and port of the machine that runs `dvc repro`, where the others meet it."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 autocast on CUDA and on CPUs that calculate in it (AVX512-BF16, AMX), fp32 on others. ``predict``
     goes back to fp32 where bf16 changes labels of validation images."""
@@ -80,14 +80,20 @@ def hardware_here() -> dict[str, Any]:
     for anything else.
     """
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
-    found = {}
+    found: dict[str, Any] = {}
     for word in os.environ.get(HARDWARE_HERE, "").split():
         name, equals, value = word.partition("=")
         if not equals or not value:
             raise UserError(f"{HARDWARE_HERE}: '{word}' is not `name=value`")
-        # Host and port would be a number of base 60.
-        found[name] = value if ":" in value else YAML(typ="safe").load(value)
+        if name in found:
+            raise UserError(f"{HARDWARE_HERE}: '{name}' is there twice")
+        try:
+            # Host and port would be a number of base 60.
+            found[name] = value if ":" in value else YAML(typ="safe").load(value)
+        except (YAMLError, ValueError):
+            raise UserError(f"{HARDWARE_HERE}: '{word}' has no value that YAML knows") from None
     return found
 
 

@@ -8,9 +8,9 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from selftrain.plumbing.errors import UserError
 
@@ -21,7 +21,20 @@ MODULE_NAME = r"^[a-z][a-z0-9_]*$"
 class Section(BaseModel):
     """A validated part of params.yaml. Unknown keys are errors, instances are immutable."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Yes and no are no numbers, though Python takes them for 1 and 0."""
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and not _mentions(field.annotation, (bool, Any)):
+            raise ValueError(f"expected no `{str(value).lower()}` here")
+        return value
+
+
+def _mentions(annotation: Any, types: tuple[Any, ...]) -> bool:
+    return annotation in types or any(_mentions(part, types) for part in get_args(annotation))
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -57,7 +70,7 @@ def parse_section(values: Any, model: type[SectionT], where: str) -> SectionT:
 def parse_overlaid(defaults: Any, overlay: Any, model: type[SectionT], defaults_where: str, own_where: str) -> SectionT:
     """Validate defaults with a run's own values laid over them; errors name the one that holds the mistake."""
     for values, where in ((defaults, defaults_where), (overlay, own_where)):
-        if not isinstance(values or {}, Mapping):
+        if values is not None and not isinstance(values, Mapping):
             raise UserError(f"{where}: expected a mapping of parameters, found {values!r}")
 
     def place(path: list[str]) -> str:
@@ -67,7 +80,7 @@ def parse_overlaid(defaults: Any, overlay: Any, model: type[SectionT], defaults_
 
 
 def _parse(values: Any, model: type[SectionT], where: Callable[[list[str]], str]) -> SectionT:
-    if not isinstance(values or {}, Mapping):
+    if values is not None and not isinstance(values, Mapping):
         raise UserError(f"{where([])}: expected a mapping of parameters, found {values!r}")
     try:
         return model.model_validate(dict(values or {}))

@@ -57,8 +57,9 @@ def connect(name: str | None = None) -> "tuple[MlflowClient, str]":
     try:
         # Two processes that create the database's tables at once break each other.
         with FileLock(WORK / "mlflow.lock"):
-            _make_database(tracking_uri())
-            client = MlflowClient(tracking_uri())
+            uri = _absolute(tracking_uri())
+            _make_database(uri)
+            client = MlflowClient(uri)
             experiment = client.get_experiment_by_name(name)
             if experiment is not None and experiment.lifecycle_stage == "deleted":
                 raise UserError(
@@ -87,12 +88,17 @@ def finished_runs(query: str, experiment: str | None = None) -> "list[Run]":
             return runs
 
 
+def _absolute(uri: str) -> str:
+    """MLflow remembers databases by their addresses, whatever folder a process works in later."""
+    path = uri.removeprefix("sqlite:///")
+    return f"sqlite:///{Path(path).absolute()}" if path != uri and not path.startswith("/") else uri
+
+
 def _make_database(uri: str) -> None:
     """Make a sqlite database that is not there, whole or not at all: a kill while MLflow makes its tables breaks it."""
     from mlflow import MlflowClient
 
-    # Absolute, since MLflow remembers databases by their names.
-    path = Path(uri.removeprefix("sqlite:///")).absolute()
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     if not uri.startswith("sqlite:///") or path.exists():
         return
     with atomic_path(path) as temporary:

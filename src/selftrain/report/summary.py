@@ -37,7 +37,7 @@ def lost_classes(run: EvaluatedRun) -> str:
     named = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
     return (
         f"{run.name}: no pseudo-label of {named}; its students learn of them from labeled images alone. Train the "
-        f"teacher longer or with less noise, or lower the round's threshold"
+        "teacher longer or with less noise, or let the round take more (`select.threshold`, or `select.precision`)"
     )
 
 

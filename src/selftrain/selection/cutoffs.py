@@ -1,6 +1,6 @@
 """A cut-off of confidence a class: what policies with one have in common."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class CutoffPolicy(Policy):
     """``low_confidence`` where the confidence is below the cut-off of the image's class, or is NaN."""
 
+    parameters: ClassVar[tuple[str, ...]] = ()
     cutoffs: NDArray[np.float64]  # (C,)
     """A subclass sets them."""
 

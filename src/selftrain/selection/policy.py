@@ -22,6 +22,8 @@ class Policy:
     """What it reads of a prediction table; ``log_probs`` are arrays of C numbers."""
     reasons: ClassVar[tuple[str, ...]] = (LOW_CONFIDENCE,)
     """The decisions that it may give."""
+    parameters: ClassVar[tuple[str, ...]] = ("threshold", "precision", "neighbours")
+    """What it reads of these: `selftrain check` refuses the others in a round that has this policy."""
     counts_copies: ClassVar[bool] = False
     """Whether it says itself how often the epoch holds each image; otherwise classes are balanced."""
 

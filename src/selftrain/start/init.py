@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.code import PACKAGE
-from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.errors import UserError, one_line
 from selftrain.start.look import Seen, fit, look
 from selftrain.tables.corrections import no_corrections, write_corrections
 
@@ -33,12 +33,13 @@ def init(
             raise UserError(f"{project / name}: is there already; init writes new projects only")
     seen = look(project, labeled, pool, validation, test)
     project.mkdir(parents=True, exist_ok=True)
+    # First: what fails here can be mended and repeated, since none of the files is there yet.
+    _set_up_git_and_dvc(project)
+    for name in ("gitignore", "dvcignore"):
+        _add_lines(project / f".{name}", (TEMPLATES / name).read_text(encoding="utf-8").splitlines())
     (project / "params.yaml").write_text(params_text(project, seen, model), encoding="utf-8")
     (project / "dvc.yaml").write_text(stages_text("params.yaml", "."), encoding="utf-8")
     write_corrections(project / "corrections.parquet", no_corrections())
-    for name in ("gitignore", "dvcignore"):
-        _add_lines(project / f".{name}", (TEMPLATES / name).read_text(encoding="utf-8").splitlines())
-    _set_up_git_and_dvc(project)
     return seen
 
 
@@ -86,31 +87,35 @@ def _as_yaml(text: str | None) -> str | None:
 
 def _add_lines(path: Path, lines: list[str]) -> None:
     """Add the lines that a file does not have yet."""
-    there = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    missing = [line for line in lines if line not in there]
+    # In whatever encoding the user's lines are, they stay as they are.
+    there = path.read_bytes().splitlines() if path.exists() else []
+    missing = [line.encode() for line in lines if line.encode() not in there]
     if missing:
-        path.write_text("\n".join([*there, *missing]) + "\n", encoding="utf-8")
+        path.write_bytes(b"\n".join([*there, *missing]) + b"\n")
 
 
 def _set_up_git_and_dvc(project: Path) -> None:
-    if _succeeds(project, "git", "rev-parse", "--is-inside-work-tree"):
+    if not _trouble(project, "git", "rev-parse", "--is-inside-work-tree"):
         top = subprocess.run(
             ["git", "rev-parse", "--show-toplevel"], cwd=project, capture_output=True, text=True, check=True
         ).stdout.strip()
         below = Path(top).resolve() != project.resolve()
     else:
-        if not _succeeds(project, "git", "init", "--quiet"):
-            raise UserError(f"{project}: git cannot set up a repository there; is git installed?")
+        if trouble := _trouble(project, "git", "init", "--quiet"):
+            raise UserError(f"{project}: git cannot set up a repository there ({trouble}); mend it and run it again")
         below = False
     if not (project / ".dvc").is_dir():
-        dvc = [sys.executable, "-m", "dvc", "init", "--quiet", *(["--subdir"] if below else [])]
-        if not _succeeds(project, *dvc):
-            raise UserError(f"{project}: `dvc init` failed there; run it by hand to see why")
-        _succeeds(project, sys.executable, "-m", "dvc", "config", "core.analytics", "false")
+        dvc = [sys.executable, "-m", "dvc", "init", *(["--subdir"] if below else [])]
+        if trouble := _trouble(project, *dvc):
+            raise UserError(f"{project}: `dvc init` cannot set it up ({trouble}); mend it and run it again")
+        _trouble(project, sys.executable, "-m", "dvc", "config", "core.analytics", "false")
 
 
-def _succeeds(folder: Path, *command: str) -> bool:
+def _trouble(folder: Path, *command: str) -> str:
+    """What a command says that fails; empty if it ends well."""
     try:
-        return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 0
+        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     except FileNotFoundError:
-        return False
+        return f"{command[0]} is not installed"
+    said = (ended.stderr or ended.stdout).strip().splitlines()
+    return "" if ended.returncode == 0 else one_line(" ".join(said[:2])) if said else f"it ends with {ended.returncode}"

@@ -1,8 +1,12 @@
 """The command ``new``: another pipeline of a project, a copy of the root's parameters on the same corpus."""
 
 import re
+from io import StringIO
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
+from selftrain.params.browse import BrowseConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import MODULE_NAME
 from selftrain.project import PARAMS, PIPELINES, Project, all_pipelines
@@ -19,16 +23,23 @@ def new_pipeline(root: Path, name: str) -> Path:
     if name in all_pipelines(root):
         raise UserError(f"there is a pipeline '{name}' already; choose another name")
     main = Project.open(root)
-    text = (root / PARAMS).read_text(encoding="utf-8")
-    text = re.sub(rf"^pipeline: {main.name}\b", f"pipeline: {name}", text, flags=re.MULTILINE)
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 10**6
+    params = yaml.load((root / PARAMS).read_text(encoding="utf-8"))
+    params["pipeline"] = name
+    # The corpus, its images and others' cards are made by the pipeline that this one is a copy of.
     for stage in ("digits", "shift", "ingest", "card"):
-        text = re.sub(rf"^  {stage}: \[.+\]", f"  {stage}: []", text, flags=re.MULTILINE)
+        params["stages"][stage] = []
     for stage in ("results", "robustness_figures", "footprint", "replication"):
-        text = re.sub(rf"^  {stage}: \[{main.name}\]", f"  {stage}: [{name}]", text, flags=re.MULTILINE)
-    text = re.sub(r"^(  dataset: [\w-]+)", rf"\1_{name}", text, flags=re.MULTILINE)
+        if params["stages"][stage]:
+            params["stages"][stage] = [name]
+    dataset = main.section("browse", BrowseConfig).dataset
+    params.setdefault("browse", {})["dataset"] = f"{dataset}_{name}"
+    text = StringIO()
+    yaml.dump(params, text)
     folder = root / PIPELINES / name
     folder.mkdir(parents=True)
-    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    (folder / "params.yaml").write_text(text.getvalue(), encoding="utf-8")
     (folder / "dvc.yaml").write_text(stages_text(f"{PIPELINES}/{name}/params.yaml", "../.."), encoding="utf-8")
     (folder / "README.md").write_text(
         f"# {name.replace('_', ' ').capitalize()}\n\n"

@@ -36,18 +36,21 @@ def estimate(values: "list[float] | np.ndarray") -> Estimate:
     return Estimate(float(array.mean()), half, count)
 
 
-def figures(study: str, arms: Collection[str], metric: str = "test_accuracy") -> "pl.DataFrame":
-    """``arm, run, seed, value`` of a metric, arms in the order given, all from the version recorded last.
+def figures(
+    study: str, arms: Collection[str], metric: str = "test_accuracy", version: str | None = None
+) -> "pl.DataFrame":
+    """``arm, run, seed, value`` of a metric, arms in the order given, all from one version; None: that recorded last.
 
     Raises UserError if nothing of the study is recorded.
     """
     import polars as pl
 
     runs = finished_runs(f"tags.study = '{study}'", EXPERIMENT)
-    newest = [run for run in runs if run.data.tags["version"] == runs[0].data.tags["version"]]
+    shown = version or (runs[0].data.tags["version"] if runs else "")
+    of_version = [run for run in runs if run.data.tags["version"] == shown]
     rows = {}
     for arm in arms:
-        for run in reversed(newest):
+        for run in reversed(of_version):
             tags = run.data.tags
             if tags["arm"] == arm and metric in run.data.metrics:
                 rows[arm, tags["run"], int(tags["seed"])] = run.data.metrics[metric]
@@ -85,15 +88,16 @@ def recorded(study: str, version: str) -> set[tuple[str, int, str]]:
     return {(tag["arm"], int(tag["seed"]), tag["run"]) for tag in tags}
 
 
-def print_study(study: str, arms: Collection[str], metric: str = "test_accuracy") -> None:
-    """Print a study's table: percentages, with 95% intervals over the seeds."""
+def print_study(study: str, arms: Collection[str], metric: str = "test_accuracy", version: str | None = None) -> None:
+    """Print a study's table: percentages, with 95% intervals over the seeds. ``version`` as for ``figures``."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"{study}: {metric.replace('_', ' ')}, %")
     for place, heading in enumerate(("arm", "run", "mean", "less the first, paired", "seeds")):
         table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
-    for arm, run, mean, half, gain, gain_half, seeds in summary(figures(study, arms, metric)).iter_rows():
+    for arm, run, mean, half, gain, gain_half, seeds in summary(figures(study, arms, metric, version)).iter_rows():
         gained = f"{gain:+.1%} ± {gain_half:.1%}".replace("%", "")
-        table.add_row(arm, run, f"{mean:.1%} ± {half:.1%}".replace("%", ""), gained, str(seeds))
+        table.add_row(escape(arm), run, f"{mean:.1%} ± {half:.1%}".replace("%", ""), gained, str(seeds))
     Console(width=110).print(table)

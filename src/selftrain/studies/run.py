@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from selftrain.code import code_digest, commands
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.progress import progress_bar
 from selftrain.plumbing.tracking import connect, tracking_uri
@@ -20,8 +21,8 @@ TRAININGS = f"{EXPERIMENT} trainings"
 VERSIONED = ("src", "params.yaml", "dvc.yaml")
 
 
-def run_study(name: str, study: Study, pipeline: str) -> None:
-    """Run what is not in MLflow yet of a pipeline's study.
+def run_study(name: str, study: Study, pipeline: str) -> str:
+    """Run what is not in MLflow yet of a pipeline's study; return the version that its figures are of.
 
     Every arm is a DVC experiment in a workspace of its own, made from the newest commit: this one is not touched, and
     what arms have in common is taken from DVC's cache. Raises UserError if an experiment fails.
@@ -41,13 +42,20 @@ def run_study(name: str, study: Study, pipeline: str) -> None:
                 _record(name, arm, seed, run, version, experiment, pipeline, overrides)
             advance()
             print(f"{experiment}: done", flush=True)
+    return version
 
 
 def code_version(pipeline: str) -> str:
-    """What results depend on, of the newest commit: its source, parameters and stages. Other commits change nothing."""
+    """What results depend on, of the newest commit: its source, parameters and stages. Other commits change nothing.
+
+    Of a program that is installed, its own digest.
+    """
+    _git("rev-parse", "HEAD")
     params = Project.open(pipeline=pipeline).params_path
     paths = dict.fromkeys((*VERSIONED, str(params), str(params.with_name("dvc.yaml"))))
-    return hashlib.sha256(_git("rev-parse", *(f"HEAD:{path}" for path in paths)).encode()).hexdigest()[:16]
+    committed = _git("ls-tree", "HEAD", "--", *paths)
+    program = "" if Path("src/selftrain").is_dir() else "".join(code_digest(command) for command in commands())
+    return hashlib.sha256(f"{committed}{program}".encode()).hexdigest()[:16]
 
 
 def _targets(runs: list[str], pipeline: str) -> list[str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class ClassProbability(Policy):
     """``low_confidence`` where an image is among the K likeliest of no class."""
 
+    parameters = ()
     columns = ("key", "label", "confidence", "log_probs")
     counts_copies = True
 

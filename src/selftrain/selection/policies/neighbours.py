@@ -27,6 +27,7 @@ REFERENCE_IMAGES = 20_000
 class Neighbours(Threshold):
     """``low_confidence`` as ``threshold``; ``lonely`` where fewer than half of the neighbours have the label."""
 
+    parameters = ("threshold", "neighbours")
     reasons = (LOW_CONFIDENCE, LONELY)
 
     def __init__(self, config: SelectConfig, source: Source) -> None:

@@ -22,6 +22,8 @@ NEVER = 2.0
 class Precision(CutoffPolicy):
     """``low_confidence`` below the class's cut-off."""
 
+    parameters = ("precision",)
+
     def __init__(self, config: SelectConfig, source: Source) -> None:
         super().__init__(config, source)
         held_out = source.validation()

@@ -1,6 +1,6 @@
 """Noisy Student's filter (Xie et al. 2020, arXiv 1911.04252, Section 3.1): confidence above ``select.threshold``."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from selftrain.selection.policy import Policy
 from selftrain.tables.selection import LOW_CONFIDENCE
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 class Threshold(Policy):
     """``low_confidence`` where the confidence is not above the threshold, or is NaN."""
+
+    parameters: ClassVar[tuple[str, ...]] = ("threshold",)
 
     def decide(self, rows: "pl.DataFrame") -> "pl.Series":
         """See the class."""
