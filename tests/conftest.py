@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import socket
 import subprocess
 import tarfile
@@ -18,6 +19,8 @@ from selftrain.corpus import verdicts
 from selftrain.images import pixel_cache, remote_shard
 from selftrain.params.digits import DigitsConfig
 from selftrain.params.ingest import IngestConfig
+from selftrain.plumbing import tracking
+from selftrain.plumbing.files import atomic_path
 from tests.repository import reproduced, with_pipeline
 
 
@@ -45,7 +48,8 @@ SMALL_DIGITS = DigitsConfig(labels_per_class=3, validation_per_class=4, test_per
 
 LONG = (
     "test_pipeline", "test_pipelines", "test_notebooks", "test_docs", "test_init", "test_app", "test_train",
-    "test_launch", "test_ray", "test_team",
+    "test_launch", "test_ray", "test_team", "test_rehearsal", "test_benchmarks", "test_distilled_runs", "test_signals",
+    "test_tracking", "test_cli",
 )  # fmt: skip
 """Files that take minutes. They go first, so that two workers end together."""
 
@@ -78,6 +82,24 @@ def kept_pixels(tmp_path_factory: pytest.TempPathFactory) -> None:
     pixel_cache.FOLDER = tmp_path_factory.mktemp("pixels")
     verdicts.FOLDER = tmp_path_factory.mktemp("near")
     remote_shard.KEPT = tmp_path_factory.mktemp("shards")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mlflow_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """New databases of this process are copies of one: MLflow takes seconds to make its tables."""
+    whole, template = tracking._make_database, tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+    def copied(uri: str) -> None:
+        path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        if uri.startswith("sqlite:///") and not path.exists():
+            if not template.exists():
+                whole(f"sqlite:///{template}")
+            with atomic_path(path) as temporary:
+                shutil.copy(template, temporary)
+
+    tracking._make_database = copied
+    yield
+    tracking._make_database = whole
 
 
 def image_bytes(seed: int = 0, size: tuple[int, int] = (12, 10), image_format: str = "PNG", mode: str = "RGB") -> bytes:

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -116,16 +117,24 @@ def reproduced(folder: Path) -> Project:
     return made
 
 
-def run_in_process(folder: Path, pipeline: str) -> str:
-    """Run a pipeline's stages in this process, which is quicker than in thirty; what they print."""
+def in_process(folder: Path, *commands: Sequence[str]) -> str:
+    """Run commands of ours in this process, which is quicker than in one each; what they print."""
     from selftrain.cli import results, stages  # noqa: F401, they add their commands to the app
     from selftrain.cli.app import app
-    from selftrain.plumbing.dvc_state import stage_commands
 
     printed = io.StringIO()
     # By its whole name: MLflow remembers databases by their names, and this process has other folders after this one.
     database = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     with mock.patch.dict(os.environ, database), contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-        for command in stage_commands(Path("pipelines") / pipeline):
-            app(shlex.split(command)[1:], standalone_mode=False)
+        for command in commands:
+            app(list(command), standalone_mode=False)
     return printed.getvalue()
+
+
+def run_in_process(folder: Path, pipeline: str) -> str:
+    """Run a pipeline's stages in this process; what they print."""
+    from selftrain.plumbing.dvc_state import stage_commands
+
+    with contextlib.chdir(folder):
+        commands = stage_commands(Path("pipelines") / pipeline)
+    return in_process(folder, *(shlex.split(command)[1:] for command in commands))

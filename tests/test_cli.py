@@ -115,6 +115,9 @@ def test_the_commands_that_there_are() -> None:
         (("stages", "code"), [], "params.yaml: stages: give either `code` or `installed_code`"),
         (("stages",), {}, "params.yaml: stages.code: missing; it has no default"),
         (("select", "policy"), "treshold", "rounds.student1.select.policy: there is no 'treshold'; did you mean 'threshold'?"),
+        (("train", "weights"), "tim", "supervised.labeled_only.train.weights: 'tim' is nothing to start from; give `timm`"),
+        (("train", "weights"), "data/w.safetensors", "train.weights: 'data/w.safetensors' is nothing to start from"),
+        (("train", "weights"), "package", "no package holds weights of 'test_resnet'"),
         (("review",), False, "params.yaml: review: expected a mapping of parameters, found False"),
         (("select",), [], "params.yaml: select: expected a mapping of parameters, found []"),
         (("train", "batch_size"), True, "train.batch_size: expected no `true` here"),
@@ -125,7 +128,6 @@ def test_the_commands_that_there_are() -> None:
         (("tested",), {"a": "noisy_student/student1"}, "robustness.reference: there is no 'teacher' under `tested`"),
         (("stages", "card"), ["noisy_studnet"], "stages.card: there is no pipeline 'noisy_studnet'; did you mean 'noisy_student'?"),
         (("stages", "digits"), ['data/"x"; y'], "stages.digits.0: a stage's command cannot have a path with"),
-        (("rounds", "student1", "select"), {"policy": "precision", "threshold": 0.9}, "rounds.student1.select.threshold: the policy 'precision' does not read it (it reads `precision`)"),
         (("predict", "embeddings"), False, "rounds.student1.select.gate: it needs embeddings; set `predict.embeddings: true`"),
         (("supervised", "labeled_only", "select"), {"treshold": 9}, "supervised.labeled_only.select: only rounds have one"),
         (("supervised", "labeled_only", "teacher"), "student1", "supervised.labeled_only.teacher: only rounds have one"),
@@ -166,6 +168,18 @@ def test_what_a_file_names_is_there(
     assert "teachers.other.models: there is no models/elsewhere/typo" in told
 
 
+def test_what_a_policy_does_not_read_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped_params(tmp_path, "rounds", "student1", "select", value={"policy": "precision", "threshold": 0.9})
+    said = run_here(tmp_path, monkeypatch, capsys, "check").stdout
+    assert (
+        "note: params.yaml: rounds.student1.select.threshold: the policy 'precision' does not read it, but `precision`"
+        in said
+    )
+    assert said.count("note: ") == 1
+
+
 def test_a_run_that_says_how_long_it_is_says_it_all(tmp_path: Path) -> None:
     from selftrain.params.runs import train_config
 
@@ -203,9 +217,15 @@ def test_shipped_params_pass(tmp_path: Path) -> None:
         (("robustness", "teacher"), "params.yaml: tested: there is no 'teacher'"),
     ],
 )
-def test_missing_things_are_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_missing_things_are_one_line(
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     shipped_params(tmp_path)
-    assert message in one_line(run(tmp_path, *arguments))
+    assert message in one_line(run_here(tmp_path, monkeypatch, capsys, *arguments))
 
 
 @pytest.mark.parametrize(

@@ -74,5 +74,5 @@ def test_no_two_draws_share_a_stream() -> None:
 
 def test_texts_are_words() -> None:
     assert word("gaussian_noise") != word("gaussian_blur")
-    assert word("student1") == word("student1")
+    assert word("student1") == 22692303592513248, "in every process, on every machine"
     assert 0 <= word("ä") < 2**56

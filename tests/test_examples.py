@@ -165,4 +165,9 @@ def test_skypilot_and_compose_have_what_they_need() -> None:
     for mount in sky["file_mounts"].values():
         assert mount.keys() <= {"name", "source", "store", "mode"}
     compose = yaml.safe_load((EXAMPLES / "mlflow" / "compose.yaml").read_text())
-    assert compose["services"]["mlflow"]["depends_on"].keys() <= compose["services"].keys()
+    database, mlflow = compose["services"]["database"], compose["services"]["mlflow"]
+    assert mlflow["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert "pg_isready" in str(database["healthcheck"]["test"])
+    assert mlflow["ports"] == ["${MLFLOW_BIND:-127.0.0.1}:5000:5000"], "this machine alone, if nobody says otherwise"
+    (store,) = [word for word in mlflow["command"] if word.startswith("--backend-store-uri=")]
+    assert "@database/" in store

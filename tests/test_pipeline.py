@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -65,6 +66,7 @@ def test_everything_is_accounted_for(project: Project) -> None:
 
     corpus = json.loads((project.folder / "data/corpus/summary.json").read_text())["unlabeled"]
     assert corpus["found"] == corpus["images"] + corpus["quarantined"] + corpus["listed_twice"]
+    assert corpus["found"] == len(list((project.folder / "data/digits/unlabeled").rglob("*.png")))
     manifest = pl.read_parquet(project.folder / "data/corpus/unlabeled/manifest/*.parquet")
     for run in ("teacher", "student1"):
         predicted = pl.read_parquet(project.folder / f"predictions/noisy_student/{run}/unlabeled/*.parquet")
@@ -116,6 +118,8 @@ def test_the_report_needs_no_other_file(project: Project) -> None:
         "http://creativecommons.org", ""
     )
     assert "https://" not in page
+    read = re.findall(r"""(?:src|href)=["']([^"']*)["']|url\(["']?([^)"']*)""", page)
+    assert {re.match(r"data:|#", link or url) is not None for link, url in read} == {True}
     assert 'src="data:image/png;base64,' in page
     for word in (
         "student2", "surest", "least sure kept", "flipped", "McNemar", "How good are the labels?", "Look here first",

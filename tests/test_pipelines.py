@@ -87,6 +87,10 @@ def test_only_the_leaky_teacher_sees_what_the_students_are_tested_on(project: Pr
 
         trained, _ = labeled_and_validation(corpus, Resplit.model_validate(record["train"]["resplit"]), record["seed"])
         assert np.isin(test, trained.keys).mean() == pytest.approx(seen, abs=0.1)
+        # And it is what was trained on: an epoch's length is that of these images.
+        phase, train = record["phases"][0], record["train"]
+        assert train["epochs"] is not None
+        assert phase["planned_steps"] == round(train["epochs"] * len(trained.keys) / train["batch_size"])
 
 
 @pytest.mark.slow

@@ -62,10 +62,11 @@ def check_project(project: Project, paths: bool = True) -> None:
         _check_chain(run, teachers, f"{path}: rounds.{run}.teacher")
         _check_start(project, run, teachers[run])
     _check_lists(project)
-    check_references(project)
+    notes = check_references(project)
     if paths:
-        for known in check_workspace(project):
-            print(known)
+        notes += check_workspace(project)
+        for note in notes:
+            print(note)
         check_files(project)
         _check_corrections(project)
     from selftrain.training.check import check_run, check_takes_weights

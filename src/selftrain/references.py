@@ -17,11 +17,13 @@ OF_ONE_POLICY = ("threshold", "precision", "neighbours")
 BEST = "best"
 
 
-def check_references(project: Project) -> None:
-    """Raises UserError for the first name of a model, a pipeline or a parameter that means nothing."""
+def check_references(project: Project) -> list[str]:
+    """Raises UserError for the first name of a model or a pipeline that means nothing; returns what should be known
+    besides.
+    """
     _check_tested(project)
     _check_pipelines(project)
-    _check_policies(project)
+    return list(_unread(project))
 
 
 def check_files(project: Project) -> None:
@@ -67,8 +69,8 @@ def _check_pipelines(project: Project) -> None:
             raise UserError(f"{project.params_path}: stages.card: there is no pipeline '{name}'; {hint}")
 
 
-def _check_policies(project: Project) -> None:
-    """Each round's own parameters are read, and what its policy reads is written."""
+def _unread(project: Project) -> Iterator[str]:
+    """A round's own parameters that its policy does not read. Raises UserError where what it reads is not written."""
     from selftrain.selection.policy import find_policy
 
     embeddings = project.section("predict", PredictConfig).embeddings
@@ -78,11 +80,8 @@ def _check_policies(project: Project) -> None:
         policy = find_policy(config.policy)
         for name in OF_ONE_POLICY:
             if name in own and name not in policy.parameters:
-                reads = " and ".join(f"`{each}`" for each in policy.parameters) or "none of its like"
-                raise UserError(
-                    f"{where}.{name}: the policy '{config.policy}' does not read it (it reads {reads}); take it out, "
-                    "or set `policy` too"
-                )
+                reads = f", but `{'` and `'.join(policy.parameters)}`" if policy.parameters else ""
+                yield f"note: {where}.{name}: the policy '{config.policy}' does not read it{reads}"
         if not embeddings and (config.gate is not None or config.policy == "neighbours"):
             name = "gate" if config.gate is not None else "policy"
             raise UserError(f"{where}.{name}: it needs embeddings; set `predict.embeddings: true`")

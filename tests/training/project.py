@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from selftrain.params.select import SelectConfig
+from selftrain.plumbing import tracking
 from selftrain.selection.select import select
 from selftrain.tables.corrections import no_corrections, write_corrections
 from selftrain.tables.manifest import iter_manifest
@@ -22,6 +23,7 @@ from tests.training.conftest import TINY
 def write_project(folder: Path, corpus: Path, **train: Any) -> None:
     """A folder to run the command line in: params, the corpus, made-up predictions of a teacher."""
     folder.mkdir()
+    tracking._make_database(f"sqlite:///{folder}/mlflow.db")
     (folder / "data").mkdir()
     (folder / "data" / "corpus").symlink_to(corpus)
     student = {"algorithm": {"name": "noisy_student"}, "unlabeled_ratio": 3, "ema_decay": 0.95, **train}

@@ -11,6 +11,7 @@ import yaml
 
 from selftrain.history.lineage import trace
 from selftrain.tables.predictions import iter_predictions
+from tests.repository import in_process
 from tests.training.conftest import TINY
 from tests.training.project import selftrain, write_params, write_project
 
@@ -36,19 +37,11 @@ def test_distilled_students_are_small_and_load_in_plain_timm(digits_corpus: Path
     params["select"] = {"threshold": 0}
     params["rounds"] = {name: {"teacher": "teacher", "train": train} for name, train in STUDENTS.items()}
     write_params(folder, params)
-    for command in (
-        ("train", "teacher"),
-        ("predict", "teacher"),
-        *(("select", name) for name in STUDENTS),
-    ):
-        done = selftrain(folder, *command)
-        assert done.returncode == 0, done.stderr
+    in_process(folder, ("train", "teacher"), ("predict", "teacher"), *(("select", name) for name in STUDENTS))
     labeled = [part for _, part in iter_predictions(folder / "predictions" / "noisy_student" / "teacher" / "labeled")]
     assert sum(len(part.keys) for part in labeled) == 30
-    for name in STUDENTS:
-        done = selftrain(folder, "train", name)
-        assert done.returncode == 0, done.stderr
-        assert "is smaller than its teacher" not in done.stdout, "that is what it is for"
+    said = in_process(folder, *(("train", name) for name in STUDENTS))
+    assert "is smaller than its teacher" not in said, "that is what it is for"
     program = (
         "import json, timm, torch\n"
         "for name in ('small', 'on_labeled', 'by_features'):\n"

@@ -56,9 +56,13 @@ def test_unknown_optimizers_are_named() -> None:
         Descent(torch.nn.Linear(1, 1), TrainConfig.model_validate(TINY | {"optimizer": "adamz"}), 1, 1)
 
 
-@pytest.mark.parametrize("name", ["sgd", "AdamW", "rmsproptf", "lookahead_adamw"])
-def test_timms_optimizers_by_name(name: str) -> None:
-    Descent(torch.nn.Linear(1, 1), TrainConfig.model_validate(TINY | {"optimizer": name}), 1, 1)
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [("sgd", "SGD"), ("AdamW", "AdamW"), ("rmsproptf", "RMSpropTF"), ("lookahead_adamw", "Lookahead")],
+)
+def test_timms_optimizers_by_name(name: str, made: str) -> None:
+    descent = Descent(torch.nn.Linear(1, 1), TrainConfig.model_validate(TINY | {"optimizer": name}), 1, 1)
+    assert type(descent.optimizer).__name__ == made
 
 
 @pytest.mark.parametrize("decay_epochs", [2.4, 4.8])

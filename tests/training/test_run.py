@@ -22,7 +22,7 @@ def test_runs_draw_by_their_names_unless_they_share_the_seed(tiny: type[TrainCon
     names = ("teacher", "student1", "student2")
     own = [training(name, tiny()).run_seed for name in names]
     assert len({*own, training("teacher", tiny(), seed=1).run_seed}) == 4
-    assert own == [training(name, tiny()).run_seed for name in names], "in every process"
+    assert own[0] == 3889406694552014926, "in every process, on every machine"
     assert [training(name, tiny(shared_seed=True), seed=7).run_seed for name in names] == [7, 7, 7]
 
 

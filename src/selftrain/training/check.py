@@ -5,6 +5,7 @@ from torch import nn
 from selftrain.algorithms.algorithm import Algorithm, Needs, find_algorithm
 from selftrain.images.randaugment import SAMPLE_PAIRING, policy_operations
 from selftrain.networks.models import check_model_name, check_takes
+from selftrain.networks.weights import check_source
 from selftrain.params.train import MAIN_PHASE, TrainConfig, phases
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import did_you_mean
@@ -42,6 +43,8 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
                 if network_config.init == "teacher" and not is_round:
                     raise UserError(f"train.networks.{network}.init: there is no teacher to start from")
                 check_model_name(network_config.model)
+                if network_config.weights:
+                    check_source(network_config.weights, network_config.model)
                 if not algorithm.closed_form and network not in needs.layers:
                     images = phase.batch_size // phase.grad_accum_steps * (1 + phase.unlabeled_ratio)
                     check_takes(network_config.model, network_config.model_options, images, phase.image_size)
