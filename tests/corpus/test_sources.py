@@ -93,6 +93,13 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path, make: str, message:
         found(tmp_path, "a")
 
 
+def test_a_folder_may_be_called_like_an_archive(tmp_path: Path) -> None:
+    write_images(tmp_path / "pool.tar", 1)
+    write_images(tmp_path / "train.tar" / "cat", 1)
+    assert found(tmp_path, "pool.tar", labeled=False) == [("pool.tar/0-000.png", None)]
+    assert class_folders(tmp_path, ["train.tar"]) == ["cat"]
+
+
 def test_shards_by_brace_pattern(tmp_path: Path) -> None:
     for shard in range(2):
         members = {f"s{shard}-{n}.png": image_bytes(n) for n in range(2)} | {"x.txt": b"no image"}

@@ -129,6 +129,21 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path, monkeypatch: pytes
     assert {path.name for path in pixel_cache.FOLDER.iterdir()} == {"one more", "new", "middle"}
 
 
+def test_a_process_that_still_writes_holds_no_hidden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_cache, "FOLDER", tmp_path / "pixels")
+    file = pixel_cache.FOLDER / "another's" / "unlabeled" / "00000000.u8"
+    file.parent.mkdir(parents=True)
+    with file.open("wb") as writer:
+        writer.write(b"x" * 8192)
+        writer.flush()
+        assert pixel_cache.make_room(pixel_cache.FOLDER / "one more", 8192, 8192)
+        assert file.stat().st_blocks == 0
+        writer.write(b"y" * 4096)
+        writer.flush()
+        assert os.fstat(writer.fileno()).st_nlink == 1
+        assert 0 < file.stat().st_blocks * 512 <= 8192, "it is counted the next time"
+
+
 def test_a_disk_that_takes_no_more_is_said_once(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,7 @@ def test_onnx_and_torch_export_are_the_model_for_any_batch(model: Path, tmp_path
     torch.testing.assert_close(program(torch.from_numpy(images)).softmax(1), wanted, atol=1e-5, rtol=0)
     properties = {item.key: item.value for item in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert json.loads(properties["classes"]) == CLASSES
+    assert (properties["image_size"], properties["crop_fraction"]) == ("32", "0.9")
 
 
 @pytest.mark.slow

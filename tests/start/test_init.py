@@ -280,8 +280,8 @@ def test_a_wheel_makes_a_project_and_an_upgrade_is_noticed(images: Path, tmp_pat
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
-    def repro() -> list[str]:
-        lines = run(str(python), "-m", "dvc", "repro").splitlines()
+    def repro(*words: str) -> list[str]:
+        lines = run(str(python), "-m", "dvc", "repro", *words).splitlines()
         return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
     install()
@@ -327,8 +327,15 @@ def test_a_wheel_makes_a_project_and_an_upgrade_is_noticed(images: Path, tmp_pat
     algorithm = source / "src" / "selftrain" / "algorithms" / "noisy_student.py"
     algorithm.write_text(algorithm.read_text().replace("class NoisyStudent(", "ADDED = 1\n\n\nclass NoisyStudent("))
     install()
-    again = repro()
+    repro("--single-item", "installed_code@selftrain")
+    again = repro("--dry")
     assert [stage for stage in again if stage.startswith("train")] == ["train@student1", "train@student2"]
+    # More unlabeled images do not train the teacher again; it labels them.
+    write_images(images / "pool", 1, seed=78)
+    repro("--single-item", "ingest@data/corpus")
+    grown = repro("--dry")
+    assert "predict@teacher" in grown
+    assert "train_supervised@teacher" not in grown
 
 
 def test_opening_what_init_made(images: Path, tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def test_the_newest_figure_of_each_arm_and_seed_counts(recorded: Path) -> None:
     assert found == {(arm, seed): value for arm, own in VALUES.items() for seed, value in own.items()}
     (older,) = results.figures("noise", VALUES, version="b").iter_rows()
     assert older == ("first", "student1", 7, 0.2), "a version that is asked for"
+    with pytest.raises(UserError, match="'third', which the others are held against, has no figure 'test_accuracy'"):
+        results.figures("noise", ["third", *VALUES])
     with pytest.raises(UserError, match="MLflow has no figures of study 'noise'"):
         results.figures("noise", VALUES, version="d")
     assert results.recorded("noise", "c") == {(arm, seed, "student1") for arm in VALUES for seed in range(3)}

@@ -79,6 +79,8 @@ class Project:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
+        for read in ("pool", "classes"):
+            self.__dict__.pop(read, None)
         if process.wait():
             raise UserError("dvc repro failed; what it printed says why")
 

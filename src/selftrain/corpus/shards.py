@@ -13,7 +13,7 @@ from typing import Any
 from selftrain.corpus.inspect import ImageFacts
 from selftrain.corpus.shard_tar import ShardTar
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import remove_temporary_files
+from selftrain.plumbing.files import remove_temporary_files, sync
 from selftrain.plumbing.room import writing
 from selftrain.tables.keys import make_key, shard_name, shard_of_part
 from selftrain.tables.manifest import manifest_schema, part_path
@@ -51,8 +51,10 @@ class Shard:
             os.fsync(self._file.fileno())
             self._file.close()
         write_arrow(pa.Table.from_pylist(self.rows, schema=manifest_schema()), _staged(self.part_path))
-        _staged(self.tar_path).replace(self.tar_path)
-        _staged(self.part_path).replace(self.part_path)
+        # One after the other on the disk too: a part whose shard is only staged would be lost with it.
+        for path in (self.tar_path, self.part_path):
+            _staged(path).replace(path)
+            sync(path.parent)
 
     @contextlib.contextmanager
     def _whole_or_gone(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ def find_images(
     Raises UserError for paths that do not exist, empty folders and damaged shards.
     """
     for path in paths:
-        if is_shards(path):
+        if is_shards(path) and not (root / path).is_dir():
             yield from from_shards(root, path, ignored, labeled=labeled, classes=classes)
         else:
             yield from _from_folder(root, path, ignored, labeled=labeled)
@@ -44,7 +44,7 @@ def class_folders(root: Path, paths: list[str]) -> list[str]:
     """
     names = set()
     for path in paths:
-        if is_shards(path):
+        if is_shards(path) and not (root / path).is_dir():
             continue
         folder = _existing(root, path)
         found = _class_folders(folder)

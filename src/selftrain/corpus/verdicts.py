@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from selftrain.code import modules_digest
@@ -89,7 +91,8 @@ class _Remembered:
 
     def __init__(self, corpus: Path, name: str, empty: "pl.DataFrame") -> None:
         self._path = FOLDER / as_file_name(corpus.resolve()) / f"{name}.parquet"
-        self._made_by = modules_digest(("corpus.copies", "images.decode"))
+        libraries = f"opencv {cv2.__version__}, pillow {PIL.__version__}"
+        self._made_by = f"{modules_digest(('corpus.copies', 'images.decode'))} {libraries}"
         there = stamp(self._path, MADE_BY) == self._made_by
         self.frame = read_frame(self._path, empty.columns) if there else empty
         self._added: list[pl.DataFrame] = []

@@ -5,9 +5,11 @@ the hash of the image's bytes. Only pixels with their seal are believed. So a ki
 image under the same key cost a decoding, and never a wrong pixel.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +27,8 @@ from selftrain.tables.keys import shard_of, split_of
 
 FOLDER = PIXELS
 OPEN_FILES = 64
+FORGOTTEN = 24 * 3600.0
+"""Seconds after which a folder that was emptied is removed."""
 MADE_BY = ("images.decode", "images.transforms", "images.pixel_layouts")
 LIBRARIES = ("pillow", "pillow-heif", "simplejpeg", "torch")
 """What pixels depend on, beside the image's bytes."""
@@ -45,7 +49,7 @@ def _version(library: str) -> str:
 
 
 def make_room(folder: Path, needed: int, limit: int) -> bool:
-    """Whether ``needed`` bytes may be kept in a folder; other folders that were used longest ago are removed for it."""
+    """Whether ``needed`` bytes may be kept in a folder; what lies in others that were used longest ago goes for it."""
     if needed > limit:
         return False
     try:
@@ -56,10 +60,22 @@ def make_room(folder: Path, needed: int, limit: int) -> bool:
     except OSError as error:  # another process removes folders just now, or the place may not be written
         print(f"{folder}: {error.strerror}; images are decoded each time")
         return False
-    for place, (_, other) in enumerate(others):
+    for place, (used, other) in enumerate(others):
         if needed + sum(sizes[place:]) > limit:
-            shutil.rmtree(other, ignore_errors=True)
+            _empty(other, used)
     return True
+
+
+def _empty(folder: Path, used: float) -> None:
+    """Cut a folder's files to nothing, and remove it if nobody has used it for a day.
+
+    A file that is removed would go on taking room as long as a process has it open.
+    """
+    for file in folder.rglob("*.u8"):
+        with contextlib.suppress(OSError):
+            os.truncate(file, 0)
+    if time.time() - used > FORGOTTEN:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class PixelCache:

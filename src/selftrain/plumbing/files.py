@@ -31,10 +31,10 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             if durable:
-                _sync(temporary)
+                sync(temporary)
             temporary.replace(path)
             if durable:
-                _sync(path.parent)
+                sync(path.parent)
     finally:
         if os.path.exists(temporary):
             temporary.unlink()
@@ -100,7 +100,8 @@ def read_json(path: Path, made_by: str) -> Any:
         raise UserError(f"{path}: not valid JSON ({error}); run `{made_by}` again") from None
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

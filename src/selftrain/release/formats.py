@@ -1,5 +1,6 @@
 """The command ``export``: a model as ONNX and as a ``torch.export`` program, each run once and compared."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,12 @@ class Deployed(nn.Module):
 def export_formats(model_folder: Path, out: Path) -> dict[str, float]:
     """Write ``out/model.onnx`` and ``out/model.pt2``; return how far each is from the original, in log-probabilities.
 
-    Any number of images may be given to either. Raises UserError if a library is missing or a result differs.
+    Any number of images may be given to either. The network sees the middle square of an image, ``crop_fraction`` of
+    its shorter side, resized to ``image_size``. The ONNX file's metadata has both, and the ``classes``. Raises UserError
+    if a library is missing or a result differs.
     """
     model, config_json = load_model(model_folder)
-    side, _ = input_square(model)
+    side, crop = input_square(model)
     deployed = Deployed(model).eval()
     images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -47,7 +50,8 @@ def export_formats(model_folder: Path, out: Path) -> dict[str, float]:
     out.mkdir(parents=True, exist_ok=True)
     program = torch.export.export(deployed, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, out / "model.pt2")
-    _write_onnx(deployed, images[:2], out / "model.onnx", config_json["label_names"])
+    seen = {"classes": json.dumps(config_json["label_names"]), "image_size": str(side), "crop_fraction": str(crop)}
+    _write_onnx(deployed, images[:2], out / "model.onnx", seen)
     again = {
         "model.pt2": torch.export.load(out / "model.pt2").module()(images).detach(),
         "model.onnx": torch.from_numpy(_run_onnx(out / "model.onnx", images)),
@@ -59,9 +63,7 @@ def export_formats(model_folder: Path, out: Path) -> dict[str, float]:
     return differences
 
 
-def _write_onnx(model: nn.Module, images: Tensor, path: Path, classes: list[str]) -> None:
-    import json
-
+def _write_onnx(model: nn.Module, images: Tensor, path: Path, metadata: dict[str, str]) -> None:
     try:
         import onnx
         import onnxscript  # noqa: F401, the exporter needs it
@@ -79,7 +81,8 @@ def _write_onnx(model: nn.Module, images: Tensor, path: Path, classes: list[str]
         verbose=False,
     )
     made = onnx.load(path)
-    made.metadata_props.add(key="classes", value=json.dumps(classes))
+    for key, value in metadata.items():
+        made.metadata_props.add(key=key, value=value)
     onnx.save(made, path)
 
 

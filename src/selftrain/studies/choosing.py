@@ -138,8 +138,8 @@ def markdown(table: "pl.DataFrame", reference: str = REFERENCE) -> str:
     return "\n".join(lines)
 
 
-def picture(table: "pl.DataFrame") -> str:
-    """A panel a measure, a row an algorithm, means with 95% intervals, as SVG text."""
+def picture(table: "pl.DataFrame", reference: str = REFERENCE) -> str:
+    """A panel a measure, a row an algorithm, means with 95% intervals, as SVG text; ``reference`` is grey."""
     from selftrain.report.drawing import BLUE, GREY, ORANGE, as_svg, panels_figure
 
     figure, panels = panels_figure(len(MEASURES), height=0.6 + 0.24 * len(table), width=11.0, columns=len(MEASURES))
@@ -151,7 +151,7 @@ def picture(table: "pl.DataFrame") -> str:
         for place, value, half, name in zip(places, shown, table[f"{measure.metric}_half"], table["run"], strict=True):
             if value is None:
                 continue
-            colour = ORANGE if value == best else GREY if name in (REFERENCE, "teacher") else BLUE
+            colour = ORANGE if value == best else GREY if name in (reference, "teacher") else BLUE
             spread = None if half is None or math.isnan(half) else measure.factor * half
             axes.errorbar(measure.factor * value, place, xerr=spread, fmt="o", color=colour, capsize=2, markersize=4)
         axes.set_title(measure.title, fontsize=10)
@@ -185,7 +185,7 @@ def write_comparison(out: Path, reference: str = REFERENCE) -> str:
             )
         table = compared(evaluated, reference)
         table.write_csv(out / f"{name}.csv")
-        (out / f"{name}.svg").write_text(picture(table), encoding="utf-8")
+        (out / f"{name}.svg").write_text(picture(table, reference), encoding="utf-8")
         section = f"## {condition.title}\n\n{markdown(table, reference)}\n\n![{condition.title}]({name}.svg)"
         if unfinished := len(runs) - len(evaluated):
             section += f"\n\nLeft out: {unfinished} runs that are trained and not evaluated yet."

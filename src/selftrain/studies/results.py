@@ -56,6 +56,9 @@ def figures(
                 rows[arm, tags["run"], int(tags["seed"])] = run.data.metrics[metric]
     if not rows:
         raise UserError(f"MLflow has no figures of study '{study}'; run `make study NAME={study}`")
+    first = next(iter(arms))
+    if not any(arm == first for arm, _, _ in rows):
+        raise UserError(f"study '{study}': '{first}', which the others are held against, has no figure '{metric}' yet")
     columns = [(*key, value) for key, value in rows.items()]
     return pl.DataFrame(columns, schema=["arm", "run", "seed", "value"], orient="row")
 

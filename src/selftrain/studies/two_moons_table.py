@@ -128,7 +128,8 @@ def run_all(draws: int, steps: int | None, words: str, seed: int, out: Path) -> 
     found = table(outcomes)
     out.mkdir(parents=True, exist_ok=True)
     found.write_csv(out / "two_moons.csv")
-    for place, outcome in enumerate(outcomes):
+    for outcome in outcomes:
+        place = list(SETTINGS).index(outcome.setting)
         (out / f"two_moons_{place}.svg").write_text(figure_svg(outcome, Draws(SETTINGS[outcome.setting], 1)))
     shown = Table(title=f"two moons, {draws} draws: at least {SUCCESS:.0%} of the points right")
     for heading in ("setting", "method", "success", "95% interval", "mean accuracy"):
