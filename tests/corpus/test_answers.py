@@ -8,11 +8,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 
 from selftrain.corpus.answers import ANSWERS, move_to_labeled
 from selftrain.corpus.ingest import ingest
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.corrections import no_corrections, read_corrections, write_corrections
+from tests.repository import in_process, with_pipeline
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 CLASSES = ["cat", "dog", "owl"]
@@ -95,3 +97,36 @@ def test_labeled_images_that_are_no_folder(ingest_config: Any, tmp_path: Path) -
     with pytest.raises(UserError, match=r"ingest.labeled.images: is no folder of class folders"):
         move_to_labeled(file, corpus, shards)
     assert len(read_corrections(file)) == 1
+
+
+def test_the_commands(ingest_config: Any, photos: Path, tmp_path: Path) -> None:
+    long_name = photos / "pool" / f"{'ä' * 110}.png"
+    (photos / "pool" / "50-000.png").rename(long_name)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    config = ingest_config()
+    params = with_pipeline({"ingest": config.model_dump(mode="json"), "supervised": {"teacher": {}}})
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    corpus, mine, theirs = folder / "data" / "corpus", folder / "corrections.parquet", tmp_path / "theirs.parquet"
+    ingest(config, 0, corpus)
+    first, second, third = manifest(corpus, "unlabeled").sort("source", descending=True).head(3).iter_rows(named=True)
+    assert first["source"] == f"pool/{long_name.name}"
+
+    def said(row: dict[str, Any], action: str, label: str | None = None) -> dict[str, Any]:
+        return {"key": row["key"], "action": action, "label": label, "who": "me", "when": NOW, "sha256": row["sha256"]}
+
+    def write(path: Path, *rows: dict[str, Any]) -> None:
+        write_corrections(path, pl.DataFrame(rows, schema=no_corrections().schema))
+
+    write(mine, said(first, "correct", "dog"))
+    write(theirs, said(first, "correct", "dog"), said(second, "reject"), said(third, "correct", "zebra"))
+    assert "2 corrections of" in in_process(folder, ("corrections", "merge", str(theirs)))
+    pruned = in_process(folder, ("corrections", "prune"))
+    assert f"key {third['key']} removed: there is no class 'zebra'" in pruned
+    assert "1 stale rows removed" in pruned
+    moved = in_process(folder, ("corrections", "to-labeled"))
+    assert "1 answers are labeled images now" in moved
+    (answer,) = (photos / "labeled" / "dog").glob("answer-*.png")
+    assert str(answer) in moved
+    assert answer.name.endswith("ää.png")
+    assert read_corrections(mine)["action"].to_list() == ["reject"]

@@ -38,8 +38,9 @@ def export_formats(model_folder: Path, out: Path) -> dict[str, float]:
     """Write ``out/model.onnx`` and ``out/model.pt2``; return how far each is from the original, in log-probabilities.
 
     Any number of images may be given to either. The network sees the middle square of an image, ``crop_fraction`` of
-    its shorter side, resized to ``image_size``. The ONNX file's metadata has both, and the ``classes``. Raises UserError
-    if a library is missing or a result differs.
+    its shorter side, resized to ``image_size``. The ONNX file's metadata has both, and the ``classes``.
+
+    Raises UserError if a library is missing or a result differs.
     """
     model, config_json = load_model(model_folder)
     side, crop = input_square(model)
