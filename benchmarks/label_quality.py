@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from seeds import CLONES, MAIN, SEEDS, run_seed
 
-from selftrain.evaluation.label_quality import ALL, expected_precision, recommend
+from selftrain.evaluation.label_quality import expected_precision, recommend
 from selftrain.evaluation.pseudo_labels import tally
 from selftrain.tables.held_out import load_held_out
 
@@ -45,7 +45,7 @@ def main() -> None:
     print("| ---: | ---: | ---: | ---: |")
     for threshold in THRESHOLDS:
         rows = [
-            table.filter((pl.col("class") == ALL) & (pl.col("threshold") == threshold)).row(0, named=True)
+            table.filter(pl.col("class").is_null() & (pl.col("threshold") == threshold)).row(0, named=True)
             for _, table in rounds
         ]
         rows = [row for row in rows if row["precision"] is not None and row["true_precision"] is not None]

@@ -39,3 +39,15 @@ def test_a_benchmark_prints_its_ratios(stage: str, rows: list[str], tmp_path: Pa
     for name in rows:
         assert re.search(rf"^\| {re.escape(name)} \|.*\d \|$", ended.stdout, re.MULTILINE), ended.stdout
     assert list(tmp_path.glob(".selftrain/speed/*.json"))
+
+
+def test_the_programs_behind_the_pages_figures_find_what_they_import() -> None:
+    folder = ROOT / "benchmarks"
+    names = sorted(path.stem for path in folder.glob("*.py"))
+    assert len(names) > 12
+    code = f"import importlib\nfor name in {names}: importlib.import_module(name)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": f"{folder}:{ROOT / 'src'}"}, cwd=ROOT,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
