@@ -185,8 +185,9 @@ class Project:
         For examples. ``labels`` are pseudo-labels, of which right ones are left alone; None: all images are told.
         """
         from selftrain.inspection.stand_in import correct_by_truth
+        from selftrain.plumbing.locks import sole_writer
 
-        with self._there():
+        with self._there(), sole_writer(self.folders.corrections):
             return correct_by_truth(keys, labels, self.folders.corpus, self.folders.corrections)
 
     def tracked(self) -> "pl.DataFrame":
