@@ -91,6 +91,21 @@ def test_a_pipeline_that_is_not_there(digits_rounds: Path, tmp_path: Path) -> No
         st.open(tmp_path)
 
 
+def test_a_project_is_itself_from_any_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = {"validation": photos / "validation", "test": photos / "test"}
+    for name in ("one", "two"):
+        st.init(tmp_path / name, labeled=photos / "labeled", pool=photos / "pool", model="test_resnet", **folders)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for path in (Path("../one"), tmp_path / "two"):
+        with pytest.raises(st.UserError, match="no finished"):
+            st.open(path).tracked()
+        assert (path / "mlflow.db").is_file(), "its own, though both are called the same"
+    assert Path.cwd() == tmp_path / "elsewhere"
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.slow
 def test_training_without_dvc(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
