@@ -73,12 +73,14 @@ class Tracker:
         tags: dict[str, str],
         params: dict[str, str],
         datasets: dict[str, tuple[str, str]],
+        status: str = "",
+        ended: int | None = None,
     ) -> None:
         """``folder`` remembers the run; see ``TrackedRun`` for the rest."""
         self.folder, self.spool = folder, Spool(folder)
         self._lock = threading.Lock()
         before = read_run(folder)
-        self._run = TrackedRun(name, tags, params, datasets)
+        self._run = TrackedRun(name, tags, params, datasets, status=status, ended=ended)
         if before is not None:
             has = min(before.points, len(self.spool.points))
             self._run = replace(self._run, begun=before.begun, id=before.id, described=before.described, points=has)
@@ -196,8 +198,9 @@ def resend(folder: Path) -> None:
     run, spool = read_run(folder), Spool(folder)
     assert run is not None
     last = max((at for _, _, at, _ in spool.points), default=run.begun)
-    tracker = Tracker(folder, run.name, run.tags, run.params, run.datasets)
-    tracker.finish(run.status or "KILLED", run.ended or last)
+    status, ended = run.status or "KILLED", run.ended or last
+    tracker = Tracker(folder, run.name, run.tags, run.params, run.datasets, status, ended)
+    tracker.finish(status, ended)
     if waiting(folder):
         raise UserError(f"MLflow at {masked(tracking_uri())} did not take what waits in {folder}; try again later")
 
