@@ -1,5 +1,6 @@
 """Bringing one split up to date: new images into new shards, removed ones out of their own shard."""
 
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ class SplitCounts:
 
 
 class KnownImages:
-    """The images that a split already holds, by source, class and content, and by source: 25 bytes an image."""
+    """The images that a split already holds, by source, class and content, and by source: 32 bytes an image."""
 
     def __init__(self, split_folder: Path, classes: list[str]) -> None:
         parts: list[np.ndarray] = [np.empty((0, 2), np.uint64)]
@@ -51,14 +52,14 @@ class KnownImages:
         self._sorted, sources = both[:, 1].copy(), both[:, 0]
         by_source = sources.argsort()
         self._sources, self._place_of_source = sources[by_source], by_source
-        self._seen = np.zeros(len(self._sorted), dtype=bool)
+        self._seen = array("Q")
 
     def __contains__(self, print_: int) -> bool:
         return holds(self._sorted, print_)
 
     def see(self, print_: int) -> None:
         """Remember that a known image is still there."""
-        self._seen[np.searchsorted(self._sorted, np.uint64(print_))] = True
+        self._seen.append(print_)
 
     def of_source(self, source: str) -> int | None:
         """The fingerprint of a source's image; None if there is none."""
@@ -69,7 +70,9 @@ class KnownImages:
 
     def gone(self) -> set[int]:
         """Fingerprints of known images that were not seen."""
-        return set(self._sorted[~self._seen].tolist())
+        gone = np.ones(len(self._sorted), bool)
+        gone[np.searchsorted(self._sorted, np.array(self._seen, np.uint64))] = False
+        return set(self._sorted[gone].tolist())
 
 
 def update_split(

@@ -24,8 +24,8 @@ from selftrain.plumbing.processes import worker
 
 ALONE = 0.1
 """Seconds that one process tries it alone: starting others takes as long."""
-CHUNK = 16
-"""Images that a process is given at a time."""
+SMALLEST_CHUNK, LARGEST_CHUNK = 8, 128
+"""Images that a process is given at a time: as many as it looks at in a quarter of ``ALONE``, within these."""
 AHEAD = 3
 """Chunks a process that are given out or waiting to be taken."""
 MOST_PROCESSES = 32
@@ -86,20 +86,21 @@ def examined(images: Iterable[SourceImage], examiner: Examiner) -> Iterator[tupl
     """Every image with what was found, in order. Processes never run far ahead of who takes the results."""
     processes = min(usable_cores(), MOST_PROCESSES)
     given, until = iter(images), time.monotonic() + ALONE
-    for image in given:
+    for number, image in enumerate(given, start=1):
         yield image, examiner.examine(image)
         if processes > 1 and time.monotonic() > until:
-            yield from _on_all_cores(given, examiner, processes)
+            chunk = min(max(number // 4, SMALLEST_CHUNK), LARGEST_CHUNK)
+            yield from _on_all_cores(given, examiner, processes, chunk)
 
 
 def _on_all_cores(
-    images: Iterator[SourceImage], examiner: Examiner, processes: int
+    images: Iterator[SourceImage], examiner: Examiner, processes: int, size: int
 ) -> Iterator[tuple[SourceImage, Examined]]:
     # Forked processes share what is known; elsewhere they get a copy.
     context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
     pending: deque[tuple[list[SourceImage], Future[list[Examined]]]] = deque()
     with ProcessPoolExecutor(processes, context, _begin, (examiner,)) as executor:
-        while chunk := list(itertools.islice(images, CHUNK)):
+        while chunk := list(itertools.islice(images, size)):
             pending.append((chunk, submitted(executor, _examine_chunk, chunk)))
             if len(pending) >= processes * AHEAD:
                 yield from _first(pending)

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from selftrain.corpus.archives import HIDDEN, from_shards
 from selftrain.corpus.source_image import SourceImage, as_text, count_other, too_large
@@ -79,30 +79,32 @@ def _class_name(folder: Path) -> str:
 
 def _from_folder(root: Path, path: str, ignored: Counter[str], *, labeled: bool) -> Iterator[SourceImage]:
     folder = _existing(root, path)
+    found = _Found(root)
     if not labeled:
         empty = True
-        for file in _image_files(folder, ignored, set()):
+        for file in _image_files(str(folder), ignored, set()):
             empty = False
-            yield _file_image(root, file, None)
+            yield found.image(file, None)
         if empty:
             raise UserError(f"{folder}: no images in it; is it mounted? Add some, or take it out of `ingest`")
         return
     class_paths = _class_folders(folder)
-    for file in sorted(folder.iterdir()):
-        if _is_a_machines(file.name):
+    for entry in sorted(folder.iterdir()):
+        if _is_a_machines(entry.name):
             ignored[HIDDEN] += 1
-        elif file.is_file() and file.suffix.lower() in SUFFIXES:
-            yield _file_image(root, file, None, problem="lies beside the class folders, so it has no class")
+        elif entry.is_file() and entry.suffix.lower() in SUFFIXES:
+            yield found.image(str(entry), None, problem="lies beside the class folders, so it has no class")
     for class_path in class_paths:
-        empty = True
-        for file in _image_files(class_path, ignored, set()):
+        empty, class_name = True, _class_name(class_path)
+        for file in _image_files(str(class_path), ignored, set()):
             empty = False
-            yield _file_image(root, file, _class_name(class_path))
+            yield found.image(file, class_name)
         if empty:
             raise UserError(f"{class_path}: class folder without images; add some or remove the folder")
 
 
-def _image_files(folder: Path, ignored: Counter[str], visited: set[str]) -> Iterator[Path]:
+# Names are text from here on: a `Path` for each of millions of files takes longer than reading them.
+def _image_files(folder: str, ignored: Counter[str], visited: set[str]) -> Iterator[str]:
     """Image files below a folder, sorted, following links but to no folder twice.
 
     Raises UserError for a link that cannot be followed just now: its images would be taken for gone.
@@ -112,17 +114,17 @@ def _image_files(folder: Path, ignored: Counter[str], visited: set[str]) -> Iter
         ignored["folder that is linked again"] += 1
         return
     visited.add(real)
-    # Much quicker than `Path.iterdir`, which asks the disk what each entry is.
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        suffix = PurePosixPath(entry.name).suffix.lower()
-        if _is_a_machines(entry.name):
+        name = entry.name
+        suffix = os.path.splitext(name)[1].lower().rstrip(".")
+        if _is_a_machines(name):
             ignored[HIDDEN] += 1
         elif _is_folder(entry, suffix):
-            yield from _image_files(Path(entry.path), ignored, visited)
+            yield from _image_files(entry.path, ignored, visited)
         elif suffix not in SUFFIXES:
             count_other(ignored, suffix)
         elif _is(entry.is_file) or entry.is_symlink():
-            yield Path(entry.path)
+            yield entry.path
         else:
             ignored["not a file"] += 1
 
@@ -148,19 +150,23 @@ def _is(question: Callable[[], bool]) -> bool:
         return False
 
 
-def _file_image(root: Path, file: Path, class_name: str | None, problem: str | None = None) -> SourceImage:
-    return SourceImage(_recorded_path(root, file), class_name, partial(_read, file), problem)
+class _Found:
+    """Files as images, called as the manifest has them: relative to the root where that can be, valid UTF-8."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.start = root, f"{root}{os.sep}"
+
+    def image(self, file: str, class_name: str | None, problem: str | None = None) -> SourceImage:
+        # `relpath` asks for the working folder each time.
+        plain = file.startswith(self.start) and f"{os.sep}..{os.sep}" not in file
+        place = file[len(self.start) :] if plain else os.path.relpath(file, self.root)
+        if os.sep != "/":
+            place = place.replace(os.sep, "/")
+        return SourceImage(as_text(place), class_name, partial(_read, file), problem)
 
 
-def _read(file: Path) -> bytes:
-    if reason := too_large(file.stat().st_size):
-        raise BrokenImage(reason)
-    return file.read_bytes()
-
-
-def _recorded_path(root: Path, file: Path) -> str:
-    """The path as the manifest keeps it: relative where it can be, valid UTF-8 whatever the file is called."""
-    path, start = os.fspath(file), f"{root}{os.sep}"
-    # `relpath` asks for the working folder each time.
-    plain = path.startswith(start) and f"{os.sep}..{os.sep}" not in path
-    return as_text(PurePosixPath(path[len(start) :] if plain else os.path.relpath(file, root)).as_posix())
+def _read(file: str) -> bytes:
+    with open(file, "rb") as opened:
+        if reason := too_large(os.fstat(opened.fileno()).st_size):
+            raise BrokenImage(reason)
+        return opened.read()
