@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import xxhash
 
@@ -37,8 +37,7 @@ class Known(Protocol):
     def __contains__(self, print_: int) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(NamedTuple):
     """What was found out of one image: ``facts`` if it is new, ``problem`` if it cannot be used."""
 
     print_: int = 0

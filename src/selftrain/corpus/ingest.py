@@ -3,7 +3,6 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def ingest(
     cut_images = _cut_splits(root, config, classes, seed, ignored["labeled"])
     hidden = {image.source: image.class_name for image in cut_images.get("unlabeled", []) if image.class_name}
     if "unlabeled" in cut_images:
-        cut_images["unlabeled"] = [replace(image, class_name=None) for image in cut_images["unlabeled"]]
+        cut_images["unlabeled"] = [image._replace(class_name=None) for image in cut_images["unlabeled"]]
     counts: dict[str, SplitCounts] = {}
     for split in SPLITS:
         check_found = partial(_check_found, corpus, split, config)

@@ -1,8 +1,7 @@
 """What ingest learns of one image: its format, its size and its hashes."""
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,8 +13,7 @@ from selftrain.images.content import content_hash
 from selftrain.images.decode import Pixels, decode_with_format
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
+class ImageFacts(NamedTuple):
     """Facts of one decodable image, as the manifest records them."""
 
     format: str
@@ -34,7 +32,7 @@ class ImageFacts:
 
     def as_row(self) -> dict[str, Any]:
         """The facts by the manifest's columns."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return self._asdict()
 
 
 def image_facts(data: bytes, max_pixels: int) -> ImageFacts:

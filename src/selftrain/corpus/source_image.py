@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LONGEST_SUFFIX, MOST_SUFFIXES, OTHER = 10, 50, "others"
 """Of files that are no images, as they are counted."""
@@ -10,8 +10,8 @@ MAX_BYTES = 2**28
 """Of an image file. What is larger is no image, whatever its header says, and is not read."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceImage:
+# A tuple travels between processes in a fraction of a dataclass's time.
+class SourceImage(NamedTuple):
     """One image as found."""
 
     source: str
