@@ -45,7 +45,7 @@ SMALLER: dict[str, dict[str, Any]] = {
 
 def train(job: str, model: str, batch_size: int, image_size: int, teacher: Path) -> dict[str, float]:
     """Take a few steps and return the process's peak memory in MiB; ``nothing`` takes none."""
-    from selftrain.algorithms.algorithm import find_algorithm
+    from selftrain.learning.algorithm import find_algorithm
     from selftrain.params.train import TrainConfig
     from selftrain.plumbing.hardware import HardwareConfig, peak_memory, resolve
     from selftrain.training.batches import Process

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from photograph_features import Split, cut, features, interval, over_seeds
 from scipy.special import log_softmax
 
-from selftrain.algorithms.closed_form import FittedHead, FittedTo, Pool
 from selftrain.algorithms.label_propagation import LabelPropagation, LabelPropagationConfig
 from selftrain.algorithms.linear_probe import WITHOUT_CHOICE, fit_head, logistic_regression, of_features, standardised
+from selftrain.learning.closed_form import FittedHead, FittedTo, Pool
 
 THRESHOLD, ROUNDS = 0.7, 3
 

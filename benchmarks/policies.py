@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from photograph_features import Split, cut, features, interval, over_seeds
 from scipy.special import log_softmax
 
-from selftrain.algorithms.closed_form import FittedHead, FittedTo, Pool
 from selftrain.algorithms.label_propagation import LabelPropagation, LabelPropagationConfig
 from selftrain.algorithms.linear_probe import WITHOUT_CHOICE, fit_head, logistic_regression, of_features, standardised
+from selftrain.learning.closed_form import FittedHead, FittedTo, Pool
 from selftrain.params.select import SelectConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json

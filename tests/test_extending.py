@@ -46,7 +46,7 @@ ALGORITHM = '''"""The labels of the selection, each with the weight 1."""
 
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm
+from selftrain.learning.algorithm import Algorithm
 
 
 class HardLabels(Algorithm):

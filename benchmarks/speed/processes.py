@@ -16,7 +16,7 @@ from torch.distributed import run as torchrun
 from torch.nn.parallel import DistributedDataParallel
 from training import bare_step, new_loop
 
-from selftrain.algorithms.runtime import plain_gradient
+from selftrain.learning.runtime import plain_gradient
 from selftrain.networks.models import create_model
 from selftrain.plumbing.hardware import HardwareConfig, resolve
 

@@ -20,10 +20,10 @@ from torch import nn
 from torch.nn import functional
 from torch.optim import swa_utils
 
-from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.corpus.ingest import ingest
 from selftrain.images.index import load_index
 from selftrain.images.workers import in_order
+from selftrain.learning.algorithm import find_algorithm
 from selftrain.networks.models import create_model
 from selftrain.params.ingest import IngestConfig
 from selftrain.params.train import TrainConfig

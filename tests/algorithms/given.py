@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from selftrain.algorithms.algorithm import Teacher
+from selftrain.learning.algorithm import Teacher
 
 
 class GivenNetworks:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Batch
 from selftrain.algorithms.meta_pseudo_labels import MetaPseudoLabels, MetaPseudoLabelsConfig
-from selftrain.algorithms.runtime import Gradient, Runtime
+from selftrain.learning.algorithm import Batch
+from selftrain.learning.runtime import Gradient, Runtime
 from selftrain.params.train import TrainConfig
 from selftrain.training.optimization import Descent
 from tests.algorithms.given import GivenNetworks

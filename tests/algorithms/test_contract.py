@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from selftrain.algorithms.algorithm import SHARED, Algorithm, Batch, find_algorithm
+from selftrain.learning.algorithm import Algorithm, Batch, find_algorithm
 from selftrain.networks.freezing import train_mode
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.by_name import known_modules
@@ -24,7 +24,7 @@ from tests.algorithms.given import GivenNetworks, GivenTeacher
 from tests.repository import ROOT
 from tests.training.conftest import TINY
 
-NAMES = [name for name in known_modules("algorithms", SHARED) if not find_algorithm(name, {})[0].closed_form]
+NAMES = [name for name in known_modules("algorithms") if not find_algorithm(name, {})[0].closed_form]
 """Those that take steps."""
 IN_PARTS = [name for name in NAMES if find_algorithm(name, {})[0].update is Algorithm.update]
 """Those whose step is down one loss."""

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selftrain.algorithms.algorithm import Algorithm, Batch, find_algorithm
 from selftrain.algorithms.dynamic_teacher import DynamicTeacher
 from selftrain.algorithms.feature_distillation import feature_loss
-from selftrain.algorithms.losses import distillation_loss, divergence
 from selftrain.algorithms.mutual_learning import mutual_loss
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.algorithm import Algorithm, Batch, find_algorithm
+from selftrain.learning.losses import distillation_loss, divergence
+from selftrain.learning.runtime import Runtime
 from selftrain.plumbing.errors import UserError
 from tests.algorithms.given import GivenNetworks
 from tests.algorithms.test_contract import new_loop, random_batch

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Batch
-from selftrain.algorithms.gradients import cosine, dot_product, sampled_labels
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.algorithm import Batch
+from selftrain.learning.gradients import cosine, dot_product, sampled_labels
+from selftrain.learning.runtime import Runtime
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.training.optimization import Descent
@@ -241,7 +241,7 @@ def test_products_of_gradients_skip_what_a_loss_does_not_touch() -> None:
 
 
 def test_exact_feedback_needs_soft_labels() -> None:
-    from selftrain.algorithms.algorithm import find_algorithm
+    from selftrain.learning.algorithm import find_algorithm
 
     with pytest.raises(UserError, match="labels: soft"):
         find_algorithm("meta_pseudo_labels", {"feedback": "exact"})

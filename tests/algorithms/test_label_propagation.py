@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from selftrain.algorithms.closed_form import FittedHead, FittedTo, Pool
 from selftrain.algorithms.label_propagation import LabelPropagation, LabelPropagationConfig, propagate
+from selftrain.learning.closed_form import FittedHead, FittedTo, Pool
 
 
 def solved(features: NDArray[np.floating], start: NDArray[np.floating], k: int, alpha: float) -> NDArray[np.floating]:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from selftrain.algorithms import losses
 from selftrain.algorithms.noisy_student import NoisyStudent, NoisyStudentConfig, noisy_student_loss
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning import losses
+from selftrain.learning.runtime import Runtime
 from tests.algorithms.given import GivenNetworks
 
 

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Batch
 from selftrain.algorithms.reduced_meta_pseudo_labels import (
     ReducedMetaPseudoLabels,
     ReducedMetaPseudoLabelsConfig,
     ReducedTeacher,
 )
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.algorithm import Batch
+from selftrain.learning.runtime import Runtime
 from selftrain.params.train import TrainConfig
 from selftrain.training.optimization import Descent
 from tests.algorithms.given import GivenNetworks

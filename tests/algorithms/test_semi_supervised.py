@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch, find_algorithm
-from selftrain.algorithms.losses import confident_labels, consistency_loss, ramp
 from selftrain.algorithms.mean_teacher import sigmoid_ramp, squared_difference
 from selftrain.algorithms.meta_pseudo_labels import mixup, mixup_loss
-from selftrain.algorithms.runtime import Runtime
 from selftrain.algorithms.uda import annealed_bound, annealed_cross_entropy
+from selftrain.learning.algorithm import Algorithm, Batch, find_algorithm
+from selftrain.learning.losses import confident_labels, consistency_loss, ramp
+from selftrain.learning.runtime import Runtime
 from selftrain.plumbing.errors import UserError
 from tests.algorithms.given import GivenNetworks
 

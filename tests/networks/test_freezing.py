@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from selftrain.algorithms.algorithm import evaluating
+from selftrain.learning.algorithm import evaluating
 from selftrain.networks.freezing import RestingLayers, freeze_shallow, train_mode
 from selftrain.networks.layers import layers_of
 from selftrain.networks.models import create_model

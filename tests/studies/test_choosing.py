@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from selftrain.algorithms.algorithm import SHARED, find_algorithm
+from selftrain.learning.algorithm import find_algorithm
 from selftrain.params.runs import all_runs, train_config
 from selftrain.plumbing.by_name import known_modules
 from selftrain.plumbing.errors import UserError
@@ -106,7 +106,7 @@ def test_every_algorithm_is_compared_at_the_same_steps_of_the_student() -> None:
     runs = [run for run in all_runs(params, "p") if run != "teacher"]
     configs = {run: train_config(params, run, "p") for run in runs}
     # One without steps has none to compare at.
-    known = {name for name in known_modules("algorithms", SHARED) if not find_algorithm(name, {})[0].closed_form}
+    known = {name for name in known_modules("algorithms") if not find_algorithm(name, {})[0].closed_form}
     assert {config.algorithm.name for config in configs.values()} == known
     for run, config in configs.items():
         waiting = config.algorithm.parameters.get("student_wait_steps", 0)

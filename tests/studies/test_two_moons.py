@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from torch import Tensor, nn
 
 from selftrain.algorithms.meta_pseudo_labels import MetaPseudoLabels, MetaPseudoLabelsConfig
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.runtime import Runtime
 from selftrain.params.train import TrainConfig
 from selftrain.studies.two_moons import SETTINGS, Draws, MoonsConfig, forward, teach, train
 from selftrain.studies.two_moons_table import success_rate

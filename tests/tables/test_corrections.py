@@ -101,7 +101,7 @@ def test_a_copy_of_a_held_out_image_stays_out_whatever_is_said(tmp_path: Path, c
 def test_the_student_is_sure_of_a_corrected_label(digits_corpus: Path, digits_rounds: Path, tmp_path: Path) -> None:
     import torch
 
-    from selftrain.algorithms.losses import with_temperature
+    from selftrain.learning.losses import with_temperature
     from selftrain.training.pseudo_labels import load_pseudo_labels
 
     predictions = digits_rounds / "predictions" / "noisy_student" / "teacher" / "unlabeled"

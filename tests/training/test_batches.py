@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from selftrain.algorithms.algorithm import Batch
 from selftrain.images import transforms
 from selftrain.images.device_noise import noised
 from selftrain.images.index import load_index
 from selftrain.images.loading import ImageLoader
 from selftrain.images.randaugment import Drawn
 from selftrain.images.workers import in_order
+from selftrain.learning.algorithm import Batch
 from selftrain.tables.log_probs import LogProbs
 from selftrain.training.batches import Process, TrainingBatches
 from selftrain.training.pseudo_labels import PseudoLabels, labeled_as_pool

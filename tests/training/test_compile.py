@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from selftrain.algorithms.algorithm import find_algorithm
+from selftrain.learning.algorithm import find_algorithm
 from selftrain.networks.models import create_model
 from selftrain.plumbing.hardware import Hardware
 from selftrain.training.batches import Process

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
-from selftrain.algorithms.runtime import plain_gradient
+from selftrain.learning.runtime import plain_gradient
 from selftrain.training import gradient_buckets
 from selftrain.training.gradient_buckets import averaged_gradient, bucketed
 from tests.conftest import free_port

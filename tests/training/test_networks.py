@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selftrain.algorithms.algorithm import find_algorithm
 from selftrain.algorithms.distillation import Distillation
+from selftrain.learning.algorithm import find_algorithm
 from selftrain.networks.export import export_model
 from selftrain.networks.freezing import train_mode
 from selftrain.networks.models import create_model, normalization, to_input

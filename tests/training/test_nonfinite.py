@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch
-from selftrain.algorithms.runtime import Runtime
 from selftrain.images.index import load_index
+from selftrain.learning.algorithm import Algorithm, Batch
+from selftrain.learning.runtime import Runtime
 from selftrain.networks.models import create_model
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from selftrain.algorithms.algorithm import Needs
 from selftrain.algorithms.supervised import Supervised
+from selftrain.learning.algorithm import Needs
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import HardwareConfig

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from selftrain.algorithms.algorithm import Needs, Networks
-from selftrain.algorithms.runtime import Runtime
-from selftrain.algorithms.soft_targets import DistillingAlgorithm, SoftTargetsConfig, views_of
+from selftrain.learning.algorithm import Needs, Networks
+from selftrain.learning.runtime import Runtime
+from selftrain.learning.soft_targets import DistillingAlgorithm, SoftTargetsConfig, views_of
 
 
 class DistillationConfig(SoftTargetsConfig):

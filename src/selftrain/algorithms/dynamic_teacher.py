@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Batch, Needs, Networks, evaluating
-from selftrain.algorithms.losses import accuracy, divergence, full_precision
-from selftrain.algorithms.runtime import Runtime
-from selftrain.algorithms.soft_targets import DistillingAlgorithm, SoftTargetsConfig, sources, views_of
+from selftrain.learning.algorithm import Batch, Needs, Networks, evaluating
+from selftrain.learning.losses import accuracy, divergence, full_precision
+from selftrain.learning.runtime import Runtime
+from selftrain.learning.soft_targets import DistillingAlgorithm, SoftTargetsConfig, sources, views_of
 
 
 class DynamicTeacherConfig(SoftTargetsConfig):

@@ -20,10 +20,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Batch, Needs, Networks
-from selftrain.algorithms.losses import full_precision
-from selftrain.algorithms.runtime import Runtime
-from selftrain.algorithms.soft_targets import DistillingAlgorithm, SoftTargetsConfig, sources, views_of
+from selftrain.learning.algorithm import Batch, Needs, Networks
+from selftrain.learning.losses import full_precision
+from selftrain.learning.runtime import Runtime
+from selftrain.learning.soft_targets import DistillingAlgorithm, SoftTargetsConfig, sources, views_of
 
 
 class FeatureDistillationConfig(SoftTargetsConfig):

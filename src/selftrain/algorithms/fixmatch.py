@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch
-from selftrain.algorithms.losses import accuracy, confident_labels, full_precision, masked_cross_entropy
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.algorithm import Algorithm, Batch
+from selftrain.learning.losses import accuracy, confident_labels, full_precision, masked_cross_entropy
+from selftrain.learning.runtime import Runtime
 from selftrain.plumbing.sections import Section
 
 

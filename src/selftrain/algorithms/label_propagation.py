@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from selftrain.algorithms.algorithm import Algorithm
-from selftrain.algorithms.closed_form import FittedHead, FittedTo
 from selftrain.algorithms.linear_probe import (
     LinearProbeConfig,
     fit_head,
@@ -25,6 +23,8 @@ from selftrain.algorithms.linear_probe import (
     of_features,
     standardised,
 )
+from selftrain.learning.algorithm import Algorithm
+from selftrain.learning.closed_form import FittedHead, FittedTo
 
 COMPARED = 1000
 """Images that are compared with all others at a time."""

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from selftrain.algorithms.algorithm import Algorithm
-from selftrain.algorithms.closed_form import FittedHead, FittedTo
 from selftrain.calibration import FIRMNESS, fit_temperature
 from selftrain.counters import Stream, mix
+from selftrain.learning.algorithm import Algorithm
+from selftrain.learning.closed_form import FittedHead, FittedTo
 from selftrain.plumbing.sections import Section
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-2, 9))

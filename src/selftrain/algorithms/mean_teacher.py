@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch, Needs
-from selftrain.algorithms.losses import accuracy, full_precision
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.algorithm import Algorithm, Batch, Needs
+from selftrain.learning.losses import accuracy, full_precision
+from selftrain.learning.runtime import Runtime
 from selftrain.plumbing.sections import Section
 
 

@@ -20,9 +20,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Batch, Networks
-from selftrain.algorithms.feedback import FeedbackConfig, TeachingAlgorithm
-from selftrain.algorithms.losses import (
+from selftrain.algorithms.uda import annealed_cross_entropy
+from selftrain.learning.algorithm import Batch, Networks
+from selftrain.learning.feedback import FeedbackConfig, TeachingAlgorithm
+from selftrain.learning.losses import (
     accuracy,
     confident_labels,
     consistency_loss,
@@ -30,8 +31,7 @@ from selftrain.algorithms.losses import (
     masked_cross_entropy,
     ramp,
 )
-from selftrain.algorithms.runtime import Runtime
-from selftrain.algorithms.uda import annealed_cross_entropy
+from selftrain.learning.runtime import Runtime
 
 
 class MetaPseudoLabelsConfig(FeedbackConfig):

@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch, Needs, Networks, Views
-from selftrain.algorithms.losses import accuracy, distillation_loss, full_precision, masked_cross_entropy
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.algorithm import Algorithm, Batch, Needs, Networks, Views
+from selftrain.learning.losses import accuracy, distillation_loss, full_precision, masked_cross_entropy
+from selftrain.learning.runtime import Runtime
 from selftrain.plumbing.sections import Section
 
 

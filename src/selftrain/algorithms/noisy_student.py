@@ -18,8 +18,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from selftrain.algorithms.algorithm import Algorithm, Batch
-from selftrain.algorithms.losses import (
+from selftrain.learning.algorithm import Algorithm, Batch
+from selftrain.learning.losses import (
     PseudoLabelConfig,
     accuracy,
     one_hot,
@@ -27,7 +27,7 @@ from selftrain.algorithms.losses import (
     smoothed,
     soft_cross_entropy,
 )
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.runtime import Runtime
 
 
 class NoisyStudentConfig(PseudoLabelConfig):

@@ -11,9 +11,9 @@ selection says otherwise.
 
 from torch import Tensor
 
-from selftrain.algorithms.algorithm import Algorithm, Batch
-from selftrain.algorithms.losses import PseudoLabelConfig, accuracy, pseudo_label_targets, soft_cross_entropy
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.algorithm import Algorithm, Batch
+from selftrain.learning.losses import PseudoLabelConfig, accuracy, pseudo_label_targets, soft_cross_entropy
+from selftrain.learning.runtime import Runtime
 
 
 class Pretraining(Algorithm):

@@ -20,10 +20,10 @@ from itertools import pairwise
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from selftrain.algorithms.algorithm import Batch, Networks
-from selftrain.algorithms.feedback import FeedbackConfig, TeachingAlgorithm
-from selftrain.algorithms.losses import full_precision, soft_cross_entropy
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.algorithm import Batch, Networks
+from selftrain.learning.feedback import FeedbackConfig, TeachingAlgorithm
+from selftrain.learning.losses import full_precision, soft_cross_entropy
+from selftrain.learning.runtime import Runtime
 
 LAYERS = 5
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from selftrain.algorithms.algorithm import Needs
-from selftrain.algorithms.runtime import Runtime
-from selftrain.algorithms.soft_targets import DistillingAlgorithm, SoftTargetsConfig, views_of
+from selftrain.learning.algorithm import Needs
+from selftrain.learning.runtime import Runtime
+from selftrain.learning.soft_targets import DistillingAlgorithm, SoftTargetsConfig, views_of
 
 
 class SelfDistillationConfig(SoftTargetsConfig):

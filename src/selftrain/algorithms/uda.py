@@ -19,9 +19,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch, Needs
-from selftrain.algorithms.losses import accuracy, consistency_loss, full_precision, ramp
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.algorithm import Algorithm, Batch, Needs
+from selftrain.learning.losses import accuracy, consistency_loss, full_precision, ramp
+from selftrain.learning.runtime import Runtime
 from selftrain.plumbing.sections import Section
 
 

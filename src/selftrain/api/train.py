@@ -40,8 +40,8 @@ def train(
 
     Raises UserError for parameters that do not fit, and for images that cannot be used.
     """
-    from selftrain.algorithms.algorithm import find_algorithm
     from selftrain.api.model import load
+    from selftrain.learning.algorithm import find_algorithm
     from selftrain.params.predict import PredictConfig
     from selftrain.params.select import SelectConfig
     from selftrain.params.train import TrainConfig, check_networks, without

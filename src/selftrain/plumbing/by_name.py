@@ -12,30 +12,26 @@ PACKAGE = Path(__file__).parent.parent
 Base = TypeVar("Base")
 
 
-def known_modules(package: str, shared: frozenset[str] = frozenset()) -> list[str]:
-    """The names of the modules in a package of ours, such as ``algorithms``; ``shared`` are files that are none."""
+def known_modules(package: str) -> list[str]:
+    """The names of the modules in a package of ours, such as ``algorithms``."""
     folder = PACKAGE.joinpath(*package.split("."))
-    return sorted({path.stem for path in folder.glob("*.py")} - {"__init__"} - shared)
+    return sorted({path.stem for path in folder.glob("*.py")} - {"__init__"})
 
 
-def find_module(
-    package: str, name: str, where: str, shared: frozenset[str] = frozenset(), kind: str = ""
-) -> ModuleType:
+def find_module(package: str, name: str, where: str, kind: str = "") -> ModuleType:
     """A module of a package of ours by its name.
 
     ``kind`` says in words what it is. Raises UserError, with the parameter ``where`` before it, if there is none.
     """
-    known = known_modules(package, shared)
+    known = known_modules(package)
     if name not in known:
         raise UserError(f"{where}: there is no {kind}'{name}'; {did_you_mean(name, known)}")
     return importlib.import_module(f"selftrain.{package}.{name}")
 
 
-def find_class(
-    package: str, name: str, base: type[Base], where: str, shared: frozenset[str] = frozenset(), kind: str = ""
-) -> type[Base]:
+def find_class(package: str, name: str, base: type[Base], where: str, kind: str = "") -> type[Base]:
     """The one class of such a module that is a ``base``. Raises UserError as ``find_module``, and if it has none."""
-    module = find_module(package, name, where, shared, kind)
+    module = find_module(package, name, where, kind)
     found = [
         value
         for value in vars(module).values()

@@ -5,7 +5,7 @@ Labels finds the right classifier much more often than supervised training and P
 often, how many steps it took, or which batches. The results are in docs/two-moons.md.
 
 Every draw has its points, labels, networks and batches; all draws take a step together (``torch.func.vmap``). The
-feedback is that of ``algorithms/feedback.py``, function by function.
+feedback is that of ``learning/feedback.py``, function by function.
 """
 
 from typing import TYPE_CHECKING, Any, Literal
@@ -94,7 +94,7 @@ def teach(
     from torch.func import grad
     from torch.nn.functional import cross_entropy
 
-    from selftrain.algorithms.gradients import cosine, dot_product, sampled_labels
+    from selftrain.learning.gradients import cosine, dot_product, sampled_labels
 
     rate, unlabeled = setting.learning_rate, batch["unlabeled"]
     labels = sampled_labels(forward(teacher, unlabeled), batch["uniforms"])
@@ -115,7 +115,7 @@ def teacher_loss(weights: "Weights", batch: "dict[str, Tensor]", setting: MoonsC
     """Cross-entropy on the labeled points and, if it is asked for, UDA's loss."""
     from torch.nn.functional import cross_entropy
 
-    from selftrain.algorithms.losses import soft_cross_entropy, with_temperature
+    from selftrain.learning.losses import soft_cross_entropy, with_temperature
 
     loss = cross_entropy(forward(weights, batch["labeled"]), batch["labels"])
     if setting.uda_factor:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from selftrain.algorithms.algorithm import Batch
 from selftrain.counters import Stream, mix, mixed_int
 from selftrain.images.device_noise import as_row
 from selftrain.images.index import ImageIndex
@@ -16,6 +15,7 @@ from selftrain.images.loading import ImageLoader
 from selftrain.images.order import stream
 from selftrain.images.views import IMAGE_VIEWS, planned, view
 from selftrain.images.workers import loader_processes
+from selftrain.learning.algorithm import Batch
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.hardware import Caches
 from selftrain.training.pseudo_labels import PseudoLabels

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from selftrain.algorithms.algorithm import Algorithm, Needs, find_algorithm
 from selftrain.images.randaugment import SAMPLE_PAIRING, policy_operations
+from selftrain.learning.algorithm import Algorithm, Needs, find_algorithm
 from selftrain.networks.models import check_model_name, check_takes
 from selftrain.networks.weights import check_source
 from selftrain.params.train import MAIN_PHASE, TrainConfig, phases

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, distributed
 
-from selftrain.algorithms.runtime import Gradient, plain_gradient
+from selftrain.learning.runtime import Gradient, plain_gradient
 
 FIRST, LATER = 2**20, 25 * 2**20
 """Bytes of a bucket: the first is small, so that sending begins early."""

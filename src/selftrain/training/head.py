@@ -5,12 +5,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from selftrain.algorithms.algorithm import Algorithm
-from selftrain.algorithms.closed_form import FittedHead, FittedTo, Pool
 from selftrain.images.clean_images import CleanImages, in_batches
 from selftrain.images.index import ImageIndex
 from selftrain.images.loading import ImageLoader
 from selftrain.images.workers import in_order
+from selftrain.learning.algorithm import Algorithm
+from selftrain.learning.closed_form import FittedHead, FittedTo, Pool
 from selftrain.networks.models import normalization, to_input
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError

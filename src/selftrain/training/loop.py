@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from selftrain.algorithms.algorithm import Algorithm, Batch, images_in
-from selftrain.algorithms.runtime import Runtime, plain_gradient
 from selftrain.counters import Stream, mixed_int, word
 from selftrain.images.workers import in_order
+from selftrain.learning.algorithm import Algorithm, Batch, images_in
+from selftrain.learning.runtime import Runtime, plain_gradient
 from selftrain.networks.activation_checkpointing import checkpoint_activations
 from selftrain.networks.freezing import freeze_shallow, train_mode
 from selftrain.networks.model_noise import ModelNoise

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from selftrain.algorithms.algorithm import Batch
 from selftrain.images.device_noise import noised
+from selftrain.learning.algorithm import Batch
 from selftrain.networks.models import normalization, to_input
 from selftrain.training.batches import PLAN
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from selftrain.algorithms.runtime import Gradient
+from selftrain.learning.runtime import Gradient
 from selftrain.networks.freezing import RestingLayers
 from selftrain.networks.layers import layers_of
 from selftrain.params.train import TrainConfig

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from selftrain.algorithms.algorithm import find_algorithm
-from selftrain.algorithms.closed_form import FittedHead
 from selftrain.algorithms.linear_probe import LinearProbe, LinearProbeConfig
 from selftrain.counters import Stream, mixed_int
+from selftrain.learning.algorithm import find_algorithm
+from selftrain.learning.closed_form import FittedHead
 from selftrain.networks.export import divide_logits
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from selftrain.algorithms.closed_form import FittedHead
+from selftrain.learning.closed_form import FittedHead
 from selftrain.networks.export import export_model
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.files import atomic_folder, sha256_of

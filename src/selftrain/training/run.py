@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftrain.algorithms.algorithm import Algorithm, Needs
 from selftrain.counters import Stream, mixed_int, word
+from selftrain.learning.algorithm import Algorithm, Needs
 from selftrain.networks.weights import weights_files
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError

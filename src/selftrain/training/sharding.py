@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from selftrain.algorithms.runtime import Gradient, added
+from selftrain.learning.runtime import Gradient, added
 from selftrain.networks.layers import blocks_of
 from selftrain.training.distributed import average
 

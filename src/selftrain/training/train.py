@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from selftrain.algorithms.algorithm import find_algorithm
+from selftrain.learning.algorithm import find_algorithm
 from selftrain.params.train import TrainConfig, phases
 from selftrain.plumbing.hardware import resolve
 from selftrain.plumbing.locks import WORK

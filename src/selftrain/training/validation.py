@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import evaluating
 from selftrain.calibration import FIRMNESS, fit_temperature
 from selftrain.images.clean_images import CleanImages, in_batches
 from selftrain.images.index import ImageIndex
 from selftrain.images.loading import ImageLoader
 from selftrain.images.workers import in_order
+from selftrain.learning.algorithm import evaluating
 from selftrain.networks.models import normalization, to_input
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.hardware import Hardware

@@ -17,9 +17,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch, Views
-from selftrain.algorithms.losses import accuracy, certain, distillation_loss, full_precision, ramp
-from selftrain.algorithms.runtime import Runtime
+from selftrain.learning.algorithm import Algorithm, Batch, Views
+from selftrain.learning.losses import accuracy, certain, distillation_loss, full_precision, ramp
+from selftrain.learning.runtime import Runtime
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import Section
 

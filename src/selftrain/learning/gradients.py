@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from selftrain.algorithms.runtime import Gradient
+from selftrain.learning.runtime import Gradient
 
 
 def sampled_labels(logits: Tensor, uniforms: Tensor) -> Tensor:

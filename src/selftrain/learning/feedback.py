@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from selftrain.algorithms.algorithm import Algorithm, Batch, Networks
-from selftrain.algorithms.gradients import cosine, dot_product, plain_step, sampled_labels
-from selftrain.algorithms.losses import accuracy, full_precision, one_hot, smoothed, soft_cross_entropy
-from selftrain.algorithms.runtime import Gradient, Minimizer, Runtime, added
+from selftrain.learning.algorithm import Algorithm, Batch, Networks
+from selftrain.learning.gradients import cosine, dot_product, plain_step, sampled_labels
+from selftrain.learning.losses import accuracy, full_precision, one_hot, smoothed, soft_cross_entropy
+from selftrain.learning.runtime import Gradient, Minimizer, Runtime, added
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import Section
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from selftrain.algorithms.closed_form import FittedHead, FittedTo
-from selftrain.algorithms.runtime import Gradient, Runtime
+from selftrain.learning.closed_form import FittedHead, FittedTo
+from selftrain.learning.runtime import Gradient, Runtime
 from selftrain.plumbing.by_name import find_class
 from selftrain.plumbing.sections import Section, parse_section
 
@@ -35,9 +35,6 @@ Views = dict[str, tuple[str, ...]]
 """What a batch has to hold, by source: see ``images.views``; ``label``, ``log_probs``; ``weight``, what an
 unlabeled image weighs in the loss; ``uniform``, a number from 0 to
 1 for each image, for what an algorithm draws."""
-
-SHARED = frozenset({"algorithm", "closed_form", "feedback", "gradients", "losses", "runtime", "soft_targets"})
-"""Files of this folder that are no algorithm."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +184,7 @@ class Algorithm(nn.Module):
 def find_algorithm(name: str, parameters: dict[str, Any]) -> tuple[type[Algorithm], Section]:
     """An algorithm's class, found by its module's name, and its parameters, checked by its ``Config``.
 
-    Raises UserError if there is no such module in this folder, if it holds no algorithm, or for wrong parameters.
+    Raises UserError if there is no such module in ``algorithms``, if it holds no algorithm, or for wrong parameters.
     """
-    found = find_class("algorithms", name, Algorithm, "train.algorithm.name", SHARED, "algorithm ")
+    found = find_class("algorithms", name, Algorithm, "train.algorithm.name", "algorithm ")
     return found, parse_section(parameters, found.Config, f"train.algorithm ({name})")

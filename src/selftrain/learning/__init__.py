@@ -1,0 +1,1 @@
+"""What algorithms are made of: the contract with the training loop, losses, gradients, feedback."""
