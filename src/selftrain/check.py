@@ -12,13 +12,12 @@ from selftrain.params.robustness import RobustnessConfig
 from selftrain.params.runs import RUN_SECTIONS, chain_of
 from selftrain.params.select import SelectConfig
 from selftrain.params.train import TrainConfig
-from selftrain.plumbing.by_name import find_class, find_module
+from selftrain.plumbing.by_name import find_module
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.sections import Section, did_you_mean
 from selftrain.project import PARAMS, PIPELINES, Project
 from selftrain.references import check_files, check_references
-from selftrain.selection.policy import Policy
 from selftrain.tables.corpus import CLASSES, classes_of
 from selftrain.tables.corrections import check_corrections, read_corrections
 from selftrain.workspace import check_workspace
@@ -80,12 +79,8 @@ def check_project(project: Project, paths: bool = True) -> None:
 
 def _check_names(project: Project) -> None:
     """What is found by the name of its file is there."""
-    robustness = project.section("robustness", RobustnessConfig)
-    for suite in robustness.suites:
+    for suite in project.section("robustness", RobustnessConfig).suites:
         find_module("evaluation.robustness.suites", suite, f"{project.params_path}: robustness.suites")
-    policies = {f"rounds.{run.name}.select.policy": project.select_config(run.name).policy for run in project.rounds}
-    for where, policy in policies.items():
-        find_class("selection.policies", policy, Policy, f"{project.params_path}: {where}")
 
 
 def _train_configs(project: Project) -> dict[str, tuple[TrainConfig, bool]]:

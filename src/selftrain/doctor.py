@@ -27,10 +27,6 @@ from selftrain.tables.parquet import reading
 from selftrain.tables.records import check_weights
 from selftrain.tables.seal import check_seal
 
-OUTPUTS = (
-    "data", "models", "predictions", "selections", "evaluation", "review", "reports", "robustness",
-    "robustness_figures", "footprint", "replication",
-)  # fmt: skip
 FREE = 2**30
 """Bytes on the disk below which it is said."""
 SHOWN = ("selftrain", "dvc", "mlflow", "fiftyone", "torch", "timm", "polars", "pyarrow")
@@ -115,8 +111,8 @@ def _checkpoints(project: Project) -> Iterator[Trouble]:
 def _leftovers(project: Project) -> Iterator[Trouble]:
     if is_broken():
         yield Trouble(f"{RWLOCK}: half-written by a killed DVC", "remove it", mend_dvc_lock)
-    for folder in OUTPUTS:
-        for path in sorted((project.root / folder).rglob(f"{TEMPORARY_PREFIX}*")):
+    for folder in project.outputs:
+        for path in sorted(folder.rglob(f"{TEMPORARY_PREFIX}*")):
             if path.is_file() and not writer_is_alive(path):
                 yield Trouble(f"{path}: left by a killed process", "remove it", path.unlink)
 

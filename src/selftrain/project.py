@@ -222,6 +222,23 @@ class Project:
         """The small-scale replication's tables."""
         return self.root / "replication" / self.name / "tables.md"
 
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """What stages write to, of this pipeline and its neighbours."""
+        of_pipelines = (
+            self.models,
+            self.predictions,
+            self.selections,
+            self.evaluations,
+            self.review,
+            self.report,
+            self.robustness,
+            self.robustness_figures,
+            self.footprint,
+            self.replication.parent,
+        )
+        return self.root / "data", *(folder.parent for folder in of_pipelines)
+
     def tested(self, name: str) -> Path:
         """A model that is put through the robustness suites. Raises UserError naming those there are."""
         if name not in self.config.tested:

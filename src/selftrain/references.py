@@ -77,7 +77,7 @@ def _unread(project: Project) -> Iterator[str]:
     for run in project.rounds:
         config, where = project.select_config(run.name), f"{project.params_path}: rounds.{run.name}.select"
         own = (project.values["rounds"][run.name] or {}).get("select") or {}
-        policy = find_policy(config.policy)
+        policy = find_policy(config.policy, f"{where}.policy")
         for name in OF_ONE_POLICY:
             if name in own and name not in policy.parameters:
                 reads = f", but `{'` and `'.join(policy.parameters)}`" if policy.parameters else ""

@@ -52,7 +52,7 @@ def studies(root: str | Path = ".") -> dict[str, Study]:
     from selftrain.studies.study import all_studies, load_study
 
     found, root = {}, Path(root).resolve()
-    for name in all_studies(Path(root) / PIPELINES):
-        study, pipeline = load_study(name, Path(root) / PIPELINES)
+    for name in all_studies(root / PIPELINES):
+        study, pipeline = load_study(name, root / PIPELINES)
         found[name] = Study(name, pipeline, study.question, study.source, study.expected, tuple(study.arms), root)
     return found

@@ -32,11 +32,11 @@ def train(
 
     ``labeled`` is a folder with a folder of images a class, shards, or a corpus that `selftrain ingest` made.
     ``pool`` are the unlabeled images of an algorithm that takes some; ``"labeled"``: the labeled images, without their
-    labels. ``validation`` is like ``labeled``; None cuts a
-    fifth of it. ``teacher`` is a model or its folder; None trains one on the labeled images, where one is needed.
-    ``algorithm`` is a name, or a mapping of its ``name`` and its own parameters. ``select`` are parameters of the
-    section of that name, ``parameters`` more of the section ``train``, ``hardware`` those of that section. It takes
-    300 ``steps``, unless ``epochs`` are given. ``track`` logs the training to MLflow.
+    labels. ``validation`` is like ``labeled``; None cuts a fifth of it. ``teacher`` is a model or its folder; None
+    trains one on the labeled images, where one is needed. ``algorithm`` is a name, or a mapping of its ``name`` and its
+    own parameters. ``select`` are parameters of the section of that name, ``parameters`` more of the section ``train``,
+    ``hardware`` those of that section. It takes 300 ``steps``, unless ``epochs`` are given. ``track`` logs the training
+    to MLflow.
 
     Raises UserError for parameters that do not fit, and for images that cannot be used.
     """

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from selftrain.images.reader import ShardReader
-from selftrain.plumbing.errors import UserError
+from selftrain.images.reader import DEEP_COLUMNS, ShardReader
 from selftrain.plumbing.stores import is_url, version_of
 from selftrain.tables.manifest import iter_manifest, scan_manifest
 from selftrain.tables.parquet import collect
@@ -46,13 +45,5 @@ def _not_the_same(pointer: Pointer, location: str) -> list[str]:
 
 
 def _unlike_their_hashes(split_folder: Path) -> list[str]:
-    columns = ["key", "shard", "offset", "size", "xxh3"]
-    troubles = []
     with ShardReader(split_folder) as reader:
-        for _, table in iter_manifest(split_folder, columns):
-            for key, *where in zip(*(table[name].to_pylist() for name in columns), strict=True):
-                try:
-                    reader.read(*where)
-                except UserError as error:
-                    troubles.append(f"image {key}: {error}")
-    return troubles
+        return [line for _, part in iter_manifest(split_folder, DEEP_COLUMNS) for line in reader.damaged(part)]

@@ -17,10 +17,13 @@ from selftrain.tables.pointers import read_pointer
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
 OPEN_SHARDS = 256
 READ_TOGETHER = 64
 """Images that are asked for together where they are read one by one."""
+DEEP_COLUMNS = ["key", "shard", "offset", "size", "xxh3"]
+"""Of a manifest; what ``damaged`` reads."""
 MEND = "`selftrain ingest` writes it anew from its source, `dvc checkout` restores it"
 
 
@@ -53,6 +56,15 @@ class ShardReader:
     def read_row(self, row: Mapping[str, Any]) -> bytes:
         """``read``, by a row of the manifest."""
         return self.read(row["shard"], row["offset"], row["size"], row["xxh3"])
+
+    def damaged(self, manifest: "pa.Table") -> Iterator[str]:
+        """Read every image of a manifest; yields a line about each that is not what was ingested."""
+        columns = (manifest[name].to_pylist() for name in DEEP_COLUMNS)
+        for key, *where in zip(*columns, strict=True):
+            try:
+                self.read(*where)
+            except UserError as error:
+                yield f"image {key}: {error}"
 
     def ahead(self, wanted: Iterable[tuple[str, int, int, int]]) -> None:
         """Begin to fetch images that will be read soon, by shard, offset, size and hash, if they lie in a store."""

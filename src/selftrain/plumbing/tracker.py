@@ -76,7 +76,7 @@ class Tracker:
         status: str = "",
         ended: int | None = None,
     ) -> None:
-        """``folder`` remembers the run; see ``TrackedRun`` for the rest."""
+        """``folder`` remembers the run; see ``TrackedRun`` for the rest. With ``status`` the run has ended already."""
         self.folder, self.spool = folder, Spool(folder)
         self._lock = threading.Lock()
         before = read_run(folder)
@@ -121,22 +121,24 @@ class Tracker:
         self._abandoned.append(run_id)
         self._wake.set()
 
-    def finish(self, status: str, ended: int | None = None) -> None:
-        """Store what is left and end the run as FINISHED, FAILED or KILLED; waits a while for a slow server.
-
-        ``ended`` is the time, in milliseconds since 1970; None: now.
-        """
+    def finish(self, status: str) -> None:
+        """Store what is left and end the run now, as FINISHED, FAILED or KILLED; waits a while for a slow server."""
         self.flush()
-        self._change(status=status, ended=ended or _now())
+        self._change(status=status, ended=_now())
         self._wake.set()
+        self.wait_for_end()
+
+    def wait_for_end(self) -> None:
+        """Wait until the end is stored, for a while; what MLflow does not have then is said."""
         self._thread.join(ANSWER_SECONDS)
         if left := _waits(self._run, self.spool):
             print(f"MLflow at {masked(tracking_uri())}: {left} in {self.folder}; {RESEND}")
 
     def _change(self, **values: Any) -> None:
         with self._lock:
-            self._run = replace(self._run, **values)
-            write_json(self.folder / RUN, asdict(self._run))
+            changed = replace(self._run, **values)
+            write_json(self.folder / RUN, asdict(changed))
+            self._run = changed
 
     def _work(self) -> None:
         tries = 0
@@ -200,7 +202,7 @@ def resend(folder: Path) -> None:
     last = max((at for _, _, at, _ in spool.points), default=run.begun)
     status, ended = run.status or "KILLED", run.ended or last
     tracker = Tracker(folder, run.name, run.tags, run.params, run.datasets, status, ended)
-    tracker.finish(status, ended)
+    tracker.wait_for_end()
     if waiting(folder):
         raise UserError(f"MLflow at {masked(tracking_uri())} did not take what waits in {folder}; try again later")
 

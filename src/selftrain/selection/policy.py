@@ -23,7 +23,7 @@ class Policy:
     reasons: ClassVar[tuple[str, ...]] = (LOW_CONFIDENCE,)
     """The decisions that it may give."""
     parameters: ClassVar[tuple[str, ...]] = ("threshold", "precision", "neighbours")
-    """What it reads of these: `selftrain check` refuses the others in a round that has this policy."""
+    """What it reads of these; `selftrain check` says so where a round that has this policy sets another."""
     counts_copies: ClassVar[bool] = False
     """Whether it says itself how often the epoch holds each image; otherwise classes are balanced."""
 
@@ -51,6 +51,6 @@ class Policy:
         return {}
 
 
-def find_policy(name: str) -> type[Policy]:
-    """A policy by the name of its file. Raises UserError naming those there are."""
-    return find_class("selection.policies", name, Policy, "select.policy")
+def find_policy(name: str, where: str = "select.policy") -> type[Policy]:
+    """A policy by the name of its file. Raises UserError naming ``where`` it is written and those there are."""
+    return find_class("selection.policies", name, Policy, where)
