@@ -9,12 +9,12 @@ agree. Another shirt before the same cloth agrees along its outline alone.
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from selftrain.corpus.inspect import difference_hash
+from selftrain.images.opencv import cv2
 
 SIDE = 128
 """Pixels a side at which pictures are compared; their own proportions do not matter."""

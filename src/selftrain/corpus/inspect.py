@@ -3,7 +3,6 @@
 import hashlib
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from PIL import Image
 
 from selftrain.images.content import content_hash
 from selftrain.images.decode import Pixels, decode_with_format
+from selftrain.images.opencv import cv2
 
 
 class ImageFacts(NamedTuple):

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 
 from selftrain.code import modules_digest
+from selftrain.images.opencv import cv2
 from selftrain.plumbing.files import as_file_name
 from selftrain.plumbing.locks import WORK
 from selftrain.tables.parquet import read_frame, stamp, write_arrow

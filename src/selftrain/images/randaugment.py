@@ -11,17 +11,14 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from selftrain.images.decode import Pixels
+from selftrain.images.opencv import cv2
 from selftrain.plumbing.by_name import find_module
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import did_you_mean
-
-# Loader processes are as many as cores; OpenCV's own threads would be in their way.
-cv2.setNumThreads(1)
 
 GREY = (128, 128, 128)
 SHEAR, ROTATION = 0.3, 30.0

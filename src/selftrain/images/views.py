@@ -4,11 +4,10 @@ import random
 from dataclasses import dataclass
 from typing import Protocol
 
-import cv2
-
 from selftrain.counters import mixed_int
 from selftrain.images import transforms
 from selftrain.images.decode import Pixels
+from selftrain.images.opencv import cv2
 from selftrain.images.randaugment import CUTOUT, Drawn, drawn, randaugment
 from selftrain.params.noise import NoiseConfig
 

@@ -11,7 +11,6 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -31,6 +30,7 @@ from selftrain.evaluation.robustness.textures import (
     uniform,
     warped,
 )
+from selftrain.images.opencv import cv2
 
 SEVERITIES = (1, 2, 3, 4, 5)
 SMALL = 64

@@ -7,7 +7,6 @@ what comes in at the border is black, as in CIFAR-10-P, and not the rest of a la
 
 from collections.abc import Callable, Iterator
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +22,7 @@ from selftrain.evaluation.robustness.textures import (
     warped,
     zoomed,
 )
+from selftrain.images.opencv import cv2
 
 FRAMES = 31
 MOST_FRAMES = 41
