@@ -71,7 +71,7 @@ def check_project(project: Project, paths: bool = True) -> None:
     from selftrain.training.check import check_run, check_takes_weights
 
     for where, (config, is_round) in configs.items():
-        check_run(config, is_round, where)
+        check_run(config, is_round, where, project.hardware)
     for round_ in (run.name for run in project.rounds):
         if project.select_config(round_).weight != "one":
             check_takes_weights(project.train_config(round_), f"{path}: rounds.{round_}.select.weight")

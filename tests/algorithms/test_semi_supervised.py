@@ -86,10 +86,38 @@ def test_uda_leaves_out_labeled_images_that_it_is_sure_of() -> None:
     logits = torch.tensor([[5.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
     labels = torch.tensor([0, 1])
     expected = -math.log(softmax(logits[1])[1])
-    assert annealed_cross_entropy(logits, labels, 0.9, 0.0).item() == pytest.approx(expected, rel=1e-5)
-    assert annealed_cross_entropy(logits[:1], labels[:1], 0.9, 0.0) == 0
+    assert annealed_cross_entropy(logits, labels, 0.9, 0.0, Runtime()).item() == pytest.approx(expected, rel=1e-5)
+    assert annealed_cross_entropy(logits[:1], labels[:1], 0.9, 0.0, Runtime()) == 0
     both = (expected - math.log(softmax(logits[0])[0])) / 2
-    assert annealed_cross_entropy(logits, labels, 1.0, 0.0).item() == pytest.approx(both, rel=1e-5)
+    assert annealed_cross_entropy(logits, labels, 1.0, 0.0, Runtime()).item() == pytest.approx(both, rel=1e-5)
+
+
+def test_processes_that_leave_out_different_numbers_make_the_whole_batchs_step() -> None:
+    logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)) * 3
+    labels = torch.arange(12) % 3
+    whole = logits.clone().requires_grad_()
+    annealed_cross_entropy(whole, labels, 0.6, 0.1, Runtime()).backward()
+    parts = [
+        logits[:4].clone().requires_grad_(),
+        logits[4:8].clone().requires_grad_(),
+        logits[8:].clone().requires_grad_(),
+    ]
+    counts: list[torch.Tensor] = []
+    for _ in range(2):  # the first time to learn what each leaves out
+        mean = torch.stack(counts).mean() if counts else torch.tensor(1.0)
+        for number, part in enumerate(parts):
+
+            def over_processes(count: torch.Tensor, mean: torch.Tensor = mean) -> torch.Tensor:
+                counts.append(count)
+                return mean
+
+            part.grad = None
+            annealed_cross_entropy(
+                part, labels[4 * number : 4 * number + 4], 0.6, 0.1, Runtime(mean=over_processes)
+            ).backward()
+    assert len({int(count) for count in counts}) > 1
+    found = torch.cat([part.grad for part in parts if part.grad is not None]) / len(parts)
+    torch.testing.assert_close(found, whole.grad)
 
 
 def test_udas_three_schedules_of_annealing() -> None:

@@ -131,8 +131,9 @@ def test_training_without_dvc(photos: Path, tmp_path: Path, monkeypatch: pytest.
     assert sum(found["probabilities"][0]) == pytest.approx(1)
     assert found["label"][0] == student.classes[int(np.argmax(found["probabilities"][0].to_numpy()))]
     again = st.load("student").predict([path])
-    with pytest.raises(st.UserError, match="put the one image into a list"):
-        student.predict(path)
+    for one in (path, path.read_bytes(), image, np.asarray(image), np.asarray(image.convert("L"))):
+        with pytest.raises(st.UserError, match="put the one image into a list"):
+            student.predict(one)
     assert_frame_equal(again, found.head(1))
     assert student.predict([]).columns == found.columns
     assert not (tmp_path / "mlflow.db").exists(), "it is not tracked unless that is asked for"

@@ -69,6 +69,34 @@ def test_answers_are_labeled_images_and_their_images_of_the_pool_are_duplicates(
     )
 
 
+def test_another_answer_takes_the_place_of_the_first(ingest_config: Any, photos: Path, tmp_path: Path) -> None:
+    corpus, file = tmp_path / "corpus", tmp_path / "corrections.parquet"
+    ingest(ingest_config(), 0, corpus)
+    row = manifest(corpus, "unlabeled").row(0, named=True)
+    for label in ("dog", "owl"):
+        said = {"key": row["key"], "action": "correct", "label": label, "who": "me", "when": NOW}
+        write_corrections(file, pl.DataFrame([said | {"sha256": row["sha256"]}], schema=no_corrections().schema))
+        (written,) = move_to_labeled(file, corpus, ingest_config())
+        assert list((photos / "labeled").rglob("answer-*")) == [written]
+        with (photos / ANSWERS).open(newline="") as lines:
+            assert [line["label"] for line in csv.DictReader(lines)] == [label]
+
+
+def test_copies_of_held_out_images_are_no_answers(
+    ingest_config: Any, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, file = tmp_path / "corpus", tmp_path / "corrections.parquet"
+    leak = sorted((photos / "test" / "cat").iterdir())[0]
+    (photos / "pool" / "leak.png").write_bytes(leak.read_bytes())
+    ingest(ingest_config(), 0, corpus)
+    row = manifest(corpus, "unlabeled").filter(pl.col("source") == "pool/leak.png").row(0, named=True)
+    said = {"key": row["key"], "action": "correct", "label": "cat", "who": "me", "when": NOW, "sha256": row["sha256"]}
+    write_corrections(file, pl.DataFrame([said], schema=no_corrections().schema))
+    assert move_to_labeled(file, corpus, ingest_config()) == []
+    assert len(read_corrections(file)) == 1
+    assert "1 corrected images are copies of validation or test images and stay there" in capsys.readouterr().out
+
+
 def test_a_stage_that_would_remove_the_answers_is_named(
     ingest_config: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,10 +107,14 @@ def test_a_stage_that_would_remove_the_answers_is_named(
     write_corrections(file, pl.DataFrame([said], schema=no_corrections().schema))
     monkeypatch.chdir(tmp_path)
     made = {"stages": {"fetch@photos": {"cmd": "true", "outs": [{"path": str(photos)}]}}}
-    Path("dvc.lock").write_text(json.dumps(made))
-    with pytest.raises(UserError, match=r"the stage 'fetch' makes it, and would remove the answers"):
-        move_to_labeled(file, corpus, ingest_config())
-    assert len(read_corrections(file)) == 1
+    of_pipeline = Path("pipelines/other/dvc.lock")
+    of_pipeline.parent.mkdir(parents=True)
+    for lock in (of_pipeline, Path("dvc.lock")):
+        lock.write_text(json.dumps(made))
+        with pytest.raises(UserError, match=r"the stage 'fetch' makes it, and would remove the answers"):
+            move_to_labeled(file, corpus, ingest_config())
+        assert len(read_corrections(file)) == 1
+        lock.unlink()
     Path("dvc.lock").write_text(json.dumps(made).replace(str(photos), "photos of others").replace("fetch", "digits"))
     assert len(move_to_labeled(file, corpus, ingest_config())) == 1
 

@@ -37,6 +37,14 @@ def test_the_cut_depends_on_seed_and_paths_not_on_order() -> None:
     assert sources(0, members) != sources(1, members)
 
 
+def test_what_people_answered_stays_labeled_and_moves_no_other_image() -> None:
+    members = images(a=30, b=30)
+    answers = [SourceImage(f"a/answer-{number}-x.png", "a", lambda: b"") for number in range(20)]
+    before, after = (cut(given, {"validation": 0.2, "test": 0.2}, seed=0) for given in (members, members + answers))
+    assert after["labeled"] == before["labeled"] + answers
+    assert (after["validation"], after["test"]) == (before["validation"], before["test"])
+
+
 def test_a_class_too_small_is_named() -> None:
     with pytest.raises(UserError, match="class 'b' has 2 labeled images, too few to cut validation and test from"):
         cut(images(a=9, b=2), {"validation": 0.1, "test": 0.1}, seed=0)

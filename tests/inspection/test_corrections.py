@@ -144,6 +144,28 @@ def test_conflicts_are_told_and_each_command_takes_its_own_side(project: tuple[A
     assert "1 changed" in export_corrections(dataset, file, corpus, "y")
     assert rows(file) == [(key, "correct", "3", "y")]
 
+    # Taken back here and changed by a colleague: to open the App once more does not settle that.
+    dataset.match({"key": key}).set_values("corrected", [None])
+    write_corrections(file, pl.DataFrame([row | {"label": "8"}], schema=no_corrections().schema))
+    dataset = build()
+    told = export_corrections(dataset, file, corpus, "y")
+    assert f"image {key} is not corrected in the App and '8' in the file: the App's was taken" in told
+    assert rows(file) == []
+
+
+@pytest.mark.slow
+def test_a_correction_of_an_image_that_the_corpus_no_longer_has_is_no_others(project: tuple[Any, Path, Path]) -> None:
+    build, file, corpus = project
+    dataset = build()
+    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    say(dataset, key, "3")
+    (shown,) = dataset.match({"key": key}).values("filepath")
+    # The corpus was ingested anew, and another image has the key now.
+    dataset.match({"key": key}).set_values("filepath", [str(Path(shown).with_name(f"{key}-0123456789ab.png"))])
+    with pytest.raises(UserError, match=rf"image {key} in the App is none that the corpus has now"):
+        export_corrections(dataset, file, corpus, "me")
+    assert not file.exists()
+
 
 @pytest.mark.slow
 def test_what_makes_no_sense_is_named(project: tuple[Any, Path, Path]) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import polars as pl
 import pytest
 
 from selftrain.inspection.rounds import browsed_runs, history
-from selftrain.inspection.tables import Pool, image_predictions, iter_pool, rows_of, sample_views
+from selftrain.inspection.tables import Pool, image_predictions, iter_pool, rows_of, sample_views, tally_rounds
 from selftrain.inspection.views import all_views
 from selftrain.params.browse import BrowseConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.project import Project
 from selftrain.tables.keys import SPLITS, split_of
+from selftrain.tables.manifest import find_rows
 from selftrain.tables.parquet import write_frame
 from tests.conftest import write_images
 from tests.repository import with_pipeline
@@ -35,9 +37,13 @@ def project_of(folder: Path) -> Project:
 def pool(digits_rounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Pool:
     runs = browsed_runs(project_of(digits_rounds))
     asked = tmp_path_factory.mktemp("asked") / "noisy_student.parquet"
-    keys = pl.read_parquet(runs[0].predictions / "part-*.parquet")["key"].sort()[[3, 40, 7]]
-    write_frame(pl.DataFrame({"key": keys, "rank": pl.Series([1, 2, 3], dtype=pl.UInt32)}), asked)
-    return Pool(runs, digits_rounds / "data" / "corpus", digits_rounds / "review" / "noisy_student", asked)
+    corpus = digits_rounds / "data" / "corpus"
+    keys = pl.read_parquet(runs[0].predictions / "part-*.parquet")["key"].sort()[[3, 40, 7, 9]]
+    questions = find_rows(corpus / "unlabeled", keys.to_list()).select("key", "sha256")
+    # Of one image the corpus has another now.
+    other = pl.when(pl.col("key") == keys[3]).then(pl.lit(bytes(32))).otherwise(pl.col("sha256"))
+    write_frame(questions.with_columns(sha256=other).with_row_index("rank", offset=1), asked)
+    return Pool(runs, corpus, digits_rounds / "review" / "noisy_student", asked)
 
 
 @pytest.fixture
@@ -54,6 +60,14 @@ def build(pool: Pool, tmp_path: Path) -> Iterator[Any]:
     yield make
     if fo.dataset_exists("selftrain-build-test"):
         fo.delete_dataset("selftrain-build-test")
+
+
+def test_no_image_and_no_round_are_tables_too(pool: Pool) -> None:
+    none = rows_of(pool, set())
+    assert len(none) == 0
+    assert none.columns == next(iter_pool(pool)).columns
+    assert tally_rounds(replace(pool, runs=pool.runs[:1])).columns == ["label", "decision", "images", "copies", "round"]
+    assert tally_rounds(pool).schema == tally_rounds(replace(pool, runs=pool.runs[:1])).schema
 
 
 def test_runs_without_tables_are_left_out(pool: Pool) -> None:

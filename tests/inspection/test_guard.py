@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from selftrain.inspection.guard import Guard
+from selftrain.inspection.guard import Guard, Public
 
 LOCAL = {"host": "127.0.0.1:5151"}
 
 
-def status(
-    media: Path, method: str = "GET", path: str = "/", query: str = "", token: str | None = None, **headers: str
-) -> int:
-    """What a request gets; 200 is the guarded application's answer."""
+def answer(
+    media: Path, method: str = "GET", path: str = "/", query: str = "", port: int = 5151, **headers: str
+) -> dict[str, Any]:
+    """What a request gets, at the own port or at the public one, 5152."""
     sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -28,10 +28,16 @@ def status(
         "method": method,
         "path": path,
         "query_string": query.encode(),
+        "server": ("127.0.0.1", port),
         "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
     }
-    asyncio.run(Guard(app, 5151, media, token)(scope, None, send))  # type: ignore[arg-type]
-    return int(sent[0]["status"])
+    asyncio.run(Guard(app, 5151, media, Public(5152, "secret"))(scope, None, send))  # type: ignore[arg-type]
+    return dict(sent[0])
+
+
+def status(media: Path, **request: Any) -> int:
+    """The status; 200 is the guarded application's answer."""
+    return int(answer(media, **request)["status"])
 
 
 @pytest.mark.parametrize(
@@ -79,12 +85,22 @@ def test_files_outside_the_media_folder_are_not_read(tmp_path: Path) -> None:
 
 
 def test_a_token_lets_others_in(tmp_path: Path) -> None:
-    other = {"host": "machine:5151"}
-    assert status(tmp_path, token="secret", **other) == 403
-    assert status(tmp_path, token="secret", query="token=wrong", **other) == 403
-    assert status(tmp_path, token="secret", query="token=secret", **other) == 303, "it sets the cookie"
-    assert status(tmp_path, token="secret", cookie="selftrain_token=secret", **other) == 200
-    assert status(tmp_path, token="secret", cookie="selftrain_token=wrong", **other) == 403
-    assert status(tmp_path, token="secret", cookie="selftrain_token=secret", origin="http://x", **other) == 403
-    assert status(tmp_path, token="secret", **LOCAL) == 200
-    assert status(tmp_path, query="token=secret", cookie="selftrain_token=secret", **other) == 403, "none was given out"
+    other = {"host": "machine:5152", "port": 5152}
+    right = {"cookie": "selftrain_token=secret"}
+    assert status(tmp_path, **other) == 403
+    assert status(tmp_path, query="token=wrong", **other) == 403
+    first = answer(tmp_path, path="/datasets/ä", query="view=a-b&token=secret", **other)  # type: ignore[arg-type]
+    assert first["status"] == 303, "it sets the cookie"
+    headers = dict(first["headers"])
+    assert headers[b"location"] == b"/datasets/%C3%A4?view=a-b"
+    assert headers[b"set-cookie"].startswith(b"selftrain_token=secret; HttpOnly;")
+    assert status(tmp_path, **right, **other) == 200
+    assert status(tmp_path, cookie="selftrain_token=wrong", **other) == 403
+    for origin, expected in (("http://machine:5152", 200), ("https://machine:5152", 200), ("http://x", 403)):
+        assert status(tmp_path, origin=origin, **right, **other) == expected, origin
+
+
+def test_what_a_request_says_of_itself_opens_no_door(tmp_path: Path) -> None:
+    for host in ("127.0.0.1:5151", "localhost:5151", "127.0.0.1:5152"):
+        assert status(tmp_path, host=host, port=5152) == 403, host
+    assert status(tmp_path, host="machine:5151", query="token=secret", cookie="selftrain_token=secret") == 403

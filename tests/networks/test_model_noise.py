@@ -11,10 +11,10 @@ from selftrain.params.noise import NoiseConfig
 SOURCES = {"labeled": 3, "unlabeled": 5}
 
 
-def noised(name: str = "test_resnet", **noise: Any) -> tuple[torch.nn.Module, ModelNoise]:
+def noised(name: str = "test_resnet", image_size: int = 32, **noise: Any) -> tuple[torch.nn.Module, ModelNoise]:
     torch.manual_seed(0)
     config = NoiseConfig(**noise)
-    model = create_model(name, 4, 32, stochastic_depth=config.stochastic_depth)
+    model = create_model(name, 4, image_size, stochastic_depth=config.stochastic_depth)
     return in_training(model), ModelNoise(model, config)
 
 
@@ -76,7 +76,8 @@ def test_survival_falls_linearly_to_the_last_block() -> None:
     assert rates == pytest.approx([0.2 * place / blocks for place in range(1, blocks)])
 
 
-def test_networks_with_two_classifiers_drop_before_both() -> None:
-    model, _ = noised("deit_tiny_distilled_patch16_224", dropout=0.5)
-    images = torch.randn(4, 3, 32, 32)
+@pytest.mark.parametrize(("name", "size"), [("deit_tiny_distilled_patch16_224", 32), ("crossvit_9_240", 240)])
+def test_networks_with_several_classifiers_drop_before_each(name: str, size: int) -> None:
+    model, _ = noised(name, size, dropout=0.5)
+    images = torch.randn(4, 3, size, size)
     assert (model(images) != model(images)).any()

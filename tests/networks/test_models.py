@@ -9,7 +9,7 @@ import timm
 import torch
 
 from selftrain.networks.export import export_model
-from selftrain.networks.models import check_takes, create_model, load_model, normalization, to_input
+from selftrain.networks.models import check_takes, create_model, load_model, normalization, to_input, without_memory
 from selftrain.plumbing.errors import UserError
 
 
@@ -116,11 +116,11 @@ def test_what_a_model_cannot_be_trained_on_is_told_before(name: str, images: int
     network = create_model(name, 2, image_size).train()
     message = rf"'{name}' cannot be trained on {images} images of {image_size} pixels at a time .*change `batch_size`"
     if fits:
-        check_takes(name, {}, images, image_size)
+        check_takes(without_memory(name, {}, image_size), name, images, image_size)
         network(torch.zeros(images, 3, image_size, image_size))
         return
     with pytest.raises(UserError, match=message):
-        check_takes(name, {}, images, image_size)
+        check_takes(without_memory(name, {}, image_size), name, images, image_size)
     with pytest.raises((ValueError, RuntimeError)):
         network(torch.zeros(images, 3, image_size, image_size))
 

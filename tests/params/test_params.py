@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from selftrain.params.ingest import IngestConfig
+from selftrain.params.predict import PredictConfig
 from selftrain.params.runs import chain_of, train_config
 from selftrain.params.train import TrainConfig, phases
 from selftrain.plumbing.errors import UserError
@@ -70,6 +71,31 @@ def test_later_phases_are_the_run_with_changes() -> None:
     assert (tune.algorithm.name, tune.algorithm.parameters, tune.unlabeled_ratio) == ("supervised", {}, 0)
     assert (tune.steps, tune.epochs, tune.image_size, tune.frozen) == (None, 1.5, 64, 0.8)
     assert (tune.model, tune.learning_rate, tune.then) == (config.model, 0.5, {})
+
+
+def test_parameters_belong_to_the_algorithm_that_they_were_set_for() -> None:
+    default = TRAIN | {"algorithm": {"name": "pseudo_label", "threshold": 0.6, "factor": 3}}
+
+    def algorithm(own: dict[str, object]) -> dict[str, object]:
+        made = train_config({"train": default, "rounds": {"s1": {"train": {"algorithm": own}}}}, "s1", "p").algorithm
+        return {"name": made.name} | made.parameters
+
+    assert algorithm({"name": "fixmatch"}) == {"name": "fixmatch"}
+    assert algorithm({"name": "pseudo_label", "factor": 1}) == {"name": "pseudo_label", "threshold": 0.6, "factor": 1}
+    assert algorithm({"threshold": 0.7}) == {"name": "pseudo_label", "threshold": 0.7, "factor": 3}
+
+
+def test_what_would_have_no_effect_is_refused() -> None:
+    with pytest.raises(UserError, match="set `ema_decay` too"):
+        parse_section(TRAIN | {"ema_first": {"decay": 0.9, "steps": 5}}, TrainConfig, "train")
+    with pytest.raises(UserError, match="`weak_augmentation` is a student's"):
+        parse_section({"noise": ["weak_augmentation"]}, PredictConfig, "predict")
+
+
+def test_what_an_algorithm_makes_has_no_layers_for_the_runs_decay() -> None:
+    config = parse_section(TRAIN | {"layer_decay": 0.8, "networks": {"b": {"layer_decay": 0.5}}}, TrainConfig, "train")
+    assert [config.of_network(name, made=True).layer_decay for name in ("a", "b")] == [None, 0.5]
+    assert config.of_network("a").layer_decay == 0.8
 
 
 @pytest.mark.parametrize(

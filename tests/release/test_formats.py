@@ -1,5 +1,6 @@
 """The model as other programs take it: plain timm, ONNX, torch.export, MLflow's server, each really loaded."""
 
+import ast
 import base64
 import io
 import json
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +83,32 @@ def test_the_cards_own_lines_run_in_plain_timm(model: Path, tmp_path: Path) -> N
     assert float(confidence) == pytest.approx(float(probs.max()), abs=0.05)
 
 
+def full_disk(**_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_what_serves_a_model_brings_every_library_that_it_imports() -> None:
+    from selftrain.release.register import LIBRARIES, OF_SOME
+
+    program = (
+        "import sys, selftrain.release.served_model; "
+        "print(*[module.__file__ for name, module in sys.modules.items() if name.startswith('selftrain')])"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    packages = packages_distributions()
+    used = set()
+    for file in shown.split():
+        for statement in ast.parse(Path(file).read_text(encoding="utf-8")).body:
+            if isinstance(statement, ast.Import):
+                names = [name.name for name in statement.names]
+            else:
+                names = [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
+            used |= {name.partition(".")[0] for name in names} & packages.keys() - {"selftrain"}
+    unlisted = {name for name in used if not {package.lower() for package in packages[name]} & {*LIBRARIES, *OF_SOME}}
+    assert unlisted == set()
+    assert "simplejpeg" in used
+
+
 @pytest.mark.slow
 def test_the_champion_is_served(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
@@ -102,6 +130,10 @@ def test_the_champion_is_served(model: Path, tmp_path: Path, monkeypatch: pytest
     assert register(model, "pets") == "models:/pets@champion"
     version = client.get_model_version_by_alias("pets", "champion")
     assert (int(version.version), version.run_id) == (2, run.info.run_id)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow.pyfunc, "log_model", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            register(model, "pets")
     ended = client.get_run(run.info.run_id).info
     assert (ended.status, ended.end_time) == ("FINISHED", 1234567), "registering does not stretch the training"
     signature = mlflow.models.get_model_info("models:/pets@champion").signature

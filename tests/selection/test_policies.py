@@ -294,10 +294,13 @@ def test_the_images_likeliest_of_each_class_serve_every_class_that_they_are_amon
         made = read_part(part)
         write_part(part.parent, shard_of_part(part.name), made, CLASSES, "test", top_k=1)
     assert round_.select(policy="class_probability", per_class=20)["copies"].to_list() == whole
-    with pytest.raises(
-        UserError, match=r"only \d+ have a probability of the class number 2 in the table; set `predict.top_k`"
-    ):
+    few = r"only \d+ that may be chosen have a probability of the class number 2 in the table; set `predict.top_k`"
+    with pytest.raises(UserError, match=few):
         round_.select(policy="class_probability", per_class=400)
+    half = int((held.argmax(axis=1) == 2).sum()) // 2
+    round_.select(policy="class_probability", per_class=half)
+    with pytest.raises(UserError, match=few):
+        round_.select(policy="class_probability", per_class=half, share=0.2)
     with pytest.raises(UserError, match="class_probability needs a number, found auto"):
         round_.select(policy="class_probability", per_class="auto")
 

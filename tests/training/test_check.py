@@ -4,12 +4,15 @@ import pytest
 
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.training.check import check_run, check_takes_weights
 from tests.training.conftest import TINY
 
+HERE = HardwareConfig()
 
-def config(algorithm: str, **changes: Any) -> TrainConfig:
-    return TrainConfig.model_validate(TINY | {"algorithm": {"name": algorithm}, "unlabeled_ratio": 1} | changes)
+
+def config(name: str, **changes: Any) -> TrainConfig:
+    return TrainConfig.model_validate(TINY | {"algorithm": {"name": name}, "unlabeled_ratio": 1} | changes)
 
 
 @pytest.mark.parametrize(
@@ -55,24 +58,55 @@ def config(algorithm: str, **changes: Any) -> TrainConfig:
             "p.train.grad_accum_steps: with these parameters uda divides its loss by a number of images",
         ),
         (config("mean_teacher"), "train.ema_decay: mean_teacher learns from the average"),
+        (config("fixmatch", unlabeled_ratio=0), "p: train.unlabeled_ratio: is 0; fixmatch needs unlabeled images"),
+        (config("supervised"), "p: train.unlabeled_ratio: supervised uses no unlabeled images; set it to 0"),
+        (
+            config("supervised", calibration="validation", model="repvit_m0_9", image_size=64, unlabeled_ratio=0),
+            "p.train.calibration: the model's last layer is not linear",
+        ),
+        (config("supervised", optimizer="lookahead_adahessian", unlabeled_ratio=0), "needs second derivatives"),
+        (config("supervised", model="resnet18.nope", unlabeled_ratio=0), "resnet18.nope"),
+        (
+            config("meta_pseudo_labels", algorithm={"name": "meta_pseudo_labels", "student_wait_steps": 99}, steps=99),
+            "p.train.algorithm.student_wait_steps: the training ends before the student begins",
+        ),
+        (
+            config("distillation", algorithm={"name": "distillation", "delay_steps": 99}, steps=99),
+            "p.train.algorithm.delay_steps: the training ends before the student learns of its teacher",
+        ),
+        (
+            config("reduced_meta_pseudo_labels", networks={"teacher": {"noise": {"dropout": 0.5}}}),
+            "train.networks.teacher.noise: reduced_meta_pseudo_labels makes its teacher itself",
+        ),
     ],
 )
 def test_what_does_not_fit_an_algorithm_is_told_before_anything_is_trained(made: TrainConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check_run(made, True, "p")
+        check_run(made, True, "p", HERE)
+
+
+def test_what_does_not_go_with_the_machine_is_told_too() -> None:
+    compiled = HardwareConfig(compile=True)
+    with pytest.raises(UserError, match="p: train.sync_batchnorm: compiled networks do not wait"):
+        check_run(config("noisy_student", sync_batchnorm=True), True, "p", compiled)
+    exact = {"name": "meta_pseudo_labels", "feedback": "exact", "labels": "soft"}
+    with pytest.raises(UserError, match="hardware.compile: PyTorch compiles no second derivatives"):
+        check_run(config("meta_pseudo_labels", algorithm=exact), True, "p", compiled)
+    with pytest.raises(UserError, match="p: meta_pseudo_labels takes several gradients a step, which weights"):
+        check_run(config("meta_pseudo_labels"), True, "p", HardwareConfig(fsdp=True))
 
 
 def test_a_network_can_start_from_a_teacher_in_rounds_alone() -> None:
     made = config("meta_pseudo_labels", pool="labeled", networks={"teacher": {"init": "teacher"}})
-    check_run(made, True, "p")
+    check_run(made, True, "p", HERE)
     with pytest.raises(UserError, match=r"p.train.networks.teacher.init: there is no teacher to start from"):
-        check_run(made, False, "p")
+        check_run(made, False, "p", HERE)
 
 
 def test_the_labeled_images_as_pool_need_no_round() -> None:
-    check_run(config("meta_pseudo_labels", pool="labeled"), False, "p")
+    check_run(config("meta_pseudo_labels", pool="labeled"), False, "p", HERE)
     with pytest.raises(UserError, match="needs unlabeled images; put the run under `rounds`"):
-        check_run(config("meta_pseudo_labels"), False, "p")
+        check_run(config("meta_pseudo_labels"), False, "p", HERE)
 
 
 def test_weights_that_an_algorithm_does_not_take_are_named() -> None:

@@ -1,11 +1,16 @@
+import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
-from selftrain.training.optimization import Descent
+from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
+from selftrain.training.optimization import Descent, create_optimizer
+from selftrain.training.sharding import load_whole, load_whole_optimizer
 from tests.training.conftest import TINY
 
 
@@ -120,3 +125,33 @@ def test_a_layers_rate_is_that_of_the_layer_above_times_the_decay() -> None:
                 assert rate_of[id(named[name])] == pytest.approx(highest * 0.5 ** (deepest - layer)), (layer, name)
     with pytest.raises(UserError, match="train.layer_decay: a Linear has no layers"):
         Descent(torch.nn.Linear(2, 1), config, 10, 10)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "clamb", "lion", "muon", "adafactorbv", "adopt", "nadamw"])
+def test_a_resumed_optimizer_takes_the_same_steps(name: str, tmp_path: Path) -> None:
+    """Bit by bit, of weights in channels-last memory, through a checkpoint."""
+    rng = torch.Generator().manual_seed(0)
+    config = TrainConfig.model_validate(TINY | {"algorithm": {"name": "supervised"}, "optimizer": name})
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(16, 4))
+    network.to(memory_format=torch.channels_last)
+    slopes = [[torch.randn(p.shape, generator=rng) for p in network.parameters()] for _ in range(6)]
+
+    def go_on(made: nn.Module, optimizer: torch.optim.Optimizer, steps: list[list[Tensor]]) -> None:
+        for step in steps:
+            for parameter, slope in zip(made.parameters(), step, strict=True):
+                parameter.grad = torch.empty_like(parameter).copy_(slope)
+            optimizer.step()
+
+    first = create_optimizer(network, config)
+    go_on(network, first, slopes[:3])
+    save_checkpoint(tmp_path, 3, {"network": network.state_dict(), "optimizer": first.state_dict()})
+    go_on(network, first, slopes[3:])
+    again = copy.deepcopy(network)
+    second = create_optimizer(again, config)
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    load_whole(again, state["network"])
+    load_whole_optimizer(second, state["optimizer"])
+    go_on(again, second, slopes[3:])
+    for one, other in zip(network.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)

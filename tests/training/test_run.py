@@ -39,9 +39,9 @@ def test_runs_draw_by_their_names_unless_they_share_the_seed(tiny: type[TrainCon
         (
             {"batch_size": 24, "activation_checkpointing": True},
             {"compile": True},
-            "train.activation_checkpointing of 'a'",
+            "'a': train.activation_checkpointing",
         ),
-        ({"batch_size": 24, "optimizer": "lookahead_AdamP"}, {"fsdp": True}, "train.optimizer of 'a': lookahead_AdamP"),
+        ({"batch_size": 24, "optimizer": "lookahead_AdamP"}, {"fsdp": True}, "'a': train.optimizer: lookahead_AdamP"),
     ],
 )
 def test_what_does_not_fit_the_processes_is_named(

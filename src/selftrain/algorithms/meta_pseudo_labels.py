@@ -101,7 +101,7 @@ class MetaPseudoLabels(TeachingAlgorithm):
             "teacher_labeled_loss": mixup_loss(logits["labeled"], labeled["label"], uniforms, config.label_smoothing)
             if config.teacher_mixup
             else annealed_cross_entropy(
-                logits["labeled"], labeled["label"], config.labeled_confidence, config.label_smoothing
+                logits["labeled"], labeled["label"], config.labeled_confidence, config.label_smoothing, runtime
             ),
             "teacher_labeled_accuracy": accuracy(logits["labeled"], labeled["label"]),
         }

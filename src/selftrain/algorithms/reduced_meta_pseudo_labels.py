@@ -20,7 +20,7 @@ from itertools import pairwise
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from selftrain.learning.algorithm import Batch, Networks
+from selftrain.learning.algorithm import Batch, Needs, Networks
 from selftrain.learning.feedback import FeedbackConfig, TeachingAlgorithm
 from selftrain.learning.losses import full_precision, soft_cross_entropy
 from selftrain.learning.runtime import Runtime
@@ -73,6 +73,11 @@ class ReducedMetaPseudoLabels(TeachingAlgorithm):
 
     Config = ReducedMetaPseudoLabelsConfig
     views = {"labeled": ("image", "label"), "unlabeled": ("image", "label", "uniform", "log_probs")}
+
+    @classmethod
+    def needs(cls, config: ReducedMetaPseudoLabelsConfig) -> Needs:
+        """The reduced teacher is made here."""
+        return Needs(cls.views, cls.networks, layers=cls.networks)
 
     def __init__(self, student: nn.Module, config: ReducedMetaPseudoLabelsConfig, networks: Networks) -> None:
         super().__init__(student, config, networks)

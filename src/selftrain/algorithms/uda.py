@@ -15,6 +15,7 @@ entropy, which has no gradient here.
 import math
 from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
@@ -63,15 +64,19 @@ def annealed_bound(step: int, steps: int, num_classes: int, schedule: str) -> fl
     return alpha * (1 - 1 / num_classes) + 1 / num_classes
 
 
-def annealed_cross_entropy(logits: Tensor, labels: Tensor, bound: float, label_smoothing: float) -> Tensor:
+def annealed_cross_entropy(
+    logits: Tensor, labels: Tensor, bound: float, label_smoothing: float, runtime: Runtime
+) -> Tensor:
     """Mean cross-entropy of the images whose class is not likelier than ``bound`` (0–1) yet; 0 if there are none.
 
-    (B, C) and (B,) → scalar; UDA, Section 3 ("training signal annealing"), at one value of the bound.
+    (B, C) and (B,) → scalar; UDA, Section 3 ("training signal annealing"), at one value of the bound. The mean of
+    several processes' losses is the mean over all their images.
     """
     each = functional.cross_entropy(full_precision(logits), labels, reduction="none", label_smoothing=label_smoothing)
     confidence = full_precision(logits.detach()).softmax(dim=1).gather(1, labels[:, None])[:, 0]
     mask = confidence <= bound
-    return (each * mask).sum() / mask.sum().clamp(min=1)
+    count = runtime.mean(mask.sum(dtype=each.dtype))
+    return (each * mask).sum() / torch.where(count > 0, count, 1)
 
 
 class UDA(Algorithm):
@@ -93,7 +98,9 @@ class UDA(Algorithm):
         )
         rising = annealed_bound(step, config.annealing_steps, logits["labeled"].shape[1], config.annealing)
         bound = min(config.labeled_confidence, rising)
-        labeled_loss = annealed_cross_entropy(logits["labeled"], labeled["label"], bound, config.label_smoothing)
+        labeled_loss = annealed_cross_entropy(
+            logits["labeled"], labeled["label"], bound, config.label_smoothing, runtime
+        )
         unlabeled_loss, share = consistency_loss(
             logits["unlabeled_weak"], logits["unlabeled"], unlabeled["label"], config.temperature, config.threshold
         )

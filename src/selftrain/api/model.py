@@ -38,8 +38,10 @@ class Model:
         """
         import numpy as np
         import polars as pl
+        from PIL import Image
 
-        if isinstance(images, (str, bytes, Path)):
+        one_array = isinstance(images, np.ndarray) and images.ndim < 4
+        if isinstance(images, (str, bytes, Path, Image.Image)) or one_array:
             raise UserError("predict: expected a list of images; put the one image into a list")
         given = list(images)
         batches = [given[start : start + batch_size] for start in range(0, len(given), batch_size)]

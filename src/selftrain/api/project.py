@@ -1,6 +1,7 @@
 """A project in a notebook: its tables as polars frames, its charts, its runs."""
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -51,9 +52,14 @@ class Project:
     """One pipeline of a project, as ``st.open`` gives it."""
 
     def __init__(self, paths: folders.Project) -> None:
+        self._take(paths)
+
+    def _take(self, paths: folders.Project) -> None:
         self.folders = paths
         self.name = paths.name
         self.runs = Runs({name: Run(self, run) for name, run in paths.runs.items()})
+        for read in ("pool", "classes"):
+            self.__dict__.pop(read, None)
 
     def __repr__(self) -> str:
         return f"Project({str(self.folders.root)!r}, pipeline {self.name!r})"
@@ -69,18 +75,28 @@ class Project:
         return [self.runs[run.name] for run in self._evaluated() if run.is_round]
 
     def repro(self, *targets: str) -> None:
-        """Do what `dvc repro` does, printing what it prints. Raises UserError if a stage fails."""
+        """Do what `dvc repro` does, printing what it prints, and take params.yaml as it is now.
+
+        ``targets`` are stages of this pipeline, as ``train@student1``; none: all. Raises UserError if a stage fails.
+        """
+        self._take(folders.Project.open(self.folders.root, self.name))
         stages = self.folders.params_path.with_name("dvc.yaml").relative_to(self.folders.root)
-        wanted = targets or (str(stages),)
+        wanted = [target if ":" in target else f"{stages}:{target}" for target in targets] or [str(stages)]
         command = [sys.executable, "-m", "dvc", "repro", *wanted]
+        # A notebook's kernel may run in an environment that is not on the path, where stages look for `selftrain`.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         process = subprocess.Popen(
-            command, cwd=self.folders.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=self.folders.root,
+            env=os.environ | {"PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
-        for read in ("pool", "classes"):
-            self.__dict__.pop(read, None)
+        self._take(self.folders)
         if process.wait():
             raise UserError("dvc repro failed; what it printed says why")
 

@@ -27,7 +27,7 @@ class Run:
         return f"Run({self.name!r})"
 
     def selection(self) -> "pl.DataFrame":
-        """What it was trained on: ``key, label, confidence, decision, copies``, one row an unlabeled image.
+        """What it was trained on: ``key, label, confidence, decision, copies, weight``, a row an unlabeled image.
 
         Raises UserError for a run without a teacher, and before `dvc repro` made it.
         """
@@ -82,8 +82,10 @@ class Run:
         from selftrain.inspection.pool_map import pool_map_svg
 
         pool = self._project.pool
-        (run,) = [run for run in pool.runs if run.name == self.name]
-        return Svg(pool_map_svg(pool, run, self._project.classes))
+        runs = {run.name: run for run in pool.runs}
+        if self.name not in runs:
+            raise UserError(f"{self.name}: has predicted nothing yet; run `dvc repro`")
+        return Svg(pool_map_svg(pool, runs[self.name], self._project.classes))
 
 
 class Runs(dict[str, Run]):

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
 
 
 def select(predictions: "pl.DataFrame", *, seed: int = 0, **parameters: Any) -> "pl.DataFrame":
-    """Decide on each prediction as the stage ``select`` does: ``key, label, confidence, decision, copies``.
+    """Decide on each prediction as the stage ``select`` does: ``key, label, confidence, decision, copies,
+    weight``.
 
     ``predictions`` has ``key`` (int64), ``label`` (a class's index) and ``confidence`` (0–1), and, for policies that
     read them, ``log_probs``: lists of C numbers, as ``Run.predictions`` gives them, or binaries of float16, as the
@@ -17,6 +18,7 @@ def select(predictions: "pl.DataFrame", *, seed: int = 0, **parameters: Any) -> 
     belong to a corpus. Raises UserError for parameters that there are not, and for rows that are no predictions.
     """
     from selftrain.params.select import SelectConfig
+    from selftrain.plumbing.errors import UserError
     from selftrain.plumbing.sections import load_seed, parse_section
     from selftrain.selection.decide import select_frame
 
@@ -25,6 +27,9 @@ def select(predictions: "pl.DataFrame", *, seed: int = 0, **parameters: Any) -> 
     predictions = _checked(predictions)
     if "log_probs" in predictions.columns:
         predictions = predictions.with_columns(_as_arrays(predictions))
+        width = predictions["log_probs"].dtype.shape[0]  # type: ignore[attr-defined]
+        if len(wrong := (predictions["label"] >= width).arg_true()):
+            raise UserError(f"select: row {wrong[0]}: its label is none of the {width} classes that log_probs have")
     return select_frame(predictions, config, seed)
 
 

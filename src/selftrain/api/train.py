@@ -83,7 +83,7 @@ def train(
     config = parse_section({**values, "algorithm": choice, "unlabeled_ratio": ratio}, TrainConfig, "train")
     selecting = parse_section(select or {}, SelectConfig, "select")
     check_networks(config, "train")
-    check_run(config, True, "st")
+    check_run(config, True, "st", machine)
     if selecting.weight != "one":
         check_takes_weights(config, "select.weight")
     starts = [config.init, *(config.of_network(name).init for name in needs.networks)]
@@ -107,9 +107,11 @@ def train(
         assert predictions is not None
         selection = work / "selection"
         run_select(selecting, seed, predictions, corpus, selection)
+    # Its random numbers come from its name, and two folders may have the same one.
     training = Training(
-        folder.name, "notebook", config, machine, seed, corpus, folder, selection, predictions, of_teacher, track
-    )
+        folder.name, "notebook", config, machine, seed, corpus, folder, selection, predictions, of_teacher, track,
+        place=work.name,
+    )  # fmt: skip
     run_train(training, restart=[])
     return load(folder)
 

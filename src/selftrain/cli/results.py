@@ -96,8 +96,10 @@ def ask(
     for row in asked.iter_rows(named=True):
         guess = f"{asker} guesses {classes[row['label']]}, {row['confidence']:.0%}"
         print(f"{row['rank']:>3}  {row['source']}  ({guess})")
-    print("label them: selftrain browse, view “label these first”, Correct the label; then")
-    print("            selftrain corrections export && selftrain corrections to-labeled && dvc repro")
+    of_pipeline = "" if pipeline is None else f" --pipeline {pipeline}"
+    print(f"label them: selftrain browse{of_pipeline}, view “label these first”, Correct the label; then")
+    commands = (f"selftrain corrections {name}{of_pipeline}" for name in ("export", "to-labeled"))
+    print(f"            {' && '.join(commands)} && dvc repro")
 
 
 corrections = typer.Typer(help="Corrections between the FiftyOne App and corrections.parquet.", no_args_is_help=True)

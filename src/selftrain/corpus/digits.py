@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from selftrain.corpus.answers import ANSWER, ANSWERS
+from selftrain.corpus.answers import ANSWERS
+from selftrain.corpus.source_image import ANSWER
 from selftrain.params.digits import DigitsConfig
 
 HELD_OUT_SEED = 1797

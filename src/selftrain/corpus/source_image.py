@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 LONGEST_SUFFIX, MOST_SUFFIXES, OTHER = 10, 50, "others"
 """Of files that are no images, as they are counted."""
+ANSWER = "answer-"
+"""How the names of the files begin that people labeled (``answers.py``)."""
 MAX_BYTES = 2**28
 """Of an image file. What is larger is no image, whatever its header says, and is not read."""
 

@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 import numpy as np
 import xxhash
 
-from selftrain.corpus.source_image import SourceImage
+from selftrain.corpus.source_image import ANSWER, SourceImage
 from selftrain.counters import Stream, mix
 from selftrain.plumbing.errors import UserError
 
@@ -16,14 +17,16 @@ def cut(images: Iterable[SourceImage], shares: dict[str, float], seed: int) -> d
 
     In every class, a split gets its share of the images, rounded, at least one: those that come first when the class is
     ordered by a hash of the seed and each image's path. The order in which they are found plays no part; adding images
-    may move a few from one split to another. A file that is listed twice stays in one split.
+    may move a few from one split to another. A file that is listed twice stays in one split. What people answered stays
+    labeled, and moves no other image.
 
     Raises UserError if a class is too small to leave an image for every split.
     """
     found = list(images)
     by_class: dict[str | None, dict[str, SourceImage]] = defaultdict(dict)
     for image in found:
-        by_class[image.class_name][image.source] = image
+        answered = PurePosixPath(image.source).name.startswith(ANSWER)
+        by_class[None if answered else image.class_name][image.source] = image
     split_of = dict.fromkeys(by_class.pop(None, {}), "labeled")
     for class_name, members in by_class.items():
         paths = np.array([xxhash.xxh3_64_intdigest(source.encode()) for source in members], dtype=np.uint64)

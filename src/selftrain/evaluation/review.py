@@ -21,6 +21,7 @@ from selftrain.params.review import ReviewConfig
 from selftrain.params.runs import chain_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
+from selftrain.tables.by_key import rows_among
 from selftrain.tables.parquet import read_frame, write_frame
 from selftrain.tables.predictions import made_from_digest, prediction_classes, read_part
 from selftrain.tables.records import EvaluatedRecord
@@ -67,7 +68,7 @@ def review(rounds: Rounds, evaluation: Path, corpus: Path, config: ReviewConfig,
     Raises UserError if a table is not the one that ``evaluation`` saw.
     """
     _check_tables(rounds, evaluation)
-    truth = read_frame(corpus / TRUTH).rename({"label": "truth"})
+    truth = read_frame(corpus / TRUTH).rename({"label": "truth"}).sort("key")
     shutil.rmtree(out, ignore_errors=True)
     summary: dict[str, Any] = {}
     for round_, listed in rank(rounds, truth, config.images).items():
@@ -122,7 +123,9 @@ def rank(rounds: Rounds, truth: "pl.DataFrame", images: int) -> dict[str, Listed
         )
         own.kept += len(rows)
         own.ranked = pl.concat([own.ranked, scored.select(own.ranked.columns)]).sort("quality", "key").head(images)
-        own.known = pl.concat([own.known, scored.join(truth, on="key").select(own.known.columns)])
+        own.known = pl.concat(
+            [own.known, scored.join(rows_among(truth, scored["key"]), on="key").select(own.known.columns)]
+        )
     for own in listed.values():
         own.ranked = own.ranked.with_row_index("rank", offset=1)
     return listed

@@ -23,7 +23,8 @@ from selftrain.plumbing.stores import Version, fetch, version_of
 
 KEPT = WORK / "shards"
 CHECKED_EVERY = 2**26
-"""Bytes that a process keeps before it looks whether the folder has become too large."""
+"""Bytes that a process keeps, of all shards, before it looks whether the folder has become too large; an eighth of what
+is allowed, if that is less."""
 FORGOTTEN = 86_400
 """Seconds after which an emptied file is removed."""
 
@@ -43,7 +44,6 @@ class RemoteShard:
         self._coming: dict[int, Future[None]] = {}
         """What fetches an image that is on its way, by the image's offset."""
         self._threads: ThreadPoolExecutor | None = None
-        self._written = 0
         name = xxhash.xxh3_128_hexdigest(f"{url} {version.size} {version.tag}".encode())
         self.path = KEPT / f"{name}.part"
         with writing(self.path):
@@ -97,11 +97,20 @@ class RemoteShard:
         for start, data in found:
             with writing(self.path):
                 os.pwrite(self._file, data, start)
-            self._written += len(data)
-        if self._written > CHECKED_EVERY:
-            self._written = 0
+            written.count += len(data)
+        if written.count > min(CHECKED_EVERY, self.limit // 8):
+            written.count = 0
             make_room(self.limit, self.path)
         return [data for _, data in found]
+
+
+class _Written:
+    """What this process has kept since it looked last."""
+
+    count = 0
+
+
+written = _Written()
 
 
 def check_version(location: str, version: Version) -> None:
@@ -111,7 +120,7 @@ def check_version(location: str, version: Version) -> None:
 
 
 def make_room(limit: int, but: Path) -> None:
-    """Empty the files that were opened longest ago until all take at most ``limit`` bytes, but for one in use.
+    """Empty the files that were opened longest ago until all take at most ``limit`` bytes, the one in use last.
 
     They are cut to nothing and not removed: a process that has one open keeps less from then on, not a hidden file.
     """
@@ -121,10 +130,10 @@ def make_room(limit: int, but: Path) -> None:
             status = path.stat()
             found.append((status.st_mtime, status.st_blocks * 512, path))
     total = sum(size for _, size, _ in found)
-    for opened, size, path in sorted(found):
+    for opened, size, path in sorted(found, key=lambda each: (each[2] == but, *each)):
         if size == 0 and time.time() - opened > FORGOTTEN:
             path.unlink(missing_ok=True)
-        elif total > limit and path != but:
+        elif total > limit:
             with contextlib.suppress(FileNotFoundError):
                 os.truncate(path, 0)
             total -= size

@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from selftrain.inspection.guard import Public
 from selftrain.inspection.rounds import browsed_runs
 from selftrain.inspection.server import TOKEN
 from selftrain.inspection.tables import Pool
@@ -22,6 +24,8 @@ from selftrain.plumbing.sections import did_you_mean
 from selftrain.project import Project
 
 ADDRESS = "127.0.0.1"
+_served: dict[int, tuple[Path, "subprocess.Popen[bytes]"]] = {}
+"""The servers of this process, by port, with their media folders."""
 STARTING = 120
 """Seconds that a busy machine may take to start the App's server."""
 
@@ -49,9 +53,15 @@ def open_dataset(project: Project) -> Any:
     quiet_fiftyone()
     import fiftyone as fo
 
-    if not fo.dataset_exists(config.dataset):
-        raise UserError(f"FiftyOne has no dataset '{config.dataset}'; `selftrain browse --build-only` makes it")
-    return fo.load_dataset(config.dataset)
+    from selftrain.inspection.samples import check_owner
+
+    dataset = fo.load_dataset(config.dataset) if fo.dataset_exists(config.dataset) else None
+    if dataset is not None:
+        check_owner(dataset, project.root)
+    if dataset is None or "classes" not in dataset.info:  # it is the last that a build writes
+        build = f"`selftrain browse --build-only --pipeline {project.name}`"
+        raise UserError(f"FiftyOne has no dataset '{config.dataset}', or half of it; {build} makes it")
+    return dataset
 
 
 def browse(project: Project, port: int, build_only: bool, public: bool = False) -> None:
@@ -64,11 +74,12 @@ def browse(project: Project, port: int, build_only: bool, public: bool = False) 
     if build_only:
         return
     names = [f"{run.name}: look here first" for run in pool.runs if run.selection is not None]
-    token = secrets.token_urlsafe(24) if public else None
-    session, address = _open(dataset, port, names[-1] if names else None, token)
-    if token is not None:
+    others = Public(port, secrets.token_urlsafe(24)) if public else None
+    session, address = _open(dataset, _free_port() if public else port, names[-1] if names else None, others)
+    if others is not None:
         print(
-            f"warning: whoever has this address can see and change the dataset, unencrypted: {_public(address, token)}"
+            "warning: whoever has this address can see and change every FiftyOne dataset of this account, and see the "
+            f"names of its files; unencrypted: {_for_others(address, others)}"
         )
     print(f"FiftyOne App: {address}  (Ctrl-C ends it)", flush=True)
     session.wait(-1)
@@ -100,12 +111,12 @@ def build(project: Project) -> tuple[Any, Pool]:
     return build_dataset(config, pool, WORK / "media" / config.dataset, project.corrections), pool
 
 
-def _open(dataset: Any, port: int, view: str | None, token: str | None = None) -> tuple[Any, str]:
+def _open(dataset: Any, port: int, view: str | None, public: Public | None = None) -> tuple[Any, str]:
     """A session that has its server, and the address that opens a saved view."""
     import fiftyone as fo
     from fiftyone.core.utils import to_slug
 
-    _serve(port, WORK / "media" / dataset.name, token)
+    _serve(port, WORK / "media" / dataset.name, public)
     # FiftyOne finds our server at the port, says so, and starts none of its own.
     logging.getLogger("fiftyone.core.service").setLevel(logging.WARNING)
     # It copies its own settings, and then warns of those in the copy that are out of use.
@@ -116,18 +127,29 @@ def _open(dataset: Any, port: int, view: str | None, token: str | None = None) -
     return session, f"http://{ADDRESS}:{port}/datasets/{dataset.name}{query}"
 
 
-def _serve(port: int, media: Path, token: str | None) -> None:
+def _serve(port: int, media: Path, public: Public | None) -> None:
     """Start the guarded server, and wait until it listens. Raises UserError if it does not, or if something else does.
 
-    It ends with this process.
+    It ends with this process. A notebook that opens the App once more has the server that it has already.
     """
-    if _listens(port):
-        raise UserError(f"port {port}: something listens there already, another App perhaps; take another --port")
-    address = ADDRESS if token is None else "0.0.0.0"
-    command = ["-m", "selftrain.inspection.server", "--address", address, "--port", str(port), "--media", str(media)]
-    environment = os.environ | ({} if token is None else {TOKEN: token})
+    media_before, before = _served.get(port, (None, None))
+    if before is not None and before.poll() is None and public is None:
+        if media_before == media:
+            return
+        before.terminate()
+        before.wait()
+    for each in (port, *(() if public is None else (public.port,))):
+        if _listens(each):
+            raise UserError(f"port {each}: something listens there already, another App perhaps; take another --port")
+    command = ["-m", "selftrain.inspection.server", "--port", str(port), "--media", str(media)]
+    environment = dict(os.environ)
+    if public is not None:
+        command += ["--public-port", str(public.port)]
+        environment[TOKEN] = public.token
     server = subprocess.Popen([sys.executable, *command], env=environment)
     atexit.register(server.terminate)
+    if public is None:
+        _served[port] = (media, server)
     deadline = time.monotonic() + STARTING
     while not _listens(port):
         if server.poll() is not None or time.monotonic() > deadline:
@@ -141,8 +163,16 @@ def _listens(port: int) -> bool:
         return probe.connect_ex((ADDRESS, port)) == 0
 
 
-def _public(address: str, token: str) -> str:
-    return f"{address.replace(ADDRESS, socket.gethostname())}{'&' if '?' in address else '?'}token={token}"
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        return int(probe.getsockname()[1])
+
+
+def _for_others(address: str, public: Public) -> str:
+    parts = urlsplit(address)
+    query = "&".join([*filter(None, [parts.query]), f"token={public.token}"])
+    return parts._replace(netloc=f"{socket.gethostname()}:{public.port}", query=query).geturl()
 
 
 def _wait_for_server(session: Any) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from selftrain.inspection.media import piece_of_name
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.corrections import (
     CORRECT,
@@ -122,6 +123,7 @@ def export_corrections(dataset: Any, path: Path, corpus: Path, who: str | None) 
     hashes = dict(
         find_rows(corpus / "unlabeled", changed & set(merged.corrections)).select("key", "sha256").iter_rows()
     )
+    _check_images(dataset, changed & set(app) & set(merged.corrections), hashes)
     author, now = who or _author(), datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     rows = [row for row in old.iter_rows(named=True) if row["key"] not in changed]
     for key in changed & set(merged.corrections):
@@ -157,14 +159,30 @@ def import_corrections(dataset: Any, path: Path, corpus: Path, prefer: str, stri
     app, problems = said_in_app(dataset)
     problems += [f"{path}: key {key} is passed over: {reason}" for key, reason in stale.items()]
     shown = set(dataset.values("key"))
-    merged = merge(_remembered(dataset), app, file, shown, prefer)
+    before = _remembered(dataset)
+    merged = merge(before, app, file, shown, prefer)
     _show(dataset, merged.corrections, app)
-    _remember(dataset, {key: said for key, said in file.items() if key not in merged.conflicts or prefer == "file"})
+    remembered = file
+    if prefer == "app":  # an open conflict stays one
+        agreed = {key: said for key, said in file.items() if key not in merged.conflicts}
+        remembered = agreed | {key: said for key, said in before.items() if key in merged.conflicts}
+    _remember(dataset, remembered)
     news = sum(merged.corrections.get(key) != app.get(key) for key in set(merged.corrections) & shown)
     gone = len((set(app) - set(merged.corrections)) & shown)
     summary = f"{path}: {len(file)} corrections, {news} of them news to the App, {gone} no longer in it"
     outcome = "the file's was taken" if prefer == "file" else "the App's stays until you import or export"
     return "\n".join([summary + _conflicts(merged, outcome), *problems])
+
+
+def _check_images(dataset: Any, keys: set[int], hashes: dict[int, bytes]) -> None:
+    """Raises UserError if the App shows another image than the corpus has under a key that was corrected."""
+    files = dict(zip(dataset.values("key"), dataset.values("filepath"), strict=True)) if keys else {}
+    for key in sorted(keys):
+        if key not in hashes or not Path(files[key]).name.startswith(piece_of_name(key, hashes[key])):
+            raise UserError(
+                f"image {key} in the App is none that the corpus has now, and its correction would be said of another; "
+                "`selftrain browse --build-only` takes it out of the App"
+            )
 
 
 def forget(dataset: Any, keys: set[int]) -> None:

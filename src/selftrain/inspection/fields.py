@@ -111,8 +111,9 @@ def write_truth(dataset: Any, corpus: Path, shown: dict[str, set[int]], classes:
     for split in shown.keys() - {"unlabeled"}:
         labels |= dict(find_rows(corpus / split, shown[split]).select("key", "label").iter_rows())
     truth = {key: fo.Classification(label=names[label]) for key, label in labels.items()}
-    if truth:
-        dataset.set_values("truth", truth, key_field="key")
+    if truth or dataset.has_field("truth"):
+        none = dict.fromkeys(set().union(*shown.values()))
+        dataset.set_values("truth", none | truth, key_field="key")
 
 
 def truth_is_known(corpus: Path) -> bool:

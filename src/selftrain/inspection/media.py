@@ -11,6 +11,11 @@ NOT_IN_BROWSERS = ("TIFF", "HEIF")
 """Formats that are shown as PNG."""
 
 
+def piece_of_name(key: int, sha256: bytes) -> str:
+    """How the name of an image's file begins."""
+    return f"{key}-{sha256.hex()[:12]}."
+
+
 def extract(split_folder: Path, keys: set[int], media: Path) -> dict[int, Path]:
     """Write the images that are not there yet; key → absolute path for those that the corpus has.
 
@@ -22,7 +27,7 @@ def extract(split_folder: Path, keys: set[int], media: Path) -> dict[int, Path]:
     formats = dict(rows.select("key", "format").iter_rows())
     shown_as = {name: "PNG" if name in NOT_IN_BROWSERS else name for name in EXTENSIONS}
     files = {
-        key: media / f"{key}-{digest.hex()[:12]}.{EXTENSIONS[shown_as[formats[key]]]}"
+        key: media / f"{piece_of_name(key, digest)}{EXTENSIONS[shown_as[formats[key]]]}"
         for key, digest in rows.select("key", "sha256").iter_rows()
     }
     there = {path.name for path in media.iterdir()}

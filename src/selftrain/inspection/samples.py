@@ -16,9 +16,13 @@ PROJECT = "project"
 
 
 def claim(dataset: Any, project: Path) -> None:
-    """Note whose dataset it is. Raises UserError if it is that of another project that is still there, or if it holds
-    samples that are not ours.
-    """
+    """Note whose dataset it is. Raises UserError as ``check_owner``."""
+    check_owner(dataset, project)
+    dataset.info = {**dataset.info, PROJECT: str(project.resolve())}
+
+
+def check_owner(dataset: Any, project: Path) -> None:
+    """Raises UserError if a dataset is that of another project that is still there, or if its samples are not ours."""
     owner = str(project.resolve())
     if PROJECT not in dataset.info and len(dataset) and "key" not in dataset.get_field_schema():
         raise UserError(
@@ -31,7 +35,6 @@ def claim(dataset: Any, project: Path) -> None:
             f"FiftyOne's dataset '{dataset.name}' is that of {other}; give this project's another name, "
             "`browse.dataset` in params.yaml, or remove that folder if it is no longer used"
         )
-    dataset.info = {**dataset.info, PROJECT: owner}
 
 
 def of_other_splits(corpus: Path, count: int) -> set[int]:

@@ -11,9 +11,11 @@ from selftrain.counters import Stream, mix
 from selftrain.inspection.rounds import BrowsedRun
 from selftrain.inspection.views import SavedView
 from selftrain.plumbing.progress import progress_bar
+from selftrain.tables.by_key import rows_among
 from selftrain.tables.corpus import REPEATS
 from selftrain.tables.keys import part_name, shard_of, shard_of_part
-from selftrain.tables.parquet import collect, read_frame
+from selftrain.tables.manifest import find_rows
+from selftrain.tables.parquet import collect, column_names, read_frame
 from selftrain.tables.predictions import prediction_parts, read_part
 from selftrain.tables.selection import scan_selection
 from selftrain.tables.truth import TRUTH
@@ -53,11 +55,11 @@ def iter_pool(pool: Pool, shards: set[int] | None = None) -> "Iterator[pl.DataFr
     """
     import polars as pl
 
-    truth = read_frame(pool.corpus / TRUTH).rename({"label": "truth"})
-    repeats = read_frame(pool.corpus / REPEATS).select("key", pair="of_key")
+    truth = read_frame(pool.corpus / TRUTH).rename({"label": "truth"}).sort("key")
+    repeats = read_frame(pool.corpus / REPEATS).select("key", pair="of_key").sort("key")
     lists = {f"{run.name}_review": _ranks(pool.review, run.name) for run in pool.runs if run.selection is not None}
     lists["out_of_domain"] = _ranks(pool.review, "out_of_domain")
-    lists["asked"] = no_ranks() if pool.asked is None else read_frame(pool.asked, ["key", "rank"])
+    lists["asked"] = _asked(pool, repeats)
     for part in prediction_parts(pool.runs[0].predictions):
         if shards is not None and shard_of_part(part.name) not in shards:
             continue
@@ -74,7 +76,7 @@ def iter_pool(pool: Pool, shards: set[int] | None = None) -> "Iterator[pl.DataFr
                 table = _beside(table, chosen, run.selection)
         assert table is not None
         for other in (truth, repeats):
-            table = table.join(other, on="key", how="left", maintain_order="left")
+            table = table.join(rows_among(other, table["key"]), on="key", how="left", maintain_order="left")
         for name, ranks in lists.items():
             table = table.join(ranks.rename({"rank": name}), on="key", how="left", maintain_order="left")
         yield table
@@ -109,10 +111,9 @@ def rows_of(pool: Pool, keys: set[int]) -> "pl.DataFrame":
     """The pool's rows of some images, sorted by key."""
     import polars as pl
 
-    found = [
-        table.filter(pl.col("key").is_in(sorted(keys))) for table in iter_pool(pool, {shard_of(key) for key in keys})
-    ]
-    return pl.concat(found).sort("key")
+    wanted = pl.Series(sorted(keys), dtype=pl.Int64).implode()
+    found = [table.filter(pl.col("key").is_in(wanted)) for table in iter_pool(pool, {shard_of(key) for key in keys})]
+    return pl.concat(found).sort("key") if found else next(iter_pool(pool)).clear()
 
 
 def image_predictions(predictions: Path, keys: set[int]) -> dict[int, ImagePrediction]:
@@ -136,9 +137,12 @@ def tally_rounds(pool: Pool) -> "pl.DataFrame":
     for run in pool.runs:
         if run.selection is not None:
             rows = scan_selection(run.selection)
-            counted = rows.group_by("label", "decision").agg(pl.len().alias("images"), pl.col("copies").sum())
+            counted = rows.group_by("label", "decision").agg(
+                pl.len().alias("images"), pl.col("copies").cast(pl.Int64).sum()
+            )
             tallies.append(collect(counted, run.selection).with_columns(round=pl.lit(run.name)))
-    return pl.concat(tallies)
+    schema = {"label": pl.Int32, "decision": pl.String, "images": pl.UInt32, "copies": pl.Int64, "round": pl.String}
+    return pl.concat(tallies) if tallies else pl.DataFrame(schema=schema)
 
 
 def _ranks(review: Path | None, name: str) -> "pl.DataFrame":
@@ -147,6 +151,15 @@ def _ranks(review: Path | None, name: str) -> "pl.DataFrame":
     if path is None or not path.is_file():
         return no_ranks()
     return read_frame(path, ["key", "rank"])
+
+
+def _asked(pool: Pool, repeats: "pl.DataFrame") -> "pl.DataFrame":
+    """The questions that are still open: their images are the pool's, and no answer made duplicates of them."""
+    if pool.asked is None or "sha256" not in column_names(pool.asked):
+        return no_ranks()
+    asked = read_frame(pool.asked, ["key", "rank", "sha256"])
+    there = find_rows(pool.corpus / "unlabeled", asked["key"].to_list()).select("key", "sha256")
+    return asked.join(there, on=["key", "sha256"], how="semi").join(repeats, on="key", how="anti").drop("sha256")
 
 
 def no_ranks() -> "pl.DataFrame":

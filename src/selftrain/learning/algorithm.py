@@ -126,7 +126,8 @@ class Algorithm(nn.Module):
         self.student = student
         self.config = config
 
-    def check(self, total_steps: int, compiled: bool) -> None:
+    @classmethod
+    def check(cls, config: Any, total_steps: int, compiled: bool) -> None:
         """Raises UserError, naming the parameter, for a training of so many steps that makes no sense with its config.
 
         ``compiled`` says whether networks are compiled. What ``needs`` says is checked for all algorithms alike.

@@ -95,11 +95,12 @@ class TeachingAlgorithm(Algorithm):
         """
         raise NotImplementedError
 
-    def check(self, total_steps: int, compiled: bool) -> None:
+    @classmethod
+    def check(cls, config: Any, total_steps: int, compiled: bool) -> None:
         """The student has to begin before the training ends; what is differentiated twice is not compiled."""
-        if total_steps <= self.config.student_wait_steps:
+        if total_steps <= config.student_wait_steps:
             raise UserError("train.algorithm.student_wait_steps: the training ends before the student begins")
-        if compiled and self.config.feedback == "exact":
+        if compiled and config.feedback == "exact":
             raise UserError("hardware.compile: PyTorch compiles no second derivatives; not with `feedback: exact`")
 
     def trained_networks(self) -> dict[str, nn.Module]:

@@ -13,8 +13,10 @@ def sampled_labels(logits: Tensor, uniforms: Tensor) -> Tensor:
 
     They are drawn by the inverse of the cumulative distribution: equal uniforms give equal labels on every device.
     """
-    cumulative = logits.detach().double().softmax(dim=1).cumsum(dim=1)[:, :-1]
-    return (uniforms[:, None] >= cumulative).sum(dim=1)
+    # Apple's GPUs have no float64.
+    held = logits.detach().cpu() if logits.device.type == "mps" else logits.detach()
+    cumulative = held.double().softmax(dim=1).cumsum(dim=1)[:, :-1]
+    return (uniforms[:, None].to(held.device) >= cumulative).sum(dim=1).to(logits.device)
 
 
 def dot_product(one: Gradient, other: Gradient) -> Tensor:

@@ -82,6 +82,8 @@ class Runtime:
     """The noise inside each network."""
     averaged_student: Callable[[Tensor], Tensor] | None = None
     """The moving average of the student's weights, in eval mode: images (B, 3, H, W) → logits (B, C)."""
+    mean: Callable[[Tensor], Tensor] = lambda value: value
+    """A number's mean over processes, without a gradient."""
     share_buffers: Callable[[nn.Module], None] = lambda network: None
     """Gives every process the first one's BatchNorm statistics: before a trained network is used in eval mode."""
 

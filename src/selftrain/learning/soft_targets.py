@@ -10,7 +10,7 @@ whatever α is. ``label_weight`` replaces 1 − α. An image that a person corre
 prediction.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -76,9 +76,10 @@ class DistillingAlgorithm(Algorithm):
     config: SoftTargetsConfig
     shrinks = True
 
-    def check(self, total_steps: int, compiled: bool) -> None:
+    @classmethod
+    def check(cls, config: Any, total_steps: int, compiled: bool) -> None:
         """Distillation has to begin before the training ends."""
-        if self.config.delay_steps >= total_steps:
+        if config.delay_steps >= total_steps:
             raise UserError("train.algorithm.delay_steps: the training ends before the student learns of its teacher")
 
     def teacher_log_probs(self, views: dict[str, Tensor], runtime: Runtime) -> Tensor:

@@ -19,12 +19,17 @@ def divide_logits(model: nn.Module, temperature: float) -> None:
 
     Raises UserError for a model whose last layer has no weight.
     """
+    check_calibrates(model)
     with torch.no_grad():
         for classifier in classifiers(model):
-            if not isinstance(getattr(classifier, "weight", None), torch.Tensor):
-                raise UserError("train.calibration: the model's last layer is not linear; set it to `none`")
             for parameter in classifier.parameters(recurse=False):
                 parameter.div_(temperature)
+
+
+def check_calibrates(model: nn.Module) -> None:
+    """Raises UserError for a model whose last layer is more than a linear one."""
+    if not all(isinstance(getattr(classifier, "weight", None), torch.Tensor) for classifier in classifiers(model)):
+        raise UserError("train.calibration: the model's last layer is not linear; set it to `none`")
 
 
 def export_model(

@@ -72,6 +72,6 @@ def on_rows(rows: Tensor | None, noised: Tensor, clean: Tensor) -> Tensor:
 
 
 def classifiers(network: nn.Module) -> tuple[nn.Module, ...]:
-    """A timm model's last layer; those that were distilled have two."""
+    """A timm model's last layer; those that were distilled, or have several branches, have several."""
     last = network.get_classifier()  # type: ignore[operator]
-    return tuple(last) if isinstance(last, tuple) else (last,)
+    return tuple(last) if isinstance(last, (tuple, nn.ModuleList)) else (last,)

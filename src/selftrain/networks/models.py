@@ -19,9 +19,11 @@ from selftrain.plumbing.sections import did_you_mean
 
 def check_model_name(name: str) -> None:
     """Raises UserError for a name that timm does not know."""
-    architecture = name.partition(".")[0]
+    architecture, of_weights, _ = name.partition(".")
     if not timm.is_model(architecture):
         raise UserError(f"train.model: timm knows no model '{name}'; {did_you_mean(architecture, timm.list_models())}")
+    if of_weights and name not in (known := timm.list_pretrained(f"{architecture}.*")):
+        raise UserError(f"train.model: timm knows no '{name}'; {did_you_mean(name, known)}")
 
 
 def create_model(
@@ -70,13 +72,14 @@ def create_model(
         raise UserError(f"train.weights: {weights} cannot start a '{name}' with these options: {reason}") from None
 
 
-def check_takes(name: str, options: Mapping[str, Any], images: int, image_size: int) -> None:
-    """Raises UserError if a model cannot be trained on so many images of this size at a time.
-
-    The network is built without memory for its weights, and shapes alone go through it.
-    """
+def without_memory(name: str, options: Mapping[str, Any], image_size: int) -> nn.Module:
+    """A model of two classes whose weights take no memory: shapes alone go through it."""
     with torch.device("meta"):
-        network = create_model(name, 2, image_size, options=options)
+        return create_model(name, 2, image_size, options=options)
+
+
+def check_takes(network: nn.Module, name: str, images: int, image_size: int) -> None:
+    """Raises UserError if a model (``without_memory``) cannot be trained on so many images of this size at a time."""
     try:
         network.train()(torch.empty(images, 3, image_size, image_size, device="meta"))
     # Every architecture says in its own way that shapes do not fit.

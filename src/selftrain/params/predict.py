@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from selftrain.params.noise import Noise
 from selftrain.plumbing.sections import Section
@@ -14,6 +14,14 @@ class PredictConfig(Section):
     noise: tuple[Noise, ...] = ()
     """Noises of the run's own training that act on the unlabeled images too. The paper's teacher has none, and its
     Table 6 shows why; validation and test images are never noised."""
+
+    @field_validator("noise")
+    @classmethod
+    def _as_table_6(cls, noise: tuple[Noise, ...]) -> tuple[Noise, ...]:
+        if "weak_augmentation" in noise:
+            raise ValueError("`weak_augmentation` is a student's; take `augmentation`, or none")
+        return noise
+
     top_k: Annotated[int, Field(ge=1)] | None = None
     """Keep log-probabilities of so many of the likeliest classes of each image of the pool, and of the others their
     mean: with 20 of 1,000 classes 70 bytes an image in place of 1,600. null: keep all."""

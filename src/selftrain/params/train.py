@@ -108,7 +108,7 @@ class TrainConfig(Section):
     epochs: float | None = Field(default=None, gt=0)
     """Instead of ``steps``: passes over the labeled images, or, where none are trained on, over the selected ones."""
     optimizer: str = "adamw"
-    """Any timm optimizer name."""
+    """Any timm optimizer name, but for ``adahessian``."""
     optimizer_options: dict[str, Any] = {}
     """More of the optimizer's own arguments, such as ``eps``. A run, phase or network with another ``optimizer`` does
     not inherit them; it sets its own."""
@@ -163,17 +163,21 @@ class TrainConfig(Section):
             raise ValueError("give either `steps` or `epochs`")
         if self.result == "last" and self.patience is not None:
             raise ValueError("`patience` waits for a best result; with `result: last` there is none")
+        if self.ema_first is not None and self.ema_decay is None:
+            raise ValueError("`ema_first` is another decay for the first steps; set `ema_decay` too")
         if self.schedule_from and self.schedule != "step":
             raise ValueError("`schedule_from` goes on with a `step` schedule; others end with their phase")
         return self
 
-    def of_network(self, name: str) -> "TrainConfig":
+    def of_network(self, name: str, made: bool = False) -> "TrainConfig":
         """This training as one of its networks is trained: ``networks`` laid over it. Only the student is ``frozen`` by
-        the run's own word.
+        the run's own word; what an algorithm has ``made`` itself has no layers for the run's ``layer_decay``.
         """
         if name == "student":
             return self
-        changes = {"frozen": 0.0, "init": "scratch"} | self.networks.get(name, {})
+        changes = (
+            {"frozen": 0.0, "init": "scratch"} | ({"layer_decay": None} if made else {}) | self.networks.get(name, {})
+        )
         values = self.model_dump(mode="json")
         return TrainConfig.model_validate(merged(inherited(values, changes), changes))
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,18 @@ def mend_dvc_lock() -> None:
         print(f"{RWLOCK}: removed; a killed DVC left it half-written")
 
 
-def locked_stages() -> dict[str, Any]:
-    """The stages of the project's main ``dvc.lock``, by name; none if there is no such file."""
+def locked_stages() -> Iterator[tuple[str, Any]]:
+    """The stages of all pipelines' ``dvc.lock``, by name; their paths are relative to the project's folder."""
     from ruamel.yaml import YAML
 
-    return (YAML(typ="safe").load(LOCK) or {}).get("stages", {}) if LOCK.is_file() else {}
+    for path in (LOCK, *sorted(Path("pipelines").glob(f"*/{LOCK}"))):
+        if path.is_file():
+            yield from (YAML(typ="safe").load(path) or {}).get("stages", {}).items()
 
 
 def maker_of(path: Path) -> str | None:
-    """The stage of the project's main ``dvc.lock`` that made a file or a folder; None if none did."""
-    for name, stage in locked_stages().items():
+    """The stage of any pipeline's ``dvc.lock`` that made a file or a folder; None if none did."""
+    for name, stage in locked_stages():
         for out in stage.get("outs", []):
             if path.resolve().is_relative_to(Path(out["path"]).resolve()):
                 return str(name).partition("@")[0]

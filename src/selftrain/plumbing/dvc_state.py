@@ -62,7 +62,7 @@ def _reason(path: str, what: Any) -> str:
 
 def _outputs() -> dict[str, str]:
     """The hashes of all outputs in ``dvc.lock``, and their paths."""
-    outs = [out for stage in locked_stages().values() for out in stage.get("outs", [])]
+    outs = [out for _, stage in locked_stages() for out in stage.get("outs", [])]
     return {out["md5"]: out["path"] for out in outs if "md5" in out}
 
 

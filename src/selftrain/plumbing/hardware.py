@@ -61,6 +61,7 @@ class HardwareConfig(Section):
     ``.selftrain/shards``; ``auto``: an eighth of what is free."""
     checkpoint_seconds: float = Field(default=60, gt=0)
     predict_batch_size: int = Field(default=256, ge=1)
+    """Images that `predict` and validation look at together: lower it where memory is short."""
 
     @model_validator(mode="after")
     def _several_machines_meet(self) -> "HardwareConfig":
@@ -118,6 +119,7 @@ class Hardware:
     compile: bool = False
     caches: Caches = Caches()
     fsdp: bool = False
+    predict_batch_size: int = 256
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision that forward passes run in."""
@@ -160,6 +162,7 @@ def resolve(config: HardwareConfig) -> Hardware:
         config.compile,
         Caches(_pixel_bytes(config), _shard_bytes(config)),
         config.fsdp,
+        config.predict_batch_size,
     )
 
 
@@ -188,7 +191,7 @@ def _calculates_in_bf16(device: "torch.device") -> bool:
     import torch
 
     if device.type == "cuda":
-        return True
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # PyTorch has no public question for it; a version without these has float32.
     asked = (getattr(torch.cpu, f"_is_{feature}_supported", None) for feature in ("avx512_bf16", "amx_tile"))
     return device.type == "cpu" and any(ask is not None and ask() for ask in asked)

@@ -120,7 +120,12 @@ def _limits(
             f"{best.metrics['out_of_domain_kept']:,} images known to be of no class were among its pseudo-labels."
         )
     if leaks := data["unlabeled"]["leaks"] + data["unlabeled"]["near_leaks"]:
-        limits.append(f"{leaks:,} copies of held-out images were found in the pool and left out; others may be there.")
+        left_out = (best.metrics.get("decisions") or {}).get("leak", 0) if best.is_round else leaks
+        found = f"{leaks:,} copies of held-out images were found in the pool"
+        if left_out >= leaks:
+            limits.append(f"{found} and left out; others may be there.")
+        else:
+            limits.append(f"{found}, and only {left_out:,} were left out: its accuracy is too high.")
     if chain_saw(best, "test", runs):
         limits.append("It or a teacher of its chain was trained on test images: its test accuracy is too high.")
     if robustness is None:

@@ -4,11 +4,13 @@ import io
 import os
 import tempfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.code import PACKAGE
-from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.errors import UserError, one_line
+from selftrain.plumbing.secrets import masked
 from selftrain.tables.records import RunRecord
 
 if TYPE_CHECKING:
@@ -21,14 +23,18 @@ from selftrain.release.served_model import ServedModel
 set_model(ServedModel())
 """
 """What MLflow runs to have the model."""
-LIBRARIES = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors", "timm", "torch", "torchvision")
+LIBRARIES = (
+    "mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors", "simplejpeg", "timm", "torch", "torchvision",
+)  # fmt: skip
+OF_SOME = ("pillow-heif",)
+"""What goes with it where it is installed."""
 
 
 def register(model_folder: Path, name: str) -> str:
     """Log a model to the MLflow run that trained it, register it under a name, and give it the alias.
 
     Returns its URI, ``models:/<name>@champion``. The package's code goes with it, no pickle does. Raises UserError if
-    the folder is no run's model, its run is not in this MLflow, or MLflow takes no such name.
+    the folder is no run's model, its run is not in this MLflow, or MLflow takes no such name or not the model.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
@@ -45,30 +51,42 @@ def register(model_folder: Path, name: str) -> str:
     mlflow.set_tracking_uri(tracking_uri())
     try:
         run = client.get_run(run_id)
+        deleted = run.info.lifecycle_stage == "deleted"
     except MlflowException:
-        raise UserError(f"{model_folder}: its run {run_id} is not in MLflow at {tracking_uri()}") from None
+        deleted = True
+    if deleted:
+        raise UserError(f"{model_folder}: its run {run_id} is not in MLflow at {masked(tracking_uri())}")
     outputs: list[Any] = [
         ColSpec(DataType.string, "label"),
         ColSpec(DataType.double, "confidence"),
         ColSpec(Array(DataType.double), "probabilities"),
     ]
-    with mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as scratch:
-        program = Path(scratch) / "served.py"
-        program.write_text(PROGRAM, encoding="utf-8")
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(program),
-            artifacts={"model": str(model_folder)},
-            code_paths=[str(PACKAGE)],
-            input_example=_example(),
-            signature=ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(outputs)),
-            pip_requirements=[f"{library}=={version(library)}" for library in LIBRARIES],
-            registered_model_name=name,
-        )
-    # Logging took the run up again; it ended when its training did.
-    client.set_terminated(run_id, run.info.status, run.info.end_time)
-    client.set_registered_model_alias(name, CHAMPION, logged.registered_model_version)
+    try:
+        with mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as scratch:
+            program = Path(scratch) / "served.py"
+            program.write_text(PROGRAM, encoding="utf-8")
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(program),
+                artifacts={"model": str(model_folder)},
+                code_paths=[str(PACKAGE)],
+                input_example=_example(),
+                signature=ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(outputs)),
+                pip_requirements=_requirements(),
+                registered_model_name=name,
+            )
+        client.set_registered_model_alias(name, CHAMPION, logged.registered_model_version)
+    except MlflowException as error:
+        raise UserError(f"MLflow at {masked(tracking_uri())} did not take it: {one_line(masked(str(error)))}") from None
+    finally:
+        # Logging took the run up again; it ended when its training did.
+        client.set_terminated(run_id, run.info.status, run.info.end_time)
     return f"models:/{name}@{CHAMPION}"
+
+
+def _requirements() -> list[str]:
+    there = [library for library in OF_SOME if find_spec(library.replace("-", "_"))]
+    return [f"{library}=={version(library)}" for library in (*LIBRARIES, *there)]
 
 
 def _example() -> "pd.DataFrame":

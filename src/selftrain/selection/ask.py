@@ -74,7 +74,7 @@ def ask(project: Project, budget: int, run: str | None = None) -> tuple[str, "pl
 
 
 def questions(predictions: Path, corpus: Path, corrections: Path, budget: int, seed: int) -> "pl.DataFrame":
-    """``key, rank, label, confidence, source`` of the images to label next, by a run's folder of predictions.
+    """``key, rank, label, confidence, source, sha256`` of the images to label next, by a run's folder of predictions.
 
     ``label`` is the run's guess, a class's index. Copies, and images that a person has spoken of, are not asked for.
     Raises UserError if the run has no embeddings, or if nothing is left to ask.
@@ -83,13 +83,13 @@ def questions(predictions: Path, corpus: Path, corrections: Path, budget: int, s
 
     folder = existing_embeddings(predictions, "`selftrain ask`")
     said = read_corrections(corrections)["key"] if corrections.exists() else pl.Series("key", [], pl.Int64)
-    repeats = read_frame(corpus / REPEATS, ["key"])["key"]
+    left_out = pl.concat([said, read_frame(corpus / REPEATS, ["key"])["key"]]).implode()
     frames = []
     for _, part in iter_predictions(predictions / "unlabeled"):
         two = np.sort(np.exp(part.log_probs.astype(np.float64)), axis=1)[:, -2:]
         margins = np.nan_to_num(two[:, 1] - two[:, 0], nan=0.0)
         columns = {"key": part.keys, "label": part.labels, "confidence": part.confidences, "margin": margins}
-        frames.append(pl.DataFrame(columns).filter(~pl.col("key").is_in([*said, *repeats])))
+        frames.append(pl.DataFrame(columns).filter(~pl.col("key").is_in(left_out)))
     pool = pl.concat(frames)
     if not len(pool):
         raise UserError(f"{predictions}: every image of the pool is labeled or a copy; there is nothing to ask")
@@ -97,6 +97,6 @@ def questions(predictions: Path, corpus: Path, corrections: Path, budget: int, s
     embeddings = read_embeddings(folder, set(candidates["key"].to_list()))
     places = choose(embeddings.vectors, candidates["margin"].to_numpy(), budget, seed)
     asked = candidates[places.tolist()].with_columns(rank=pl.int_range(1, len(places) + 1, dtype=pl.UInt32))
-    sources = find_rows(corpus / "unlabeled", asked["key"].to_list()).select("key", "source")
+    sources = find_rows(corpus / "unlabeled", asked["key"].to_list()).select("key", "source", "sha256")
     named: pl.DataFrame = asked.join(sources, on="key", maintain_order="left")
-    return named.select("key", "rank", "label", "confidence", "source")
+    return named.select("key", "rank", "label", "confidence", "source", "sha256")

@@ -18,6 +18,7 @@ from selftrain.selection.policy import Policy, find_policy
 from selftrain.selection.prior import COLUMNS, align
 from selftrain.selection.sources import CHECKED, Frame, Source
 from selftrain.tables import selection
+from selftrain.tables.by_key import rows_among
 
 if TYPE_CHECKING:
     import duckdb
@@ -88,13 +89,8 @@ class Decisions:
         return rows.filter(sampled).join(self.decided_among(rows), on="key", how="anti")
 
     def decided_among(self, rows: "pl.DataFrame") -> "pl.DataFrame":
-        """``decided`` between the rows' first and last key: a part is small, and all that is decided on is not."""
-        if not len(rows):
-            return self.decided.clear()
-        keys = rows["key"].to_numpy()
-        first = np.searchsorted(self.decided["key"].to_numpy(), keys.min(), side="left")
-        end = np.searchsorted(self.decided["key"].to_numpy(), keys.max(), side="right")
-        return self.decided[int(first) : int(end)]
+        """``decided`` between the rows' first and last key."""
+        return rows_among(self.decided, rows["key"])
 
     def plan(
         self, connection: "duckdb.DuckDBPyConnection"

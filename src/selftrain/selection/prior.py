@@ -53,9 +53,9 @@ class Aligned:
         for part in self.source.parts(list(dict.fromkeys([*COLUMNS, *columns]))):
             yield self.rows(part).select(columns)
 
-    def images_that_keep(self) -> NDArray[np.int64] | None:
+    def kept_classes(self, rows: "pl.DataFrame") -> NDArray[np.unsignedinteger] | None:
         """See ``Source``."""
-        return self.source.images_that_keep()
+        return self.source.kept_classes(rows)
 
     def validation(self) -> HeldOut:
         """See ``Source``."""

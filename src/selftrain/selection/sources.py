@@ -40,8 +40,8 @@ class Source(Protocol):
     def parts(self, columns: list[str]) -> "Iterator[pl.DataFrame]":
         """The table of the pool, part by part."""
 
-    def images_that_keep(self) -> NDArray[np.int64] | None:
-        """How many images keep their own probability of each class, (C,); None: all of all."""
+    def kept_classes(self, rows: "pl.DataFrame") -> NDArray[np.unsignedinteger] | None:
+        """The classes whose own probabilities the table keeps of rows of one part, (N, K); None: of all classes."""
 
     def validation(self) -> HeldOut:
         """The teacher on the validation split. Raises UserError if there is none."""
@@ -93,15 +93,12 @@ class Tables:
             self._looked_at.add(part.name)
         return rows.select(columns)
 
-    def images_that_keep(self) -> NDArray[np.int64] | None:
+    def kept_classes(self, rows: "pl.DataFrame") -> NDArray[np.unsignedinteger] | None:
         """See ``Source``."""
-        found = np.zeros(len(self.classes), np.int64)
-        for part in prediction_parts(self.predictions):
-            classes = read_log_probs(part).classes
-            if classes is None:
-                return None
-            found += np.bincount(classes.ravel(), minlength=len(found))
-        return found
+        keys = rows["key"].to_numpy()
+        part = self.predictions / part_name(shard_of(int(keys[0])))
+        classes = read_log_probs(part).classes
+        return None if classes is None else classes[np.isin(read_frame(part, ["key"])["key"].to_numpy(), keys)]
 
     def validation(self) -> HeldOut:
         """See ``Source``."""
@@ -139,7 +136,7 @@ class Frame:
             raise UserError(f"select: this policy reads the column '{missing[0]}', which the frame does not have")
         yield self.rows.select(columns)
 
-    def images_that_keep(self) -> NDArray[np.int64] | None:
+    def kept_classes(self, rows: "pl.DataFrame") -> NDArray[np.unsignedinteger] | None:
         """See ``Source``."""
         return None
 

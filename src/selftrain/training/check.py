@@ -4,18 +4,28 @@ from torch import nn
 
 from selftrain.images.randaugment import SAMPLE_PAIRING, policy_operations
 from selftrain.learning.algorithm import Algorithm, Needs, find_algorithm
-from selftrain.networks.models import check_model_name, check_takes
+from selftrain.networks.export import check_calibrates
+from selftrain.networks.models import check_model_name, check_takes, without_memory
 from selftrain.networks.weights import check_source
 from selftrain.params.train import MAIN_PHASE, TrainConfig, phases
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.sections import did_you_mean
 from selftrain.training.optimization import create_optimizer
+from selftrain.training.sharding import OTHER_STEPS
 
 OF_A_MODEL = ("model", "model_options", "weights", "init", "frozen", "noise")
 """What a network's parameters say of its timm model."""
 
 
-def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
+NOT_COMPILED = {
+    "sync_batchnorm": "compiled networks do not wait for other processes",
+    "activation_checkpointing": "compiled networks choose themselves what they compute again",
+}
+"""Parameters of a training that ``hardware.compile`` excludes."""
+
+
+def check_run(config: TrainConfig, is_round: bool, where: str, hardware: HardwareConfig) -> None:
     """Raises UserError, with ``where`` before it, for names and parameters that the run would stop at."""
     for name, phase in phases(config, f"{where}.train").items():
         place = where if name == MAIN_PHASE else f"{where}.train.then.{name}"
@@ -25,6 +35,7 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
             raise UserError(f"{place}: {error}") from None
         needs = algorithm.needs(parameters)
         check_fit(phase, algorithm, needs, place)
+        check_hardware(phase, algorithm, hardware, place)
         if "unlabeled" in needs.views and phase.pool == "selection" and not is_round:
             raise UserError(f"{place}: {phase.algorithm.name} needs unlabeled images; put the run under `rounds`")
         if not is_round and (needs.teacher or needs.reads_table("labeled")):
@@ -37,6 +48,8 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
                 f"{needs.networks[0]} too; fine-tune with `supervised`"
             )
         try:
+            if phase.steps is not None and not algorithm.closed_form:
+                algorithm.check(parameters, phase.steps, hardware.compile)
             policy_operations(phase.noise.randaugment_policy)
             for network in ("student", *needs.networks):
                 network_config = phase.of_network(network)
@@ -47,7 +60,10 @@ def check_run(config: TrainConfig, is_round: bool, where: str) -> None:
                     check_source(network_config.weights, network_config.model)
                 if not algorithm.closed_form and network not in needs.layers:
                     images = phase.batch_size // phase.grad_accum_steps * (1 + phase.unlabeled_ratio)
-                    check_takes(network_config.model, network_config.model_options, images, phase.image_size)
+                    stand_in = without_memory(network_config.model, network_config.model_options, phase.image_size)
+                    check_takes(stand_in, network_config.model, images, phase.image_size)
+                    if network == "student" and phase.calibration == "validation":
+                        check_calibrates(stand_in)
                 # This stand-in has no layers for `layer_decay`; the network itself is checked when it is made.
                 create_optimizer(nn.Linear(1, 1), network_config.model_copy(update={"layer_decay": None}))
         except UserError as error:
@@ -63,9 +79,27 @@ def check_takes_weights(config: TrainConfig, where: str) -> None:
     raise UserError(f"{where}: {config.algorithm.name} weighs all images alike; use `one`, or noisy_student")
 
 
+def check_hardware(phase: TrainConfig, algorithm: type[Algorithm], hardware: HardwareConfig, where: str) -> None:
+    """Raises UserError for parameters of a training that do not go with this machine's."""
+    name = phase.algorithm.name
+    for parameter, why in NOT_COMPILED.items():
+        if getattr(phase, parameter) and hardware.compile:
+            raise UserError(f"{where}: train.{parameter}: {why}; set `hardware.compile` to false")
+    if hardware.fsdp and not algorithm.descends_one_loss():
+        raise UserError(
+            f"{where}: {name} takes several gradients a step, which weights that are shared out do not allow; set "
+            "`hardware.fsdp` to false"
+        )
+    if hardware.fsdp and OTHER_STEPS.search(phase.optimizer):
+        raise UserError(
+            f"{where}: train.optimizer: {phase.optimizer} does not work on weights that are shared out; take another, "
+            "such as adamw, or set `hardware.fsdp` to false"
+        )
+
+
 def check_fit(phase: TrainConfig, algorithm: type[Algorithm], needs: Needs, where: str) -> None:
     """Raises UserError for parameters of a training that its algorithm has no use for, or lacks."""
-    name = phase.algorithm.name
+    name, uses_pool = phase.algorithm.name, "unlabeled" in needs.views
     if phase.batch_size % phase.grad_accum_steps:
         raise UserError(
             f"{where}.train.grad_accum_steps: {phase.batch_size} labeled images a step do not divide by "
@@ -110,3 +144,7 @@ def check_fit(phase: TrainConfig, algorithm: type[Algorithm], needs: Needs, wher
         )
     if needs.average and phase.ema_decay is None:
         raise UserError(f"{where}: train.ema_decay: {name} learns from the average of its weights; set it, say 0.999")
+    if uses_pool and phase.unlabeled_ratio == 0:
+        raise UserError(f"{where}: train.unlabeled_ratio: is 0; {name} needs unlabeled images")
+    if not uses_pool and phase.unlabeled_ratio:
+        raise UserError(f"{where}: train.unlabeled_ratio: {name} uses no unlabeled images; set it to 0")

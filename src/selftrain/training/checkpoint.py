@@ -23,6 +23,8 @@ DAMAGE = (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeErro
 """What reading a damaged safetensors file raises: what its header says may be anything."""
 _TENSOR = "__tensor__"
 _NUMBERED = "__numbered__"
+_TUPLE = "__tuple__"
+_DTYPE = "__dtype__"
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
@@ -93,16 +95,23 @@ def _take_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         numbered = bool(value) and all(isinstance(key, int) for key in value)
         return {_NUMBERED: parts} if numbered else parts
     if isinstance(value, (list, tuple)):
-        return [_take_apart(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]
+        items = [_take_apart(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]
+        return {_TUPLE: items} if isinstance(value, tuple) else items
+    if isinstance(value, torch.dtype):
+        return {_DTYPE: str(value).removeprefix("torch.")}
     assert value is None or isinstance(value, (bool, int, float, str)), f"{name} is a {type(value).__name__}"
     return value
 
 
 def _put_together(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
-    """The inverse of ``_take_apart``, but for tuples, which become lists."""
+    """The inverse of ``_take_apart``."""
     if isinstance(skeleton, dict):
         if _TENSOR in skeleton:
             return tensors[skeleton[_TENSOR]]
+        if _TUPLE in skeleton:
+            return tuple(_put_together(item, tensors) for item in skeleton[_TUPLE])
+        if _DTYPE in skeleton:
+            return getattr(torch, skeleton[_DTYPE])
         if _NUMBERED in skeleton:
             return {int(key): _put_together(item, tensors) for key, item in skeleton[_NUMBERED].items()}
         return {key: _put_together(item, tensors) for key, item in skeleton.items()}

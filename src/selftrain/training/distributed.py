@@ -31,6 +31,13 @@ def rank_and_world() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
+def mean(value: Tensor) -> Tensor:
+    """A tensor's mean over the processes, without a gradient."""
+    found = value.detach().clone()
+    average([found])
+    return found
+
+
 def average(tensors: Iterable[Tensor]) -> None:
     """Replace each tensor by its mean over the processes, in one message."""
     tensors = list(tensors)

@@ -25,7 +25,7 @@ from selftrain.plumbing.processes import TERMINATED, stoppable
 from selftrain.plumbing.progress import progress_bar
 from selftrain.training.batches import Process, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
-from selftrain.training.distributed import gathered, share_buffers
+from selftrain.training.distributed import gathered, mean, share_buffers
 from selftrain.training.gradient_buckets import averaged_gradient
 from selftrain.training.on_device import on_device
 from selftrain.training.optimization import Descent
@@ -82,8 +82,10 @@ class Loop:
                 shard(network)
         lengths = (total_steps, steps_per_epoch)
         rests = {name: mixed_int(seed, Stream.LAYER_FREEZING, word(name)) for name in algorithm.trained_networks()}
+        first = {name: algorithm.first_step(name) for name in rests}
+        made = algorithm.needs(algorithm.config).layers
         self.descents = {
-            name: Descent(network, config.of_network(name), *lengths, algorithm.first_step(name), rests[name])
+            name: Descent(network, config.of_network(name, name in made), *lengths, first[name], rests[name])
             for name, network in algorithm.trained_networks().items()
         }
         if hardware.compile:
@@ -98,13 +100,12 @@ class Loop:
             autocast=hardware.autocast,
             noised_rows={network: noises[name].noised_rows for name, network in classifiers.items()},
             averaged_student=self._averaged_logits if self.ema is not None else None,
+            mean=mean,
             share_buffers=share_buffers,
         )
         self.config, self.total_steps, self.seed = config, total_steps, seed
         self.hardware, self.process = hardware, process
-        self.step = 0
-        self.skipped = 0
-        self.seconds = 0.0
+        self.step, self.skipped, self.seconds = 0, 0, 0.0
         self.best_step = 0
         self.best_score: Score | None = None
         self.best_weights: dict[str, Tensor] = {}

@@ -15,10 +15,13 @@ from selftrain.learning.runtime import Gradient
 from selftrain.networks.freezing import RestingLayers
 from selftrain.networks.layers import layers_of
 from selftrain.params.train import TrainConfig
-from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.errors import UserError, one_line
 from selftrain.plumbing.sections import did_you_mean
 from selftrain.training.distributed import average
 from selftrain.training.gradient_buckets import averaged_gradient
+
+SECOND_DERIVATIVES = ("adahessian",)
+"""Timm's optimizers that need more than a gradient."""
 
 
 class Descent:
@@ -113,7 +116,10 @@ class Descent:
 def check_optimizer_name(name: str) -> None:
     """Raises UserError for a name that timm does not know."""
     known = [str(optimizer) for optimizer in list_optimizers()]
-    if name.lower().removeprefix("lookahead_") not in known:
+    plain = name.lower().removeprefix("lookahead_")
+    if plain in SECOND_DERIVATIVES:
+        raise UserError(f"train.optimizer: '{name}' needs second derivatives, which no algorithm here gives it")
+    if plain not in known:
         raise UserError(f"train.optimizer: timm knows no optimizer '{name}'; {did_you_mean(name, known)}")
 
 
@@ -134,6 +140,8 @@ def create_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opt
             layer_decay=config.layer_decay,
             **config.optimizer_options,
         )
+    except (AssertionError, ImportError, RuntimeError) as error:
+        raise UserError(f"train.optimizer: '{config.optimizer}' cannot be used here: {one_line(error)}") from None
     except (TypeError, ValueError) as error:
         if not config.optimizer_options:
             raise

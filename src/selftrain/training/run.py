@@ -16,13 +16,7 @@ from selftrain.tables.manifest import manifest_digest
 from selftrain.tables.predictions import made_from_digest
 from selftrain.tables.records import RunRecord
 from selftrain.tables.selection import selection_digest
-from selftrain.training.sharding import OTHER_STEPS
-
-NOT_COMPILED = {
-    "sync_batchnorm": "compiled networks do not wait for other processes",
-    "activation_checkpointing": "compiled networks choose themselves what they compute again",
-}
-"""Parameters of a training that ``hardware.compile`` excludes."""
+from selftrain.training.check import check_hardware
 
 
 @dataclass(frozen=True)
@@ -44,6 +38,8 @@ class Training:
     """The teacher's model folder."""
     track: bool = True
     """Whether it is logged to MLflow."""
+    place: str | None = None
+    """Its checkpoints' folder in the pipeline's; None: its name."""
 
     @property
     def run_seed(self) -> int:
@@ -108,8 +104,6 @@ class Training:
     def check(self, phase: TrainConfig, algorithm_class: type[Algorithm], needs: Needs, world_size: int) -> None:
         """Raises UserError for a phase whose parameters do not fit its algorithm or the number of processes."""
         uses_pool, algorithm = "unlabeled" in needs.views, phase.algorithm.name
-        if uses_pool and phase.unlabeled_ratio == 0:
-            raise UserError(f"train.unlabeled_ratio of '{self.name}' is 0; {algorithm} needs unlabeled images")
         if uses_pool and phase.pool == "selection" and (self.selection is None or self.predictions is None):
             raise UserError(
                 f"'{self.name}': {algorithm} needs the pseudo-labels of a teacher; put the run under `rounds`"
@@ -118,10 +112,6 @@ class Training:
             raise UserError(f"'{self.name}': {algorithm} reads its teacher's table; put the run under `rounds`")
         if needs.teacher and self.teacher is None:
             raise UserError(f"'{self.name}': {algorithm} runs its teacher itself; put the run under `rounds`")
-        if not uses_pool and phase.unlabeled_ratio:
-            raise UserError(
-                f"train.unlabeled_ratio of '{self.name}': {algorithm} uses no unlabeled images; set it to 0"
-            )
         if phase.batch_size % world_size:
             raise UserError(
                 f"train.batch_size of '{self.name}': {phase.batch_size} does not divide by {world_size} processes"
@@ -132,19 +122,7 @@ class Training:
                 f"train.grad_accum_steps of '{self.name}': a process's {of_a_process} labeled images a step do not "
                 f"divide by {phase.grad_accum_steps}"
             )
-        for parameter, why in NOT_COMPILED.items():
-            if getattr(phase, parameter) and self.hardware.compile:
-                raise UserError(f"train.{parameter} of '{self.name}': {why}; set `hardware.compile` to false")
-        if self.hardware.fsdp and not algorithm_class.descends_one_loss():
-            raise UserError(
-                f"'{self.name}': {algorithm} takes several gradients a step, which weights that are shared out do not "
-                "allow; set `hardware.fsdp` to false"
-            )
-        if self.hardware.fsdp and OTHER_STEPS.search(phase.optimizer):
-            raise UserError(
-                f"train.optimizer of '{self.name}': {phase.optimizer} does not work on weights that are shared out; "
-                "take another, such as adamw, or set `hardware.fsdp` to false"
-            )
+        check_hardware(phase, algorithm_class, self.hardware, f"'{self.name}'")
         if phase.init == "teacher" and self.teacher is None:
             raise UserError(f"train.init of '{self.name}': there is no teacher to start from; put it under `rounds`")
 

@@ -76,7 +76,7 @@ def whole(state: Any, kept: bool = True) -> Any:
     if isinstance(state, dict):
         return {name: whole(value, kept) for name, value in state.items()}
     if isinstance(state, (list, tuple)):
-        return [whole(value, kept) for value in state]
+        return type(state)(whole(value, kept) for value in state)
     return state
 
 
@@ -95,13 +95,21 @@ def load_whole(module: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def load_whole_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The same of an optimizer's state."""
+    """The same of an optimizer's state. Its tensors lie in memory as their parameters do, since sums in another order
+    differ.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     of_parameters = {
-        number: {name: like(v, parameters[number]) if isinstance(v, Tensor) else v for name, v in values.items()}
+        number: {name: _beside(v, parameters[number]) if isinstance(v, Tensor) else v for name, v in values.items()}
         for number, values in state["state"].items()
     }
     optimizer.load_state_dict(state | {"state": of_parameters})
+
+
+def _beside(value: Tensor, parameter: Tensor) -> Tensor:
+    if isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return like(value, parameter)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def train(training: Training, restart: list[str]) -> None:
         data = training.data_digests("labeled_predictions" in tables)
         config, arithmetic = training.config.model_dump(mode="json"), [machine.bf16, machine.compile]
         version = fingerprint(config, list(planned.values()), training.seed, data, arithmetic)
-        checkpoints = WORK / "checkpoints" / training.pipeline / training.name / version
+        checkpoints = WORK / "checkpoints" / training.pipeline / (training.place or training.name) / version
         with tracked(training, data, checkpoints, rank) as curves:
             weights = training.teacher if training.config.init == "teacher" else None
             ended: list[EndedPhase] = []

@@ -37,7 +37,7 @@ class Validation:
 
     def __init__(self, index: ImageIndex, config: TrainConfig, hardware: Hardware, process: Process) -> None:
         mine = np.arange(process.rank, len(index), process.world_size)
-        batches = in_batches(mine, 256)
+        batches = in_batches(mine, hardware.predict_batch_size)
         images = CleanImages(ImageLoader(index, hardware.caches), batches, config.image_size, config.crop_fraction)
         self.hardware = hardware
         self.labels = [torch.from_numpy(index.labels[batch].astype(np.int64)) for batch in batches]
@@ -79,5 +79,7 @@ class Validation:
                 totals[0] += (logits.argmax(dim=1) == labels).sum()
                 totals[1] += functional.cross_entropy(logits, labels, reduction="sum")
                 totals[2] += len(labels)
-        correct, loss, images_seen = summed(totals.to(self.hardware.device)).tolist()
+        # Apple's GPUs have no float64, and no other processes.
+        device = "cpu" if self.hardware.device.type == "mps" else self.hardware.device
+        correct, loss, images_seen = summed(totals.to(device)).tolist()
         return Score(correct / images_seen, -loss / images_seen)

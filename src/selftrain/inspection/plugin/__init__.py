@@ -12,8 +12,8 @@ TAGS = (REJECT, NO_COPY)
 
 
 def chosen(ctx: Any) -> Any:
-    """The selected samples, or the one that is open; None if there is neither."""
-    ids = list(ctx.selected) or ([ctx.current_sample] if ctx.current_sample else [])
+    """The sample that is open, or else the selected ones; None if there is neither."""
+    ids = [ctx.current_sample] if ctx.current_sample else list(ctx.selected)
     return ctx.dataset.select(ids).match(fo.ViewField("split") == "unlabeled") if ids else None
 
 
@@ -53,7 +53,7 @@ class _OnSamples(foo.Operator):  # type: ignore[misc]
         if view is None:
             return {"images": 0}
         self.apply(ctx, view)
-        ctx.ops.reload_dataset()
+        shown_anew(ctx)
         return {"images": len(view)}
 
     def apply(self, ctx: Any, view: Any) -> None:
@@ -89,7 +89,13 @@ class LabelByKey(foo.Operator):  # type: ignore[misc]
         classes, view, place = ctx.dataset.info.get("classes", []), chosen(ctx), ctx.params["place"]
         if FIELD in ctx.dataset.get_field_schema() and view is not None and place < len(classes):
             label_as(view, classes[place])
-            ctx.ops.reload_dataset()
+            shown_anew(ctx)
+
+
+def shown_anew(ctx: Any) -> None:
+    """Show what was done; the next key is about other images."""
+    ctx.ops.clear_selected_samples()
+    ctx.ops.reload_dataset()
 
 
 def label_as(view: Any, name: str) -> None:

@@ -41,11 +41,14 @@ class ClassProbability(Policy):
         assert isinstance(self.config.per_class, int)
         best: NDArray[np.float64] | None = None  # (at most K, C)
         keys = np.empty((0, 0), np.int64)  # the same
-        images = 0
+        images, keeping = 0, np.zeros(0, np.int64)  # (C,)
         for part in usable:
             if not len(part):
                 continue
             found = unpacked(part)
+            keeping = keeping if len(keeping) else np.zeros(found.shape[1], np.int64)
+            kept = self.source.kept_classes(part)
+            keeping += len(part) if kept is None else np.bincount(kept.ravel(), minlength=len(keeping))
             of_part = np.repeat(part["key"].to_numpy()[:, None], found.shape[1], axis=1)
             if best is not None:
                 found, of_part = np.concatenate([best, found]), np.concatenate([keys, of_part])
@@ -53,15 +56,15 @@ class ClassProbability(Policy):
             order = np.lexsort((keys, -best), axis=0)[: self.config.per_class]
             best, keys = np.take_along_axis(best, order, axis=0), np.take_along_axis(keys, order, axis=0)
             images += len(part)
-        keeping = self.source.images_that_keep()  # (C,)
-        if keeping is not None and keeping.min() < min(self.config.per_class, images):
+        if best is None:
+            return
+        if keeping.min() < min(self.config.per_class, images):
             raise UserError(
                 f"select.per_class: {self.config.per_class} images of each class are wanted, and only {keeping.min()} "
-                f"have a probability of the class number {keeping.argmin()} in the table; set `predict.top_k` higher "
-                "or to null, or `per_class` lower"
+                f"that may be chosen have a probability of the class number {keeping.argmin()} in the table; set "
+                "`predict.top_k` higher or to null, or `per_class` lower"
             )
-        if best is not None:
-            self.cutoffs, self.last_keys = best[-1], keys[-1]
+        self.cutoffs, self.last_keys = best[-1], keys[-1]
 
     def decide(self, rows: "pl.DataFrame") -> "pl.Series":
         """See the class."""
