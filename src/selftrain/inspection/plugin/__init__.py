@@ -12,8 +12,8 @@ TAGS = (REJECT, NO_COPY)
 
 
 def chosen(ctx: Any) -> Any:
-    """The sample that is open, or else the selected ones; None if there is neither."""
-    ids = [ctx.current_sample] if ctx.current_sample else list(ctx.selected)
+    """The selected samples, or the one that is open; None if there is neither."""
+    ids = list(ctx.selected) or ([ctx.current_sample] if ctx.current_sample else [])
     return ctx.dataset.select(ids).match(fo.ViewField("split") == "unlabeled") if ids else None
 
 
