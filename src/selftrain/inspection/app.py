@@ -59,8 +59,10 @@ def open_dataset(project: Project) -> Any:
     if dataset is not None:
         check_owner(dataset, project.root)
     if dataset is None or "classes" not in dataset.info:  # it is the last that a build writes
-        build = f"`selftrain browse --build-only --pipeline {project.name}`"
-        raise UserError(f"FiftyOne has no dataset '{config.dataset}', or half of it; {build} makes it")
+        raise UserError(
+            f"FiftyOne has no dataset '{config.dataset}', or half of it; "
+            f"`selftrain browse --build-only --pipeline {project.name}` makes it"
+        )
     return dataset
 
 

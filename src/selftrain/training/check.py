@@ -40,6 +40,7 @@ def check_run(config: TrainConfig, is_round: bool, where: str, hardware: Hardwar
             raise UserError(f"{place}: {phase.algorithm.name} needs unlabeled images; put the run under `rounds`")
         if not is_round and (needs.teacher or needs.reads_table("labeled")):
             raise UserError(f"{place}: {phase.algorithm.name} needs a teacher; put the run under `rounds`")
+        check_ratio(phase, needs, place)
         if phase.init == "teacher" and not is_round:
             raise UserError(f"{place}.train.init: there is no teacher to start from; put the run under `rounds`")
         if name != MAIN_PHASE and needs.networks:
@@ -99,7 +100,7 @@ def check_hardware(phase: TrainConfig, algorithm: type[Algorithm], hardware: Har
 
 def check_fit(phase: TrainConfig, algorithm: type[Algorithm], needs: Needs, where: str) -> None:
     """Raises UserError for parameters of a training that its algorithm has no use for, or lacks."""
-    name, uses_pool = phase.algorithm.name, "unlabeled" in needs.views
+    name = phase.algorithm.name
     if phase.batch_size % phase.grad_accum_steps:
         raise UserError(
             f"{where}.train.grad_accum_steps: {phase.batch_size} labeled images a step do not divide by "
@@ -144,6 +145,11 @@ def check_fit(phase: TrainConfig, algorithm: type[Algorithm], needs: Needs, wher
         )
     if needs.average and phase.ema_decay is None:
         raise UserError(f"{where}: train.ema_decay: {name} learns from the average of its weights; set it, say 0.999")
+
+
+def check_ratio(phase: TrainConfig, needs: Needs, where: str) -> None:
+    """Raises UserError for a ratio of unlabeled images that an algorithm does not take."""
+    name, uses_pool = phase.algorithm.name, "unlabeled" in needs.views
     if uses_pool and phase.unlabeled_ratio == 0:
         raise UserError(f"{where}: train.unlabeled_ratio: is 0; {name} needs unlabeled images")
     if not uses_pool and phase.unlabeled_ratio:

@@ -11,7 +11,7 @@ from selftrain.plumbing.room import check_room
 from selftrain.plumbing.tracker import waiting
 from selftrain.tables.corpus import classes_of
 from selftrain.training.batches import Process
-from selftrain.training.check import check_fit
+from selftrain.training.check import check_fit, check_ratio
 from selftrain.training.checkpoint import KEPT_CHECKPOINTS
 from selftrain.training.distributed import process_group, rank_and_world, wait_for_all
 from selftrain.training.launch import in_processes, wants_processes
@@ -79,6 +79,7 @@ def _tables_read(training: Training, planned: dict[str, TrainConfig], world_size
         algorithm, parameters = find_algorithm(phase.algorithm.name, phase.algorithm.parameters)
         needs = algorithm.needs(parameters)
         check_fit(phase, algorithm, needs, f"'{training.name}'")
+        check_ratio(phase, needs, f"'{training.name}'")
         training.check(phase, algorithm, needs, world_size)
         if needs.reads_table("labeled"):
             found.add("labeled_predictions")
