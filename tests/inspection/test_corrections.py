@@ -70,6 +70,10 @@ def project(digits_rounds: Path, tmp_path: Path) -> Iterator[tuple[Any, Path, Pa
         fo.delete_dataset(name)
 
 
+def unlabeled(dataset: Any) -> list[int]:
+    return sorted(dataset.match({"split": "unlabeled"}).values("key"))
+
+
 def say(dataset: Any, key: int, label: str | None) -> None:
     import fiftyone as fo
     from fiftyone import ViewField
@@ -91,7 +95,7 @@ def test_there_and_back_again(project: tuple[Any, Path, Path], digits_rounds: Pa
 
     build, file, corpus = project
     dataset = build()
-    first, second, third = sorted(dataset.match({"split": "unlabeled"}).values("key"))[:3]
+    first, second, third = unlabeled(dataset)[:3]
     say(dataset, first, None)
     say(dataset, second, "7")
     assert "2 corrections, 2 new, 0 changed, 0 taken back" in export_corrections(dataset, file, corpus, "ann")
@@ -128,7 +132,7 @@ def sha256_of(corpus: Path, key: int) -> bytes:
 def test_conflicts_are_told_and_each_command_takes_its_own_side(project: tuple[Any, Path, Path]) -> None:
     build, file, corpus = project
     dataset = build()
-    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    key = unlabeled(dataset)[0]
     say(dataset, key, "3")
     row = {"key": key, "action": "correct", "label": "5", "who": "x", "when": None, "sha256": sha256_of(corpus, key)}
     write_corrections(file, pl.DataFrame([row], schema=no_corrections().schema))
@@ -157,7 +161,7 @@ def test_conflicts_are_told_and_each_command_takes_its_own_side(project: tuple[A
 def test_a_correction_of_an_image_that_the_corpus_no_longer_has_is_no_others(project: tuple[Any, Path, Path]) -> None:
     build, file, corpus = project
     dataset = build()
-    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    key = unlabeled(dataset)[0]
     say(dataset, key, "3")
     (shown,) = dataset.match({"key": key}).values("filepath")
     # The corpus was ingested anew, and another image has the key now.
@@ -171,7 +175,7 @@ def test_a_correction_of_an_image_that_the_corpus_no_longer_has_is_no_others(pro
 def test_what_makes_no_sense_is_named(project: tuple[Any, Path, Path]) -> None:
     build, file, corpus = project
     dataset = build()
-    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    key = unlabeled(dataset)[0]
     say(dataset, key, "eleven")
     with pytest.raises(
         UserError, match=rf"image {key} \(unlabeled/.*\) in the App: there is no class 'eleven'; there are: 0, 1,"
@@ -196,7 +200,7 @@ def test_what_makes_no_sense_is_named(project: tuple[Any, Path, Path]) -> None:
 def test_no_copy_is_said_taken_back_and_excludes_a_label(project: tuple[Any, Path, Path]) -> None:
     build, file, corpus = project
     dataset = build()
-    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    key = unlabeled(dataset)[0]
     say(dataset, key, "no_copy")
     assert "1 corrections, 1 new" in export_corrections(dataset, file, corpus, "ann")
     assert rows(file) == [(key, "no_copy", None, "ann")]
@@ -213,7 +217,7 @@ def test_no_copy_is_said_taken_back_and_excludes_a_label(project: tuple[Any, Pat
 def test_a_missing_file_takes_nothing_back(project: tuple[Any, Path, Path]) -> None:
     build, file, corpus = project
     dataset = build()
-    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    key = unlabeled(dataset)[0]
     say(dataset, key, "3")
     export_corrections(dataset, file, corpus, "ann")
     file.unlink()
@@ -235,7 +239,7 @@ def test_a_project_that_moved_keeps_what_was_said(
     before.mkdir()
     monkeypatch.chdir(before)
     dataset = build()
-    first, second = sorted(dataset.match({"split": "unlabeled"}).values("key"))[:2]
+    first, second = unlabeled(dataset)[:2]
     say(dataset, first, None)
     say(dataset, second, "7")
     export_corrections(dataset, file, corpus, "ann")
@@ -259,7 +263,7 @@ def test_an_image_that_left_and_came_back_takes_the_files_side(project: tuple[An
 
     build, file, corpus = project
     dataset = build()
-    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    key = unlabeled(dataset)[0]
     say(dataset, key, "3")
     export_corrections(dataset, file, corpus, "ann")
     media = Path(dataset.first().filepath).parent
@@ -273,7 +277,7 @@ def test_an_image_that_left_and_came_back_takes_the_files_side(project: tuple[An
 def test_a_file_that_does_not_fit_is_refused_and_blocks_nothing(project: tuple[Any, Path, Path]) -> None:
     build, file, corpus = project
     dataset = build()
-    key = sorted(dataset.match({"split": "unlabeled"}).values("key"))[0]
+    key = unlabeled(dataset)[0]
     say(dataset, key, "3")
     export_corrections(dataset, file, corpus, "ann")
     good = file.read_bytes()

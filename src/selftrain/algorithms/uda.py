@@ -75,7 +75,9 @@ def annealed_cross_entropy(
     each = functional.cross_entropy(full_precision(logits), labels, reduction="none", label_smoothing=label_smoothing)
     confidence = full_precision(logits.detach()).softmax(dim=1).gather(1, labels[:, None])[:, 0]
     mask = confidence <= bound
-    count = runtime.mean(mask.sum(dtype=each.dtype))
+    count = mask.sum(dtype=each.dtype)
+    if bound < 1:  # at 1 no image is left out, and processes need not ask one another
+        count = runtime.mean(count)
     return (each * mask).sum() / torch.where(count > 0, count, 1)
 
 

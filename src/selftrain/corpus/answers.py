@@ -28,7 +28,6 @@ ANSWERS = "answers.csv"
 KEEPS_ANSWERS = "digits"
 """The stage that writes a labeled folder and leaves answers in it."""
 COLUMNS = ("file", "label", "who", "when", "pool_image", "sha256")
-HASH = COLUMNS.index("sha256")
 
 
 def move_to_labeled(corrections: Path, corpus: Path, config: IngestConfig) -> list[Path]:
@@ -89,11 +88,11 @@ def _append(root: Path, lines: list[list[str]]) -> None:
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             known = [row for row in csv.reader(file) if row][1:]
-    files, images = {row[0] for row in lines}, {row[HASH] for row in lines}
+    files, images = {row[0] for row in lines}, {row[-1] for row in lines}  # by sha256
     for row in known:
-        if row[HASH] in images and row[0] not in files:
+        if row[-1] in images and row[0] not in files:
             (root / row[0]).unlink(missing_ok=True)
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows([row for row in known if row[HASH] not in images] + lines)
+        writer.writerows([row for row in known if row[-1] not in images] + lines)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import xxhash
 
@@ -36,6 +37,9 @@ Wanted = tuple[int, int, int]
 
 class RemoteShard:
     """One shard. ``limit``: bytes that all shards together may keep here."""
+
+    written: ClassVar[int] = 0
+    """Bytes that this process has kept of all shards since it looked last."""
 
     def __init__(self, url: str, version: Version, limit: int) -> None:
         self.url, self.version, self.limit = url, version, limit
@@ -97,20 +101,11 @@ class RemoteShard:
         for start, data in found:
             with writing(self.path):
                 os.pwrite(self._file, data, start)
-            written.count += len(data)
-        if written.count > min(CHECKED_EVERY, self.limit // 8):
-            written.count = 0
+            RemoteShard.written += len(data)
+        if RemoteShard.written > min(CHECKED_EVERY, self.limit // 8):
+            RemoteShard.written = 0
             make_room(self.limit, self.path)
         return [data for _, data in found]
-
-
-class _Written:
-    """What this process has kept since it looked last."""
-
-    count = 0
-
-
-written = _Written()
 
 
 def check_version(location: str, version: Version) -> None:

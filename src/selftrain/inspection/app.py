@@ -135,7 +135,7 @@ def _serve(port: int, media: Path, public: Public | None) -> None:
     It ends with this process. A notebook that opens the App once more has the server that it has already.
     """
     media_before, before = _served.get(port, (None, None))
-    if before is not None and before.poll() is None and public is None:
+    if before is not None and before.poll() is None:
         if media_before == media:
             return
         before.terminate()
@@ -150,8 +150,7 @@ def _serve(port: int, media: Path, public: Public | None) -> None:
         environment[TOKEN] = public.token
     server = subprocess.Popen([sys.executable, *command], env=environment)
     atexit.register(server.terminate)
-    if public is None:
-        _served[port] = (media, server)
+    _served[port] = (media, server)
     deadline = time.monotonic() + STARTING
     while not _listens(port):
         if server.poll() is not None or time.monotonic() > deadline:

@@ -66,11 +66,6 @@ def run_entry(params: Mapping[str, Any], run: str, params_path: str) -> tuple[Ru
     return parse_section(params[runs[run]][run], RunConfig, where), where
 
 
-def _names_another(default: Any, own: Any) -> bool:
-    names = [each.get("name") for each in (default, own) if isinstance(each, Mapping)]
-    return len(names) == 2 and names[1] is not None and names[0] != names[1]
-
-
 def train_config(params: dict[str, Any], run: str, params_path: str) -> TrainConfig:
     """The run's training parameters: ``train``, overlaid with the run's own ``train``."""
     entry, where = run_entry(params, run, params_path)
@@ -78,9 +73,6 @@ def train_config(params: dict[str, Any], run: str, params_path: str) -> TrainCon
     if isinstance(defaults, Mapping) and {"steps", "epochs"} & entry.train.keys():
         # A run that says how long it is says it all.
         defaults = without(dict(defaults), "steps", "epochs")
-    if isinstance(defaults, Mapping) and _names_another(defaults.get("algorithm"), entry.train.get("algorithm")):
-        # Parameters belong to the algorithm that they were set for.
-        defaults = without(dict(defaults), "algorithm")
     if isinstance(defaults, Mapping):
         defaults = inherited(dict(defaults), entry.train)
     config = parse_overlaid(defaults, entry.train, TrainConfig, f"{params_path}: train", f"{where}.train")

@@ -236,8 +236,13 @@ def check_networks(config: TrainConfig, where: str) -> None:
 
 
 def inherited(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What parameters are laid over: options belong to the model and to the optimizer that they were set for."""
-    return without(values, *(f"{name}_options" for name in ("model", "optimizer") if name in changes))
+    """What parameters are laid over: options belong to the model, the optimizer and the algorithm that they were set
+    for.
+    """
+    names = [each.get("name") for part in (values, changes) if isinstance(each := part.get("algorithm"), Mapping)]
+    another = len(names) == 2 and names[1] is not None and names[0] != names[1]
+    options = [f"{name}_options" for name in ("model", "optimizer") if name in changes]
+    return without(values, *options, *(["algorithm"] if another else []))
 
 
 def without(values: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from selftrain.tables.embeddings import existing_embeddings
 from selftrain.tables.held_out import HeldOut, load_held_out
 from selftrain.tables.keys import part_name, shard_of, shard_of_part
 from selftrain.tables.manifest import manifest_parts, read_manifest
-from selftrain.tables.parquet import read_arrow, read_frame, stamps
+from selftrain.tables.parquet import column_names, read_arrow, read_frame, stamps
 from selftrain.tables.predictions import (
     EMBEDDED_CLASSES,
     MADE_FROM,
@@ -97,8 +97,11 @@ class Tables:
         """See ``Source``."""
         keys = rows["key"].to_numpy()
         part = self.predictions / part_name(shard_of(int(keys[0])))
+        if "classes" not in column_names(part):
+            return None
         classes = read_log_probs(part).classes
-        return None if classes is None else classes[np.isin(read_frame(part, ["key"])["key"].to_numpy(), keys)]
+        assert classes is not None
+        return classes[np.isin(read_frame(part, ["key"])["key"].to_numpy(), keys)]
 
     def validation(self) -> HeldOut:
         """See ``Source``."""
