@@ -172,36 +172,6 @@ def test_another_name_of_this_machine_is_refused(port: int) -> None:
         assert connection.getresponse().status == expected
 
 
-def test_others_come_in_by_the_token_alone(project: Path) -> None:
-    public = free_port()
-    command = [sys.executable, "-u", "-m", "selftrain", "browse", "--public", "--port", str(public)]
-    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert process.stdout is not None
-        warning = next(line for line in process.stdout if "whoever has this address" in line)
-        address = urlsplit(warning.rpartition(" ")[2].strip())
-        assert address.port == public
-        cookie = {"Cookie": f"selftrain_token={parse_qs(address.query)['token'][0]}"}
-
-        def status(path: str, **headers: str) -> tuple[int, dict[str, str]]:
-            connection = http.client.HTTPConnection("127.0.0.1", public, timeout=120)
-            connection.request("GET", path, headers=headers)
-            answer = connection.getresponse()
-            return answer.status, dict(answer.getheaders())
-
-        others = {"Host": f"machine:{public}"}
-        assert status("/fiftyone", **others)[0] == 403
-        assert status("/fiftyone", Host=f"127.0.0.1:{public}")[0] == 403, "what calls itself local is not"
-        first, headers = status(f"{address.path}?{address.query}", **others)
-        assert first == 303
-        assert headers["location"].startswith("/datasets/selftrain-test?view=")
-        assert "token" not in headers["location"]
-        assert status("/fiftyone", **others, **cookie)[0] == 200
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
-
-
 def test_the_address_it_prints_stays_where_it_is(page: Any, port: int) -> None:
     page.goto(view_url(port, "student2: look here first"))
     page.locator('[data-cy="looker"]').first.wait_for()
@@ -303,3 +273,34 @@ def test_the_rounds_panel_counts_the_whole_pool(page: Any, port: int, project: P
     rows = pl.read_parquet(project / "selections" / "noisy_student" / "student2" / "*.parquet")
     kept = len(rows.filter(pl.col("decision") == "kept"))
     assert page.locator("table", has_text=f"{kept:,}").count() >= 1
+
+
+# The last: a second App on one dataset takes the first one's pages back to the whole of it.
+def test_others_come_in_by_the_token_alone(project: Path) -> None:
+    public = free_port()
+    command = [sys.executable, "-u", "-m", "selftrain", "browse", "--public", "--port", str(public)]
+    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout is not None
+        warning = next(line for line in process.stdout if "whoever has this address" in line)
+        address = urlsplit(warning.rpartition(" ")[2].strip())
+        assert address.port == public
+        cookie = {"Cookie": f"selftrain_token={parse_qs(address.query)['token'][0]}"}
+
+        def status(path: str, **headers: str) -> tuple[int, dict[str, str]]:
+            connection = http.client.HTTPConnection("127.0.0.1", public, timeout=120)
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders())
+
+        others = {"Host": f"machine:{public}"}
+        assert status("/fiftyone", **others)[0] == 403
+        assert status("/fiftyone", Host=f"127.0.0.1:{public}")[0] == 403, "what calls itself local is not"
+        first, headers = status(f"{address.path}?{address.query}", **others)
+        assert first == 303
+        assert headers["location"].startswith("/datasets/selftrain-test?view=")
+        assert "token" not in headers["location"]
+        assert status("/fiftyone", **others, **cookie)[0] == 200
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
