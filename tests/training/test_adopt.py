@@ -125,8 +125,9 @@ def test_pretrained_weights_need_the_corpuss_classes(
 def test_user_errors(models: dict[str, nn.Module]) -> None:
     for source, message in (
         ("models/nope", "no timm model folder there"),
-        ("resnet18.nonsense", "no pretrained weights of this name"),
-        ("resnet5O", "did you mean"),
+        ("resnet18.nonsense", "models: timm knows no 'resnet18.nonsense'; did you mean 'resnet18"),
+        ("botnet50ts_256", "no pretrained weights of this name"),
+        ("resnet5O", "models: timm knows no model 'resnet5O'; did you mean"),
     ):
         with pytest.raises(UserError, match=message):
             adopted("x", models=[source])

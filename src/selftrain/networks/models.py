@@ -17,13 +17,13 @@ from selftrain.plumbing.files import read_json
 from selftrain.plumbing.sections import did_you_mean
 
 
-def check_model_name(name: str) -> None:
-    """Raises UserError for a name that timm does not know."""
+def check_model_name(name: str, parameter: str = "train.model") -> None:
+    """Raises UserError, which names the parameter, for a name that timm does not know."""
     architecture, of_weights, _ = name.partition(".")
     if not timm.is_model(architecture):
-        raise UserError(f"train.model: timm knows no model '{name}'; {did_you_mean(architecture, timm.list_models())}")
+        raise UserError(f"{parameter}: timm knows no model '{name}'; {did_you_mean(architecture, timm.list_models())}")
     if of_weights and name not in (known := timm.list_pretrained(f"{architecture}.*")):
-        raise UserError(f"train.model: timm knows no '{name}'; {did_you_mean(name, known)}")
+        raise UserError(f"{parameter}: timm knows no '{name}'; {did_you_mean(name, known)}")
 
 
 def create_model(

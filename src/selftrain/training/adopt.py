@@ -109,7 +109,7 @@ def _load(source: str, classes: list[str]) -> tuple[nn.Module, dict[str, Any]]:
         return model, {"model_args": {}} | config_json | {"pretrained_cfg": _whole(model)}
     if folder.exists() or "/" in source:
         raise UserError(f"{source}: no timm model folder there (config.json and model.safetensors)")
-    check_model_name(source)
+    check_model_name(source, "models")
     if not timm.is_model_pretrained(source):
         raise UserError(f"{source}: timm has no pretrained weights of this name, and there is no such folder")
     data = timm.get_pretrained_cfg(source)
