@@ -26,8 +26,17 @@ from tests.training.conftest import TINY
 
 NAMES = [name for name in known_modules("algorithms") if not find_algorithm(name, {})[0].closed_form]
 """Those that take steps."""
-IN_PARTS = [name for name in NAMES if find_algorithm(name, {})[0].update is Algorithm.update]
+IN_PARTS = [name for name in NAMES if find_algorithm(name, {})[0].descends_one_loss()]
 """Those whose step is down one loss."""
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "dynamic_teacher": {"updates": "alternating", "teacher_every": 2, "challenge": 0.1},
+    "meta_pseudo_labels": {"feedback": "finite_difference", "feedback_at": "new_student"},
+    "reduced_meta_pseudo_labels": {"feedback_at": "own_step", "student_labeled_factor": 0.5},
+}
+"""Parameters with which some take other gradients than by default."""
+ARMS = {name: (name, dict[str, Any]()) for name in NAMES} | {
+    f"{name}, otherwise": (name, parameters) for name, parameters in OTHERWISE.items()
+}
 NUM_CLASSES = 3
 
 
@@ -192,7 +201,7 @@ import copy, sys, torch
 from torch import distributed
 from selftrain.training.batches import Process
 from selftrain.training.checkpoint import load_checkpoint
-from tests.algorithms.test_contract import IN_PARTS, NAMES, new_loop, random_batch, weights
+from tests.algorithms.test_contract import ARMS, new_loop, random_batch, weights
 
 torch.set_num_threads(1)
 distributed.init_process_group("gloo")
@@ -209,9 +218,9 @@ def take(loop, steps):
         mine = {s: {v: t[rank * len(t) // 2 : (rank + 1) * len(t) // 2] for v, t in views.items()} for s, views in whole.items()}
         loop.one_step(mine)
 
-def of_shares(name):
+def of_shares(name, parameters):
     def made(**changes):
-        return new_loop(name, plain=True, process=Process(rank, 2), synchronized=True, **changes)
+        return new_loop(name, plain=True, process=Process(rank, 2), synchronized=True, **changes, **parameters)
 
     loop = made(sharded=True, checkpointed=True)
     take(loop, range(3))
@@ -236,17 +245,18 @@ def same(one, other, tolerance):
     pairs = zip(one["algorithm"].values(), other["algorithm"].values(), strict=True)
     return all(bool(torch.allclose(a, b, rtol=tolerance, atol=tolerance)) for a, b in pairs)
 
-for name in NAMES:
-    loop = new_loop(name, plain=True, process=Process(rank, 2))
+for arm, (name, parameters) in ARMS.items():
+    loop = new_loop(name, plain=True, process=Process(rank, 2), **parameters)
     take(loop, range(3))
-    found[name] = weights(loop)
+    found[arm] = weights(loop)
     # What is computed again waits for the other process as well.
-    loop = new_loop(name, plain=True, process=Process(rank, 2), synchronized=True, checkpointed=name in IN_PARTS)
+    loop = new_loop(
+        name, plain=True, process=Process(rank, 2), synchronized=True, checkpointed=True, **parameters
+    )
     take(loop, range(3))
-    synchronized[name] = weights(loop)
-    if name in IN_PARTS:
-        sharded[name] = of_shares(name)
-    whole, before, after = (new_loop(name, process=Process(rank, 2)) for _ in range(3))
+    synchronized[arm] = weights(loop)
+    sharded[arm] = of_shares(name, parameters)
+    whole, before, after = (new_loop(name, process=Process(rank, 2), **parameters) for _ in range(3))
     take(whole, range(4))
     take(before, range(2))
     state = [before.state()]
@@ -254,7 +264,7 @@ for name in NAMES:
     after.load_state(state[0])
     take(after, range(2, 4))
     pairs = zip(whole.algorithm.parameters(), after.algorithm.parameters())
-    resumed[name] = all(bool(torch.equal(*pair)) for pair in pairs)
+    resumed[arm] = all(bool(torch.equal(*pair)) for pair in pairs)
 if rank == 0:
     found = {"weights": found, "synchronized": synchronized, "resumed": resumed, "sharded": sharded}
     torch.save(found, sys.argv[1])
@@ -275,9 +285,10 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict
     return torch.load(folder / "weights.pt", weights_only=True)
 
 
-def after_three_steps(name: str, synchronized: bool = False) -> list[torch.Tensor]:
+def after_three_steps(arm: str, synchronized: bool = False) -> list[torch.Tensor]:
     """The weights that one process with the whole batches ends with."""
-    loop = new_loop(name, plain=True, synchronized=synchronized)
+    name, parameters = ARMS[arm]
+    loop = new_loop(name, plain=True, synchronized=synchronized, **parameters)
     loop.algorithm.train()
     for step in range(3):
         loop.one_step(random_batch(loop.algorithm, step))
@@ -285,31 +296,29 @@ def after_three_steps(name: str, synchronized: bool = False) -> list[torch.Tenso
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_two_processes_end_like_one(name: str, of_two_processes: dict[str, dict[str, Any]]) -> None:
-    for one, two in zip(after_three_steps(name), of_two_processes["weights"][name], strict=True):
+@pytest.mark.parametrize("arm", ARMS)
+def test_two_processes_end_like_one(arm: str, of_two_processes: dict[str, dict[str, Any]]) -> None:
+    for one, two in zip(after_three_steps(arm), of_two_processes["weights"][arm], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
-    assert of_two_processes["resumed"][name], "the state is the first process's: nothing may depend on the others' own"
+    assert of_two_processes["resumed"][arm], "the state is the first process's: nothing may depend on the others' own"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("arm", ARMS)
 def test_with_batchnorm_over_both_two_processes_end_like_one(
-    name: str, of_two_processes: dict[str, dict[str, Any]]
+    arm: str, of_two_processes: dict[str, dict[str, Any]]
 ) -> None:
-    for one, two in zip(
-        after_three_steps(name, synchronized=True), of_two_processes["synchronized"][name], strict=True
-    ):
+    for one, two in zip(after_three_steps(arm, synchronized=True), of_two_processes["synchronized"][arm], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", IN_PARTS)
+@pytest.mark.parametrize("arm", ARMS)
 def test_two_processes_that_share_out_the_weights_end_like_one(
-    name: str, of_two_processes: dict[str, dict[str, Any]]
+    arm: str, of_two_processes: dict[str, dict[str, Any]]
 ) -> None:
-    found = of_two_processes["sharded"][name]
-    for one, two in zip(after_three_steps(name, synchronized=True), found["weights"], strict=True):
+    found = of_two_processes["sharded"][arm]
+    for one, two in zip(after_three_steps(arm, synchronized=True), found["weights"], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-5)
     assert found["share"] < 0.6
     assert found["resumed"], "from a checkpoint of whole tensors"
@@ -330,9 +339,10 @@ def test_a_batch_in_parts_is_a_step_down_the_mean_of_their_losses(name: str) -> 
         torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", IN_PARTS)
-def test_activations_that_are_computed_again_change_nothing(name: str) -> None:
-    kept, again = new_loop(name), new_loop(name, checkpointed=True)
+@pytest.mark.parametrize("arm", ARMS)
+def test_activations_that_are_computed_again_change_nothing(arm: str) -> None:
+    name, parameters = ARMS[arm]
+    kept, again = new_loop(name, **parameters), new_loop(name, checkpointed=True, **parameters)
     for loop in (kept, again):
         loop.algorithm.train()
     for step in range(3):

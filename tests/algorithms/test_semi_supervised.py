@@ -1,6 +1,7 @@
 """Losses of the methods that label their own images, against references written out image by image."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -107,13 +108,13 @@ def test_processes_that_leave_out_different_numbers_make_the_whole_batchs_step()
         mean = torch.stack(counts).mean() if counts else torch.tensor(1.0)
         for number, part in enumerate(parts):
 
-            def over_processes(count: torch.Tensor, mean: torch.Tensor = mean) -> torch.Tensor:
-                counts.append(count)
-                return mean
+            def over_processes(values: Sequence[torch.Tensor], mean: torch.Tensor = mean) -> list[torch.Tensor]:
+                counts.extend(values)
+                return [mean]
 
             part.grad = None
             annealed_cross_entropy(
-                part, labels[4 * number : 4 * number + 4], 0.6, 0.1, Runtime(mean=over_processes)
+                part, labels[4 * number : 4 * number + 4], 0.6, 0.1, Runtime(means=over_processes)
             ).backward()
     assert len({int(count) for count in counts}) > 1
     found = torch.cat([part.grad for part in parts if part.grad is not None]) / len(parts)

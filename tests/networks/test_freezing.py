@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from selftrain.learning.algorithm import evaluating
+from selftrain.learning.runtime import plain_gradient
 from selftrain.networks.freezing import RestingLayers, freeze_shallow, train_mode
 from selftrain.networks.layers import layers_of
 from selftrain.networks.models import create_model
@@ -74,7 +75,7 @@ def test_a_resting_layer_stays_as_it_is_in_its_step() -> None:
     for step in range(4):
         before = [parameter.detach().clone() for parameter in model.parameters()]
         descent.begin(step)
-        descent.minimize(model(torch.randn(4, 3, 32, 32)).square().mean())
+        descent.descend(plain_gradient(model(torch.randn(4, 3, 32, 32)).square().mean(), descent.parameters))
         moved = [not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)]
         rests = RestingLayers(model, 0.5, 3).resting(step)
         assert 0 < rests.sum() < len(rests)
@@ -89,7 +90,7 @@ def test_a_step_in_which_everything_rests_is_a_step() -> None:
     descent = Descent(model, config, 5, 1.0, resting_stream=1)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     descent.begin(1)
-    descent.minimize(model(torch.randn(4, 3, 32, 32)).square().mean())
+    descent.descend(plain_gradient(model(torch.randn(4, 3, 32, 32)).square().mean(), descent.parameters))
     assert RestingLayers(model, 0.999, 1).resting(1).all()
     assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
     assert torch.stack(descent.finite).all()

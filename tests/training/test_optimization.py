@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from selftrain.learning.runtime import plain_gradient
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
@@ -21,7 +22,7 @@ def rates(total: int, steps_per_epoch: float = 10, **changes: object) -> list[fl
     found = []
     for step in range(total):
         descent.begin(step)
-        descent.minimize(network(torch.ones(1, 2)).sum())
+        descent.descend(plain_gradient(network(torch.ones(1, 2)).sum(), descent.parameters))
         found.append(descent.learning_rate)
     return found
 
@@ -51,7 +52,8 @@ def test_gradients_are_clipped() -> None:
     config = TrainConfig.model_validate(TINY | {"optimizer": "sgd", "clip_grad": 0.5, "warmup": 0, "weight_decay": 0})
     network = torch.nn.Linear(2, 1, bias=False)
     before = network.weight.detach().clone()
-    Descent(network, config, 10, 10).minimize(1000 * network(torch.ones(1, 2)).sum())
+    descent = Descent(network, config, 10, 10)
+    descent.descend(plain_gradient(1000 * network(torch.ones(1, 2)).sum(), descent.parameters))
     # The first step of SGD with momentum is the rate times the clipped gradient; Nesterov adds 0.9 of it again.
     assert (network.weight - before).norm().item() == pytest.approx(0.5 * 1.9 * TINY["learning_rate"], rel=1e-4)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from selftrain.algorithms.supervised import Supervised
 from selftrain.learning.algorithm import Needs
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
@@ -50,4 +49,4 @@ def test_what_does_not_fit_the_processes_is_named(
     config = tiny(algorithm={"name": "supervised"}, unlabeled_ratio=0, **changes)
     made = replace(training("a", config), hardware=HardwareConfig.model_validate(machine))
     with pytest.raises(UserError, match=message):
-        made.check(config, Supervised, Needs({"labeled": ("image", "label")}), 4)
+        made.check(config, Needs({"labeled": ("image", "label")}), 4)

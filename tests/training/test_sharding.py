@@ -44,6 +44,14 @@ def stepped(name, shared_out):
         optimizer.zero_grad()
     return whole(network.state_dict())
 
+def after_a_change(network):
+    # What it says once its weights are doubled, having been asked before.
+    with torch.no_grad():
+        network(torch.ones(2, 3, 16, 16))
+        for parameter in network.parameters():
+            parameter.mul_(2)
+        return network(torch.ones(2, 3, 16, 16))
+
 class Batches(torch.utils.data.Dataset):
     def __init__(self, algorithm):
         self.algorithm = algorithm
@@ -73,6 +81,14 @@ names = [name for name in list_optimizers() if not OTHER_STEPS.search(name)]
 optimizers = {name: (stepped(name, False), stepped(name, True)) for name in names}
 runs = {(shared_out, clock): trained(shared_out, clock) for shared_out in (False, True) for clock in ("first", "second")}
 
+changed = []
+for shared_out in (False, True):
+    torch.manual_seed(0)
+    network = TinyModel(plain=True)
+    if shared_out:
+        shard(network)
+    changed.append(after_a_change(network))
+
 last = new_loop("noisy_student", plain=True, process=Process(rank, 2))
 last.algorithm.student.to(memory_format=torch.channels_last)
 channels_last = last.algorithm.student
@@ -81,7 +97,7 @@ from selftrain.plumbing.hardware import Hardware
 made = Loop(last.algorithm, last.config, 1.0, 0, Hardware(torch.device("cpu"), False, 0, 1, fsdp=True), Process(rank, 2))
 made.one_step(random_batch(made.algorithm, 0))
 if rank == 0:
-    torch.save({"optimizers": optimizers, "runs": runs}, sys.argv[1])
+    torch.save({"optimizers": optimizers, "runs": runs, "changed": changed}, sys.argv[1])
 distributed.destroy_process_group()
 """
 
@@ -103,6 +119,12 @@ def test_every_optimizer_that_is_allowed_takes_the_steps_of_whole_weights(two: d
     for name, (plain, shared_out) in two["optimizers"].items():
         for key, value in plain.items():
             torch.testing.assert_close(shared_out[key], value, rtol=1e-5, atol=1e-6, msg=f"{name}: {key}")
+
+
+@pytest.mark.slow
+def test_weights_that_changed_are_those_of_the_next_pass(two: dict[str, Any]) -> None:
+    """Also where no backward pass was in between, as in averages and in feedback."""
+    torch.testing.assert_close(*two["changed"])
 
 
 @pytest.mark.slow

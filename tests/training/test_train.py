@@ -132,11 +132,15 @@ def test_two_processes_that_share_out_the_weights_end_like_one(digits_corpus: Pa
         torch.testing.assert_close(whole[key], shares[key], atol=2e-4, rtol=1e-3)
     assert mlflow_rows(tmp_path / "2", "select status from runs") == [("FINISHED",)]
     params = yaml.safe_load((tmp_path / "2" / "params.yaml").read_text())
-    params["rounds"]["student"]["train"] |= {"algorithm": {"name": "dynamic_teacher"}, "grad_accum_steps": 1}
+    params["rounds"]["student"]["train"] |= {
+        "algorithm": {"name": "supervised"},
+        "unlabeled_ratio": 0,
+        "optimizer": "lamb",
+    }
     write_params(tmp_path / "2", params)
     refused = selftrain(tmp_path / "2", *TRAIN_STUDENT)
     assert refused.returncode == 1
-    assert "dynamic_teacher takes several gradients a step, which weights that are shared" in refused.stderr
+    assert "train.optimizer: lamb does not work on weights that are shared out" in refused.stderr
 
 
 @pytest.mark.slow

@@ -61,8 +61,8 @@ class DynamicTeacher(DistillingAlgorithm):
         """The teacher."""
         return {"teacher": self.teacher}
 
-    def turns(self, step: int) -> tuple[str, ...]:
-        """The networks that learn in a step."""
+    def learning(self, step: int) -> tuple[str, ...]:
+        """Those whose turn it is."""
         if step % self.config.teacher_every:
             return ("student",)
         return ("teacher",) if self.config.updates == "alternating" else ("student", "teacher")
@@ -73,20 +73,18 @@ class DynamicTeacher(DistillingAlgorithm):
         with evaluating(self.teacher):
             return full_precision(self.teacher(views["image"])).log_softmax(dim=1)
 
-    def update(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
-        """A step of the network whose turn it is: the teacher or the student."""
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> dict[str, Tensor]:
+        """The sum of the losses of those whose turn it is."""
         losses: dict[str, Tensor] = {}
         runtime.share_buffers(self.teacher)
-        with runtime.autocast():
-            # The student first: its teacher's pass would change BatchNorm's statistics.
-            if "student" in self.turns(step):
-                losses |= self.loss(batch, step, runtime)
-            if "teacher" in self.turns(step):
-                losses |= self._teacher_losses(batch, runtime)
+        # The student first: its teacher's pass would change BatchNorm's statistics.
+        if "student" in self.learning(step):
+            losses |= super().loss(batch, step, runtime)
+        if "teacher" in self.learning(step):
+            losses |= self._teacher_losses(batch, runtime)
         trained = [losses[name] for name in ("loss", "teacher_loss") if name in losses]
         losses["loss"] = torch.stack(trained).sum()
-        runtime.descend(losses["loss"], self.turns(step))
-        return {name: value.detach() for name, value in losses.items()}
+        return losses
 
     def _teacher_losses(self, batch: Batch, runtime: Runtime) -> dict[str, Tensor]:
         labeled, challenge = batch["labeled"], self.config.challenge

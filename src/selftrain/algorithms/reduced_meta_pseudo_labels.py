@@ -15,6 +15,7 @@ The paper has it both ways whether the student sees labeled images: like Meta Ps
 is the second.
 """
 
+from dataclasses import replace
 from itertools import pairwise
 
 from pydantic import Field, model_validator
@@ -77,7 +78,7 @@ class ReducedMetaPseudoLabels(TeachingAlgorithm):
     @classmethod
     def needs(cls, config: ReducedMetaPseudoLabelsConfig) -> Needs:
         """The reduced teacher is made here."""
-        return Needs(cls.views, cls.networks, layers=cls.networks)
+        return replace(super().needs(config), layers=cls.networks)
 
     def __init__(self, student: nn.Module, config: ReducedMetaPseudoLabelsConfig, networks: Networks) -> None:
         super().__init__(student, config, networks)

@@ -77,7 +77,7 @@ def annealed_cross_entropy(
     mask = confidence <= bound
     count = mask.sum(dtype=each.dtype)
     if bound < 1:  # at 1 no image is left out, and processes need not ask one another
-        count = runtime.mean(count)
+        (count,) = runtime.means([count])
     return (each * mask).sum() / torch.where(count > 0, count, 1)
 
 

@@ -52,6 +52,8 @@ class Needs:
     """Of ``networks``, those that the algorithm makes itself: they have an optimizer, and no timm model."""
     whole_batch: bool = False
     """Whether its loss is more than a mean over images, so that it is not the mean of the losses of a batch's parts."""
+    second_derivatives: bool = False
+    """Whether its step is differentiated itself."""
 
     def reads_table(self, source: str) -> bool:
         """Whether it reads the teacher's prediction of ``labeled`` or of ``unlabeled`` images from its table."""
@@ -103,7 +105,7 @@ class Algorithm(nn.Module):
     """Owns its networks and says what a step is. Only ``student`` is evaluated, averaged and exported.
 
     A subclass sets ``Config`` and ``views`` and writes ``loss``; one with several trained networks also writes
-    ``trained_networks``, and ``update`` where they do not descend one loss together.
+    ``trained_networks``, ``learning`` if they take turns, and ``update`` if they do not descend one loss together.
     """
 
     Config: ClassVar[type[Section]] = Section
@@ -127,15 +129,15 @@ class Algorithm(nn.Module):
         self.config = config
 
     @classmethod
-    def check(cls, config: Any, total_steps: int, compiled: bool) -> None:
+    def check(cls, config: Any, total_steps: int) -> None:
         """Raises UserError, naming the parameter, for a training of so many steps that makes no sense with its config.
 
-        ``compiled`` says whether networks are compiled. What ``needs`` says is checked for all algorithms alike.
+        What ``needs`` says is checked for all algorithms alike.
         """
 
     @classmethod
     def descends_one_loss(cls) -> bool:
-        """Whether a step is one gradient of ``loss``: only such a step can be cut, computed again or shared out."""
+        """Whether a step is one gradient of ``loss``: only such a step's batch can be cut in parts."""
         return cls.update is Algorithm.update
 
     @classmethod
@@ -155,11 +157,10 @@ class Algorithm(nn.Module):
         *first, last = in_parts(batch, runtime.grad_accum_steps)
         found: list[dict[str, Tensor]] = []
         so_far: Gradient | None = None
+        learning = self.learning(step)
         for part in first:
-            so_far = runtime.accumulate(
-                self._share_of_loss(part, step, runtime, found), self.trained_networks(), so_far
-            )
-        runtime.descend(self._share_of_loss(last, step, runtime, found), self.trained_networks(), so_far)
+            so_far = runtime.accumulate(self._share_of_loss(part, step, runtime, found), learning, so_far)
+        runtime.descend(self._share_of_loss(last, step, runtime, found), learning, so_far)
         return {name: torch.stack([losses[name] for losses in found]).mean(dim=0) for name in found[0]}
 
     def _share_of_loss(self, part: Batch, step: int, runtime: Runtime, found: list[dict[str, Tensor]]) -> Tensor:
@@ -172,6 +173,10 @@ class Algorithm(nn.Module):
     def trained_networks(self) -> dict[str, nn.Module]:
         """The networks that get an optimizer, by name."""
         return {} if self.closed_form else {"student": self.student}
+
+    def learning(self, step: int) -> tuple[str, ...]:
+        """Those of them that descend this step's loss."""
+        return tuple(self.trained_networks())
 
     def first_step(self, network: str) -> int:
         """The step at which a network starts to be trained; its learning rate's schedule begins there."""

@@ -13,8 +13,9 @@ without dropout, and do not change its BatchNorm statistics: the student depends
 alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -23,10 +24,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from selftrain.learning.algorithm import Algorithm, Batch, Networks
+from selftrain.learning.algorithm import Algorithm, Batch, Needs, Networks
 from selftrain.learning.gradients import cosine, dot_product, plain_step, sampled_labels
 from selftrain.learning.losses import accuracy, full_precision, one_hot, smoothed, soft_cross_entropy
-from selftrain.learning.runtime import Gradient, Minimizer, Runtime, added
+from selftrain.learning.runtime import Gradient, Runtime, added, copied
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import Section
 
@@ -96,12 +97,15 @@ class TeachingAlgorithm(Algorithm):
         raise NotImplementedError
 
     @classmethod
-    def check(cls, config: Any, total_steps: int, compiled: bool) -> None:
-        """The student has to begin before the training ends; what is differentiated twice is not compiled."""
+    def check(cls, config: Any, total_steps: int) -> None:
+        """The student has to begin before the training ends."""
         if total_steps <= config.student_wait_steps:
             raise UserError("train.algorithm.student_wait_steps: the training ends before the student begins")
-        if compiled and config.feedback == "exact":
-            raise UserError("hardware.compile: PyTorch compiles no second derivatives; not with `feedback: exact`")
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:
+        """The teacher's network; second derivatives for exact feedback."""
+        return Needs(cls.views, cls.networks, second_derivatives=config.feedback == "exact")
 
     def trained_networks(self) -> dict[str, nn.Module]:
         """Both."""
@@ -116,13 +120,16 @@ class TeachingAlgorithm(Algorithm):
         with runtime.autocast():
             teacher_logits, losses = self.teacher_step(batch, step, runtime)  # (r·B, C)
         if step < self.first_step("student"):
-            runtime.minimizers["teacher"].minimize(losses["teacher_loss"])
+            runtime.descend(losses["teacher_loss"], ["teacher"])
             return {name: value.detach() for name, value in losses.items()} | {"loss": losses["teacher_loss"].detach()}
         labels, targets = self._targets(teacher_logits, batch["unlabeled"])
         with runtime.autocast():
             student_loss, own_loss, agreement = self._student_losses(batch, labels, targets, runtime)
-        gradient, found = self._teach(student_loss, own_loss, teacher_logits, labels, batch, runtime)
-        runtime.minimizers["teacher"].minimize(losses["teacher_loss"] + found["feedback_loss"])
+        if self.config.feedback == "exact":
+            gradient, found = self._differentiated(student_loss, own_loss, batch, runtime)
+        else:
+            gradient, found = self._measured(student_loss, own_loss, teacher_logits, labels, batch, runtime)
+        runtime.descend(losses["teacher_loss"] + found["feedback_loss"], ["teacher"])
         if self.config.feedback_at != "new_student":
             runtime.minimizers["student"].descend(gradient)
         losses |= found | {"loss": student_loss + own_loss, "agreement_with_teacher": agreement}
@@ -162,7 +169,7 @@ class TeachingAlgorithm(Algorithm):
         soft = smoothed(soft, self.config.label_smoothing)
         return labels, torch.where((known >= 0)[:, None], hard, soft)
 
-    def _teach(
+    def _measured(
         self,
         student_loss: Tensor,
         own_loss: Tensor,
@@ -177,56 +184,72 @@ class TeachingAlgorithm(Algorithm):
         them. Where h is measured at the new student, the student has taken its step afterwards.
         """
         config, student = self.config, runtime.minimizers["student"]
-        here: dict[str, Tensor] = {
-            name: value for name, value in self.student.named_parameters() if value.requires_grad
-        }
-        exact = config.feedback == "exact"
-        differentiated = config.feedback in ("cosine", "dot_product", "exact")
-        slopes = torch.autograd.grad(
-            student_loss,
-            [*here.values()],
-            create_graph=exact,
-            retain_graph=exact or config.student_labeled_factor > 0,
-            allow_unused=True,
-        )
-        gradient = student.averaged(tuple(None if slope is None else slope.detach().clone() for slope in slopes))
-        whole, start, rate = gradient, here, student.learning_rate
-        own_slopes: Gradient | None = None
-        if config.student_labeled_factor:
-            own_slopes = student.gradient(own_loss)
-            whole = tuple(added(one, other) for one, other in zip(gradient, own_slopes, strict=True))
-            start = plain_step(here, own_slopes, rate)
-        if config.feedback_at == "own_step":
-            still = tuple(None if slope is None else torch.zeros_like(slope) for slope in gradient)
-            start = dict(zip(here, student.stepped(own_slopes or still), strict=True))
-        with torch.no_grad():
-            before = (
-                self._labeled(start, batch["labeled"], runtime)[0] if config.feedback == "finite_difference" else None
-            )
-        if config.feedback_at == "new_student":
-            student.descend(tuple(None if slope is None else slope.clone() for slope in whole))
-            there = here
-        elif config.feedback_at == "own_step":
-            there = dict(zip(here, student.stepped(whole), strict=True))
-        else:
-            there = plain_step(start, gradient, rate)
-        # What the teacher's labels moved, but for a factor.
+        rate, labeled = student.learning_rate, batch["labeled"]
+        twice = config.student_labeled_factor > 0
+        gradient = runtime.gradient(student_loss, student.parameters, retain_graph=twice)
+        own = runtime.gradient(own_loss, student.parameters) if twice else None
+        whole = gradient if own is None else tuple(added(*slopes) for slopes in zip(gradient, own, strict=True))
+        # θ and θ', and what the teacher's labels moved but for a factor.
+        start = student.parameters
         moved, factor = gradient, rate
         if config.feedback_at == "own_step":
-            moved, factor = tuple(start[name].detach() - there[name].detach() for name in here), 1.0
-        with torch.set_grad_enabled(differentiated):
-            labeled_loss, labeled_accuracy = self._labeled(there, batch["labeled"], runtime)
-        found = {"student_labeled_loss": labeled_loss, "student_labeled_accuracy": labeled_accuracy}
-        labeled_gradient = student.gradient(labeled_loss, [*there.values()]) if differentiated else ()
-        if exact:
-            # Minimised as it is: its derivative by the teacher is that of the labeled loss at θ'.
-            feedback = rate * dot_product(labeled_gradient, slopes)
-            found |= {"feedback": feedback, "feedback_loss": -config.feedback_factor * feedback}
+            still = tuple(None if slope is None else torch.zeros_like(slope) for slope in gradient)
+            start, there = student.stepped(own or still), student.stepped(whole)
+            moved, factor = tuple(old - new for old, new in zip(start, there, strict=True)), 1.0
         else:
-            feedback = self._feedback(moved, factor, labeled_gradient, before, labeled_loss.detach(), student)
-            found |= {"feedback": feedback, "feedback_baseline": self.baseline.clone()}
-            found["feedback_loss"] = self._feedback_loss(feedback, teacher_logits, labels, batch["unlabeled"]["label"])
-        return whole, found
+            start = start if own is None else plain_step(start, own, rate)
+            there = plain_step(start, gradient, rate)
+        before = None
+        if config.feedback == "finite_difference":
+            with torch.no_grad(), student.at(start):
+                before, _ = self._labeled(labeled, runtime)
+        if config.feedback_at == "new_student":
+            student.descend(copied(whole))
+            there = student.parameters
+        differentiated = config.feedback in ("cosine", "dot_product")
+        with torch.set_grad_enabled(differentiated), student.at(there):
+            labeled_loss, labeled_accuracy = self._labeled(labeled, runtime)
+            labeled_gradient = runtime.gradient(labeled_loss, student.parameters) if differentiated else ()
+        feedback = self._feedback(moved, factor, labeled_gradient, before, labeled_loss.detach(), runtime)
+        return whole, {
+            "student_labeled_loss": labeled_loss,
+            "student_labeled_accuracy": labeled_accuracy,
+            "feedback": feedback,
+            "feedback_baseline": self.baseline.clone(),
+            "feedback_loss": self._feedback_loss(feedback, teacher_logits, labels, batch["unlabeled"]["label"]),
+        }
+
+    def _differentiated(
+        self, student_loss: Tensor, own_loss: Tensor, batch: Batch, runtime: Runtime
+    ) -> tuple[Gradient, dict[str, Tensor]]:
+        """The same for ``exact``: ``feedback_loss`` has the derivative through the student's step."""
+        config, student = self.config, runtime.minimizers["student"]
+        rate = student.learning_rate
+        slopes: Gradient = torch.autograd.grad(
+            student_loss, list(student.parameters), create_graph=True, allow_unused=True
+        )
+        means = iter(runtime.means([slope for slope in slopes if slope is not None]))
+        gradient = tuple(None if slope is None else next(means) for slope in slopes)
+        whole, start = gradient, student.parameters
+        if config.student_labeled_factor:
+            own = runtime.gradient(own_loss, student.parameters, retain_graph=True)
+            whole = tuple(added(*both) for both in zip(gradient, own, strict=True))
+            start = plain_step(start, own, rate)
+        # The derivative needs the student as it is, so its step is taken by a copy of the weights.
+        there = [weight.requires_grad_() for weight in plain_step(start, gradient, rate)]
+        names = (name for name, parameter in self.student.named_parameters() if parameter.requires_grad)
+        moved = dict(self.student.named_parameters()) | dict(zip(names, there, strict=True))
+        statistics = {name: value.clone() for name, value in self.student.named_buffers()}
+        stepped = partial(functional_call, self.student, moved | statistics)
+        labeled_loss, labeled_accuracy = self._labeled(batch["labeled"], runtime, stepped)
+        feedback = rate * dot_product(runtime.gradient(labeled_loss, there), slopes)
+        return whole, {
+            "student_labeled_loss": labeled_loss,
+            "student_labeled_accuracy": labeled_accuracy,
+            "feedback": feedback,
+            # Minimised as it is: its derivative by the teacher is that of the labeled loss at θ'.
+            "feedback_loss": -config.feedback_factor * feedback,
+        }
 
     def _feedback(
         self,
@@ -235,7 +258,7 @@ class TeachingAlgorithm(Algorithm):
         labeled_gradient: Gradient,
         before: Tensor | None,
         after: Tensor,
-        student: Minimizer,
+        runtime: Runtime,
     ) -> Tensor:
         """h, a scalar; positive if the labels helped, whichever way it is measured."""
         if self.config.feedback == "cosine":
@@ -243,8 +266,7 @@ class TeachingAlgorithm(Algorithm):
         if self.config.feedback == "dot_product":
             return factor * dot_product(labeled_gradient, moved)
         if before is not None:
-            (difference,) = student.averaged((before - after,))
-            assert difference is not None
+            (difference,) = runtime.means([before - after])
             return difference
         return torch.zeros_like(after)
 
@@ -267,13 +289,11 @@ class TeachingAlgorithm(Algorithm):
         return factor * advantage.detach() * (each * (known < 0)).mean()
 
     def _labeled(
-        self, parameters: Mapping[str, Tensor], labeled: dict[str, Tensor], runtime: Runtime
+        self, labeled: dict[str, Tensor], runtime: Runtime, student: Callable[..., Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The student's loss and accuracy on labeled images with these parameters, without noise inside it."""
-        all_parameters = dict(self.student.named_parameters()) | dict(parameters)
-        scratch = {name: value.clone() for name, value in self.student.named_buffers()}
+        """The loss and accuracy on labeled images, without noise inside the student: as it is, or as another is."""
         # A difference of two losses in half precision would be rounding and nothing else.
         precision = nullcontext() if self.config.feedback == "finite_difference" else runtime.autocast()
         with precision, runtime.noise(self.student, {"feedback": len(labeled["image"])}):
-            logits = functional_call(self.student, all_parameters | scratch, (labeled["image"],))  # (B, C)
+            logits = (student or self.student)(labeled["image"])  # (B, C)
         return functional.cross_entropy(full_precision(logits), labeled["label"]), accuracy(logits, labeled["label"])

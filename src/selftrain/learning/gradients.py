@@ -1,9 +1,10 @@
 """Labels drawn from a distribution, and what gradients say of one another: the mathematics of feedback."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial
 
 from selftrain.learning.runtime import Gradient
 
@@ -20,9 +21,18 @@ def sampled_labels(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def dot_product(one: Gradient, other: Gradient) -> Tensor:
-    """⟨one, other⟩ over all parameters, a scalar; parameters that a loss does not touch have no part in it."""
-    products = [(a * b).sum() for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    return torch.stack(products).sum()
+    """⟨one, other⟩ over all parameters, a scalar; parameters that a loss does not touch have no part in it.
+
+    Of gradients that processes share out, it is that of the whole ones, and all processes have to call it.
+    """
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    total = torch.stack([(_own_share(a) * _own_share(b)).sum() for a, b in pairs]).sum()
+    mesh = next((a.device_mesh for a, _ in pairs if isinstance(a, DTensor)), None)
+    return total if mesh is None else DTensor.from_local(total, mesh, [Partial()]).full_tensor()
+
+
+def _own_share(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def cosine(one: Gradient, other: Gradient) -> Tensor:
@@ -39,10 +49,9 @@ def _scaled(gradient: Gradient, factor: Tensor) -> Gradient:
     return tuple(None if slope is None else slope * factor for slope in gradient)
 
 
-def plain_step(parameters: Mapping[str, Tensor], gradient: Gradient, learning_rate: float) -> dict[str, Tensor]:
-    """θ − η·g as new leaves, by name."""
-    moved = {
-        name: parameter.detach() if slope is None else parameter.detach() - learning_rate * slope.detach()
-        for (name, parameter), slope in zip(parameters.items(), gradient, strict=True)
-    }
-    return {name: value.requires_grad_() for name, value in moved.items()}
+def plain_step(parameters: Sequence[Tensor], gradient: Gradient, learning_rate: float) -> list[Tensor]:
+    """θ − η·g."""
+    return [
+        parameter.detach() if slope is None else parameter.detach() - learning_rate * slope.detach()
+        for parameter, slope in zip(parameters, gradient, strict=True)
+    ]

@@ -17,13 +17,24 @@ NoisedRows = Callable[[dict[str, int]], AbstractContextManager[object]]
 class LossGradient(Protocol):
     """A loss's gradient by parameters of several networks."""
 
-    def __call__(self, loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> Gradient:
-        """``so_far`` is what this process has of earlier losses. It is added, before a mean over processes is taken."""
+    def __call__(
+        self,
+        loss: Tensor,
+        parameters: Sequence[Tensor],
+        so_far: Gradient | None = None,
+        retain_graph: bool = False,
+    ) -> Gradient:
+        """``so_far`` is what this process has of earlier losses. It is added, before a mean over processes is taken.
+
+        ``retain_graph`` leaves what the loss was computed of for another loss of the same forward pass.
+        """
 
 
-def plain_gradient(loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> Gradient:
+def plain_gradient(
+    loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None, retain_graph: bool = False
+) -> Gradient:
     """A loss's gradient in one process, and ``so_far`` added; None where no loss touches a parameter."""
-    found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+    found = torch.autograd.grad(loss, list(parameters), allow_unused=True, retain_graph=retain_graph)
     return found if so_far is None else tuple(map(added, so_far, found))
 
 
@@ -32,6 +43,11 @@ def added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     if one is None or other is None:
         return other if one is None else one
     return one + other
+
+
+def copied(gradient: Gradient) -> Gradient:
+    """A gradient for ``Minimizer.descend`` to overwrite."""
+    return tuple(None if slope is None else slope.detach().clone() for slope in gradient)
 
 
 class Minimizer(Protocol):
@@ -45,23 +61,17 @@ class Minimizer(Protocol):
     def learning_rate(self) -> float:
         """Of the step under way."""
 
-    def gradient(self, loss: Tensor, parameters: Sequence[Tensor] | None = None) -> Gradient:
-        """The loss's gradient by the network's parameters, or by others of these shapes, averaged over processes.
-
-        Nothing is clipped, decayed or carried over.
-        """
-
-    def averaged(self, tensors: Gradient) -> Gradient:
-        """Their means over processes, in place."""
-
     def descend(self, gradient: Gradient) -> None:
         """Clip and step the optimizer. The gradient's tensors may be overwritten."""
 
-    def minimize(self, loss: Tensor) -> None:
-        """``gradient`` and ``descend``."""
-
     def stepped(self, gradient: Gradient) -> Sequence[Tensor]:
-        """Where ``descend`` would lead: the parameters after it, as new leaves. Nothing changes."""
+        """Where ``descend`` would lead: the parameters after it. Nothing changes."""
+
+    def at(self, weights: Sequence[Tensor]) -> AbstractContextManager[None]:
+        """While it lasts, ``parameters`` have these values; afterwards they, and BatchNorm's statistics, are as before.
+
+        Gradients of what is computed meanwhile have to be taken meanwhile.
+        """
 
 
 @dataclass
@@ -82,8 +92,8 @@ class Runtime:
     """The noise inside each network."""
     averaged_student: Callable[[Tensor], Tensor] | None = None
     """The moving average of the student's weights, in eval mode: images (B, 3, H, W) → logits (B, C)."""
-    mean: Callable[[Tensor], Tensor] = lambda value: value
-    """A number's mean over processes, without a gradient."""
+    means: Callable[[Sequence[Tensor]], list[Tensor]] = lambda values: [value.detach() for value in values]
+    """Tensors' means over processes, without a gradient."""
     share_buffers: Callable[[nn.Module], None] = lambda network: None
     """Gives every process the first one's BatchNorm statistics: before a trained network is used in eval mode."""
 

@@ -77,7 +77,7 @@ class DistillingAlgorithm(Algorithm):
     shrinks = True
 
     @classmethod
-    def check(cls, config: Any, total_steps: int, compiled: bool) -> None:
+    def check(cls, config: Any, total_steps: int) -> None:
         """Distillation has to begin before the training ends."""
         if config.delay_steps >= total_steps:
             raise UserError("train.algorithm.delay_steps: the training ends before the student learns of its teacher")

@@ -1,12 +1,11 @@
 """Activations of blocks that are thrown away, and computed again for the gradient: memory for a second forward pass.
 
-Chen et al. 2016, "Training deep nets with sublinear memory cost" (arXiv 1604.06174). A second pass has to be the first
+Chen et al. 2016, "Training deep nets with sublinear memory cost" (arXiv 1604.06174). A later pass has to be the first
 one again: PyTorch draws its random numbers anew from the same state, and here the rows that are noised are the same,
 and BatchNorm's statistics count a batch once.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -41,18 +40,23 @@ def _checkpointed(block: nn.Module, forward: Any, noise: ModelNoise, *inputs: An
 
 
 def _contexts(block: nn.Module, noise: ModelNoise) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What the first pass and the second one run in."""
-    return nullcontext(), _second_pass(block, noise, noise.rows)
+    """What the first pass and the later ones run in."""
+    return nullcontext(), _LaterPass(block, noise)
 
 
-@contextmanager
-def _second_pass(block: nn.Module, noise: ModelNoise, rows: dict[str, torch.Tensor | None]) -> Iterator[None]:
-    buffers = [(buffer, buffer.clone()) for buffer in block.buffers()]
-    rows_now, noise.rows = noise.rows, rows
-    try:
-        yield
-    finally:
-        noise.rows = rows_now
+class _LaterPass:
+    """The rows that are noised now, once more; there is a pass for each loss whose gradient is taken."""
+
+    def __init__(self, block: nn.Module, noise: ModelNoise) -> None:
+        self.block, self.noise, self.rows = block, noise, noise.rows
+
+    def __enter__(self) -> None:
+        self.buffers = [(buffer, buffer.clone()) for buffer in self.block.buffers()]
+        self.rows_outside, self.noise.rows = self.noise.rows, self.rows
+
+    def __exit__(self, *_: object) -> None:
+        self.noise.rows = self.rows_outside
         with torch.no_grad():
-            for buffer, value in buffers:
+            for buffer, value in self.buffers:
                 buffer.copy_(value)
+        del self.buffers

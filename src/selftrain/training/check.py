@@ -35,7 +35,7 @@ def check_run(config: TrainConfig, is_round: bool, where: str, hardware: Hardwar
             raise UserError(f"{place}: {error}") from None
         needs = algorithm.needs(parameters)
         check_fit(phase, algorithm, needs, place)
-        check_hardware(phase, algorithm, hardware, place)
+        check_hardware(phase, needs, hardware, place)
         if "unlabeled" in needs.views and phase.pool == "selection" and not is_round:
             raise UserError(f"{place}: {phase.algorithm.name} needs unlabeled images; put the run under `rounds`")
         if not is_round and (needs.teacher or needs.reads_table("labeled")):
@@ -50,7 +50,7 @@ def check_run(config: TrainConfig, is_round: bool, where: str, hardware: Hardwar
             )
         try:
             if phase.steps is not None and not algorithm.closed_form:
-                algorithm.check(parameters, phase.steps, hardware.compile)
+                algorithm.check(parameters, phase.steps)
             policy_operations(phase.noise.randaugment_policy)
             for network in ("student", *needs.networks):
                 network_config = phase.of_network(network)
@@ -80,17 +80,21 @@ def check_takes_weights(config: TrainConfig, where: str) -> None:
     raise UserError(f"{where}: {config.algorithm.name} weighs all images alike; use `one`, or noisy_student")
 
 
-def check_hardware(phase: TrainConfig, algorithm: type[Algorithm], hardware: HardwareConfig, where: str) -> None:
+def check_hardware(phase: TrainConfig, needs: Needs, hardware: HardwareConfig, where: str) -> None:
     """Raises UserError for parameters of a training that do not go with this machine's."""
-    name = phase.algorithm.name
     for parameter, why in NOT_COMPILED.items():
         if getattr(phase, parameter) and hardware.compile:
             raise UserError(f"{where}: train.{parameter}: {why}; set `hardware.compile` to false")
-    if hardware.fsdp and not algorithm.descends_one_loss():
-        raise UserError(
-            f"{where}: {name} takes several gradients a step, which weights that are shared out do not allow; set "
-            "`hardware.fsdp` to false"
-        )
+    for parameter, is_set in {
+        "hardware.compile": hardware.compile,
+        "hardware.fsdp": hardware.fsdp,
+        "train.activation_checkpointing": phase.activation_checkpointing,
+    }.items():
+        if is_set and needs.second_derivatives:
+            raise UserError(
+                f"{where}: {parameter}: {phase.algorithm.name} takes second derivatives with these parameters, which "
+                "PyTorch has of plain networks alone; set it to false, or take another `feedback` than `exact`"
+            )
     if hardware.fsdp and OTHER_STEPS.search(phase.optimizer):
         raise UserError(
             f"{where}: train.optimizer: {phase.optimizer} does not work on weights that are shared out; take another, "
@@ -115,12 +119,6 @@ def check_fit(phase: TrainConfig, algorithm: type[Algorithm], needs: Needs, wher
         raise UserError(
             f"{where}.train.grad_accum_steps: {name} takes several gradients a step, each of the whole batch; set it "
             "to 1, and use a smaller `batch_size` or more processes"
-        )
-    if phase.activation_checkpointing and not algorithm.descends_one_loss():
-        raise UserError(
-            f"{where}.train.activation_checkpointing: {name} takes several gradients a step, some of networks with "
-            "other weights, which cannot be computed again; set it to false, and use a smaller `batch_size` or more "
-            "processes"
         )
     for network in phase.networks:
         if network not in needs.networks:

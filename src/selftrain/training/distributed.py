@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -31,10 +31,10 @@ def rank_and_world() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-def mean(value: Tensor) -> Tensor:
-    """A tensor's mean over the processes, without a gradient."""
-    found = value.detach().clone()
-    average([found])
+def means(values: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors' means over the processes, without a gradient."""
+    found = [value.detach().clone() for value in values]
+    average(found)
     return found
 
 

@@ -18,21 +18,23 @@ FIRST, LATER = 2**20, 25 * 2**20
 """Bytes of a bucket: the first is small, so that sending begins early."""
 
 
-def averaged_gradient(loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> Gradient:
+def averaged_gradient(
+    loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None, retain_graph: bool = False
+) -> Gradient:
     """The loss's gradient by parameters, averaged over processes; None where the loss does not touch one.
 
     ``so_far`` is what this process has of earlier losses; it is added before the mean is taken. Losses have to touch
     the same parameters on every process.
     """
     if not distributed.is_initialized():
-        return plain_gradient(loss, parameters, so_far)
+        return plain_gradient(loss, parameters, so_far, retain_graph)
     buckets = Buckets(parameters, so_far)
     hooks = [
         parameter.register_hook(partial(buckets.take, place))  # type: ignore[no-untyped-call]
         for place, parameter in enumerate(parameters)
     ]
     try:
-        torch.autograd.grad(loss, list(parameters), allow_unused=True)
+        torch.autograd.grad(loss, list(parameters), allow_unused=True, retain_graph=retain_graph)
     finally:
         for hook in hooks:
             hook.remove()

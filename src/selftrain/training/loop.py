@@ -25,7 +25,7 @@ from selftrain.plumbing.processes import TERMINATED, stoppable
 from selftrain.plumbing.progress import progress_bar
 from selftrain.training.batches import Process, TrainingBatches
 from selftrain.training.checkpoint import load_checkpoint, save_checkpoint
-from selftrain.training.distributed import gathered, mean, share_buffers
+from selftrain.training.distributed import gathered, means, share_buffers
 from selftrain.training.gradient_buckets import averaged_gradient
 from selftrain.training.on_device import on_device
 from selftrain.training.optimization import Descent
@@ -100,7 +100,7 @@ class Loop:
             autocast=hardware.autocast,
             noised_rows={network: noises[name].noised_rows for name, network in classifiers.items()},
             averaged_student=self._averaged_logits if self.ema is not None else None,
-            mean=mean,
+            means=means,
             share_buffers=share_buffers,
         )
         self.config, self.total_steps, self.seed = config, total_steps, seed

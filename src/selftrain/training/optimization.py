@@ -1,7 +1,8 @@
 """Optimizer, schedule, clipping and averaging: one step down a loss."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
@@ -11,14 +12,12 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from selftrain.learning.runtime import Gradient
+from selftrain.learning.runtime import Gradient, copied
 from selftrain.networks.freezing import RestingLayers
 from selftrain.networks.layers import layers_of
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError, one_line
 from selftrain.plumbing.sections import did_you_mean
-from selftrain.training.distributed import average
-from selftrain.training.gradient_buckets import averaged_gradient
 
 SECOND_DERIVATIVES = ("adahessian",)
 """Timm's optimizers that need more than a gradient."""
@@ -51,18 +50,6 @@ class Descent:
         self.steps_before = round(config.schedule_from * steps_per_epoch) - first_step
         self.schedule = create_schedule(self.optimizer, config, total_steps + self.steps_before, steps_per_epoch)
 
-    def gradient(self, loss: Tensor, parameters: Sequence[Tensor] | None = None) -> Gradient:
-        """The loss's gradient by the network's parameters, or by others of these shapes, averaged over processes.
-
-        Nothing is clipped, decayed or carried over.
-        """
-        return averaged_gradient(loss, parameters or self.parameters)
-
-    def averaged(self, tensors: Gradient) -> Gradient:
-        """Their means over processes, in place."""
-        average(tensor for tensor in tensors if tensor is not None)
-        return tensors
-
     def descend(self, gradient: Gradient) -> None:
         """Clip and step the optimizer. The gradient's tensors may be overwritten.
 
@@ -85,21 +72,28 @@ class Descent:
         self.optimizer.zero_grad(set_to_none=True)
 
     def stepped(self, gradient: Gradient) -> list[Tensor]:
-        """Where ``descend`` would lead: the parameters after it, as new leaves. Nothing changes."""
-        before = [parameter.detach().clone() for parameter in self.parameters]
+        """Where ``descend`` would lead: the parameters after it. Nothing changes."""
+        found = [parameter.detach().clone() for parameter in self.parameters]
         state, finite = copy.deepcopy(self.optimizer.state_dict()), list(self.finite)
-        self.descend(tuple(None if slope is None else slope.detach().clone() for slope in gradient))
-        found = [parameter.detach().clone().requires_grad_() for parameter in self.parameters]
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, before, strict=True):
-                parameter.copy_(value)
+        self.descend(copied(gradient))
+        _exchange(self.parameters, found)
         self.optimizer.load_state_dict(state)
         self.finite = finite
         return found
 
-    def minimize(self, loss: Tensor) -> None:
-        """``gradient`` and ``descend``."""
-        self.descend(self.gradient(loss))
+    @contextmanager
+    def at(self, weights: Sequence[Tensor]) -> Iterator[None]:
+        """While it lasts, ``parameters`` have these values; afterwards they, and BatchNorm's statistics, are as before.
+
+        Gradients of what is computed meanwhile have to be taken meanwhile.
+        """
+        statistics = [buffer.clone() for buffer in self.network.buffers()]
+        _exchange(self.parameters, weights)
+        try:
+            yield
+        finally:
+            _exchange(self.parameters, weights)
+            _exchange([*self.network.buffers()], statistics)
 
     def begin(self, step: int) -> None:
         """Begin a step of the training, counted from its start: set its rate."""
@@ -111,6 +105,15 @@ class Descent:
     def learning_rate(self) -> float:
         """The rate that was set last; of the classifier, where layers differ."""
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+
+@torch.no_grad()
+def _exchange(some: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+    """Exchange two lists' values, in place: one tensor at a time, so that no copy of a network is held."""
+    for one, other in zip(some, others, strict=True):
+        held = one.clone()
+        one.copy_(other)
+        other.copy_(held)
 
 
 def check_optimizer_name(name: str) -> None:

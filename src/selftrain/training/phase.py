@@ -88,7 +88,7 @@ def make_phase(
     algorithm = algorithm_class(student, parameters, networks)
     steps_per_epoch = _steps_per_epoch(config, needs.views, len(labeled), pool)
     try:
-        algorithm_class.check(parameters, config.total_steps(steps_per_epoch), machine.compile)
+        algorithm_class.check(parameters, config.total_steps(steps_per_epoch))
     except UserError as error:
         raise UserError(f"'{training.name}': {error}") from None
     loop = Loop(algorithm, config, steps_per_epoch, seed, machine, process)

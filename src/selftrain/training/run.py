@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftrain.counters import Stream, mixed_int, word
-from selftrain.learning.algorithm import Algorithm, Needs
+from selftrain.learning.algorithm import Needs
 from selftrain.networks.weights import weights_files
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
@@ -101,7 +101,7 @@ class Training:
             return None
         return RunRecord.read(self.teacher / "run.json")
 
-    def check(self, phase: TrainConfig, algorithm_class: type[Algorithm], needs: Needs, world_size: int) -> None:
+    def check(self, phase: TrainConfig, needs: Needs, world_size: int) -> None:
         """Raises UserError for a phase whose parameters do not fit its algorithm or the number of processes."""
         uses_pool, algorithm = "unlabeled" in needs.views, phase.algorithm.name
         if uses_pool and phase.pool == "selection" and (self.selection is None or self.predictions is None):
@@ -122,7 +122,7 @@ class Training:
                 f"train.grad_accum_steps of '{self.name}': a process's {of_a_process} labeled images a step do not "
                 f"divide by {phase.grad_accum_steps}"
             )
-        check_hardware(phase, algorithm_class, self.hardware, f"'{self.name}'")
+        check_hardware(phase, needs, self.hardware, f"'{self.name}'")
         if phase.init == "teacher" and self.teacher is None:
             raise UserError(f"train.init of '{self.name}': there is no teacher to start from; put it under `rounds`")
 

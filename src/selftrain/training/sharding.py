@@ -28,12 +28,15 @@ ENTRANCES = ("forward_features", "forward_head", "forward_intermediates")
 
 
 def shard(network: nn.Module) -> None:
-    """Keep this process's share of a timm network alone, in place, block by block. All processes have to call it."""
+    """Keep this process's share of a timm network alone, in place, block by block. All processes have to call it.
+
+    No whole weights stay after a forward pass: the next one would take them, whatever a step had made of them.
+    """
     device = next(network.parameters()).device
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
     for block in blocks_of(network):
-        fully_shard(block, mesh=mesh)
-    fully_shard(network, mesh=mesh)
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(network, mesh=mesh, reshard_after_forward=True)
     for name in ENTRANCES:
         if hasattr(network, name):
             register_fsdp_forward_method(network, name)
@@ -53,12 +56,14 @@ class WholeNetworks:
         return found.to(next(source.parameters()).device).eval()
 
 
-def sharded_gradient(loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> Gradient:
+def sharded_gradient(
+    loss: Tensor, parameters: Sequence[Tensor], so_far: Gradient | None = None, retain_graph: bool = False
+) -> Gradient:
     """The loss's gradient by parameters, averaged over processes: this process's shares of it, and ``so_far`` added.
 
     ``torch.autograd.grad`` does not run what FSDP2 does with gradients, so this is a backward pass.
     """
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
     found = tuple(parameter.grad for parameter in parameters)
     average(slope for slope in found if slope is not None and not isinstance(slope, DTensor))
     for parameter in parameters:

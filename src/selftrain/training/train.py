@@ -80,7 +80,7 @@ def _tables_read(training: Training, planned: dict[str, TrainConfig], world_size
         needs = algorithm.needs(parameters)
         check_fit(phase, algorithm, needs, f"'{training.name}'")
         check_ratio(phase, needs, f"'{training.name}'")
-        training.check(phase, algorithm, needs, world_size)
+        training.check(phase, needs, world_size)
         if needs.reads_table("labeled"):
             found.add("labeled_predictions")
         if phase.pool == "selection" and "unlabeled" in needs.views:
