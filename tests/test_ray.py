@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from selftrain.corpus import examine
 from selftrain.corpus.digits import write_digits
 from selftrain.corpus.ingest import ingest
 from selftrain.networks.export import export_model
@@ -138,6 +139,22 @@ def test_every_stage_makes_the_same_bytes_though_a_node_dies(
     assert read_json(project / "selected-ray" / "summary.json", "")["images"] == len(
         list((project / "images" / "unlabeled").iterdir())
     )
+
+
+def test_images_are_copied_as_by_one_machine_though_a_node_dies(
+    nodes: Nodes, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(examine, "ALONE", 0.0)
+    monkeypatch.setattr(examine, "LARGEST_CHUNK", 4)
+    splits = {split: {"images": split} for split in SPLITS}
+    config = IngestConfig.model_validate({"root": str(project / "images"), "images_per_shard": 20, **splits})
+    ingest(config, 0, tmp_path / "here")
+    killing = nodes.killed_when(lambda: len(list((tmp_path / "ray" / "unlabeled").glob("*shard-*.tar"))) > 2)
+    ingest(config, 0, tmp_path / "ray", machine=ON_RAY)
+    killing.join()
+    assert files(tmp_path / "ray") == files(tmp_path / "here")
+    assert len(list((tmp_path / "ray" / "unlabeled").glob("shard-*.tar"))) > 10
 
 
 def parts(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from selftrain.corpus.seen import Seen, holds
 from selftrain.corpus.shards import Shard, ShardWriter, recover
 from selftrain.corpus.source_image import SourceImage
 from selftrain.images.reader import ShardReader
+from selftrain.plumbing.engine import Engine
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import atomic_path
 from selftrain.tables.keys import shard_name, shard_of_part
@@ -83,6 +84,7 @@ def update_split(
     *,
     images_per_shard: int,
     max_pixels: int,
+    engine: Engine,
     verify: bool = False,
     on_image: Callable[[], None] = lambda: None,
     before_removal: Callable[["SplitCounts"], None] = lambda counts: None,
@@ -107,7 +109,7 @@ def update_split(
     sources = Seen()
     unreadable: list[tuple[str, str | None]] = []
 
-    for image, seen in examined(images, Examiner(known, lost, max_pixels)):
+    for image, seen in examined(images, Examiner(known, lost, max_pixels), engine):
         on_image()
         counts.found += 1
         if seen.facts is None and seen.problem is None:

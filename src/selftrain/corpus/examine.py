@@ -1,15 +1,11 @@
-"""Looking at every image of a source, on all cores: its bytes, whether the split has it already, and its facts."""
+"""Looking at every image of a source, wherever there are cores: its bytes, whether the split has it, its facts."""
 
-import itertools
-import multiprocessing
-import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import xxhash
@@ -17,18 +13,12 @@ import xxhash
 from selftrain.corpus.inspect import ImageFacts, image_facts
 from selftrain.corpus.source_image import SourceImage
 from selftrain.images.decode import BrokenImage
-from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.hardware import usable_cores
-from selftrain.plumbing.process_engine import submitted
-from selftrain.plumbing.processes import worker
+from selftrain.plumbing.engine import Engine
 
 ALONE = 0.1
 """Seconds that one process tries it alone: starting others takes as long."""
 SMALLEST_CHUNK, LARGEST_CHUNK = 8, 128
 """Images that a process is given at a time: as many as it looks at in a quarter of ``ALONE``, within these."""
-AHEAD = 3
-"""Chunks a process that are given out or waiting to be taken."""
-MOST_PROCESSES = 32
 
 
 class Known(Protocol):
@@ -81,56 +71,29 @@ def fingerprint(source: str, class_name: str | None, digest: bytes) -> int:
     return xxhash.xxh3_64_intdigest(f"{source}\0{class_name or ''}\0".encode() + digest)
 
 
-def examined(images: Iterable[SourceImage], examiner: Examiner) -> Iterator[tuple[SourceImage, Examined]]:
-    """Every image with what was found, in order. Processes never run far ahead of who takes the results."""
-    processes = min(usable_cores(), MOST_PROCESSES)
+def examined(
+    images: Iterable[SourceImage], examiner: Examiner, engine: Engine
+) -> Iterator[tuple[SourceImage, Examined]]:
+    """Every image with what was found, in order; the first ones by this process."""
     given, until = iter(images), time.monotonic() + ALONE
     for number, image in enumerate(given, start=1):
         yield image, examiner.examine(image)
-        if processes > 1 and time.monotonic() > until:
-            chunk = min(max(number // 4, SMALLEST_CHUNK), LARGEST_CHUNK)
-            yield from _on_all_cores(given, examiner, processes, chunk)
+        if not engine.shares_memory and time.monotonic() > until:
+            size = min(max(number // 4, SMALLEST_CHUNK), LARGEST_CHUNK)
+            # Forked processes share what is known; others get a copy, once.
+            work = partial(_chunk_examiner, examiner)
+            for chunk, found in engine.in_order(work, _chunks(given, size), _range, "set `ingest.max_pixels` lower"):
+                yield from zip(chunk, found, strict=True)
 
 
-def _on_all_cores(
-    images: Iterator[SourceImage], examiner: Examiner, processes: int, size: int
-) -> Iterator[tuple[SourceImage, Examined]]:
-    # Forked processes share what is known; elsewhere they get a copy.
-    context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
-    pending: deque[tuple[list[SourceImage], Future[list[Examined]]]] = deque()
-    with ProcessPoolExecutor(processes, context, _begin, (examiner,)) as executor:
-        while chunk := list(itertools.islice(images, size)):
-            pending.append((chunk, submitted(executor, _examine_chunk, chunk)))
-            if len(pending) >= processes * AHEAD:
-                yield from _first(pending)
-        while pending:
-            yield from _first(pending)
+def _chunks(images: Iterator[SourceImage], size: int) -> Iterator[list[SourceImage]]:
+    while chunk := list(islice(images, size)):
+        yield chunk
 
 
-def _first(
-    pending: deque[tuple[list[SourceImage], Future[list[Examined]]]],
-) -> Iterator[tuple[SourceImage, Examined]]:
-    chunk, future = pending.popleft()
-    try:
-        found = future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            f"a process that decodes images died between {chunk[0].source} and {chunk[-1].source}; memory may be "
-            "short: close other programs or set `ingest.max_pixels` lower, and run it again"
-        ) from None
-    yield from zip(chunk, found, strict=True)
+def _range(chunk: list[SourceImage]) -> str:
+    return f"images from {chunk[0].source} to {chunk[-1].source}"
 
 
-_examiner: Examiner | None = None
-"""Of a worker process."""
-
-
-def _begin(examiner: Examiner) -> None:
-    global _examiner
-    worker()
-    _examiner = examiner
-
-
-def _examine_chunk(images: list[SourceImage]) -> list[Examined]:
-    assert _examiner is not None
-    return [_examiner.examine(image) for image in images]
+def _chunk_examiner(examiner: Examiner) -> Callable[[list[SourceImage]], list[Examined]]:
+    return lambda images: [examiner.examine(image) for image in images]

@@ -14,11 +14,10 @@ from selftrain.corpus.source_image import SourceImage
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
 from selftrain.params.ingest import IngestConfig, Source
-from selftrain.plumbing.engines import Here, engine_of
+from selftrain.plumbing.engines import Here, all_cores, engine_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
-from selftrain.plumbing.hardware import HardwareConfig, usable_cores
-from selftrain.plumbing.process_engine import Processes
+from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.progress import progress_bar
 from selftrain.tables.corpus import CLASSES, QUARANTINE, REPEATS, classes_of
 from selftrain.tables.keys import LABELED_SPLITS, SPLITS
@@ -53,6 +52,7 @@ def ingest(
     if "unlabeled" in cut_images:
         cut_images["unlabeled"] = [image._replace(class_name=None) for image in cut_images["unlabeled"]]
     counts: dict[str, SplitCounts] = {}
+    engine = engine_of(machine, all_cores())
     for split in SPLITS:
         check_found = partial(_check_found, corpus, split, config)
         with progress_bar(f"ingest {split}") as advance:
@@ -65,7 +65,7 @@ def ingest(
                     max_pixels=config.max_pixels,
                     verify=verify,
                     ignored=ignored[split],
-                    engine=engine_of(machine, Processes(usable_cores())),
+                    engine=engine,
                     on_images=advance,
                     before_removal=check_found,
                 )
@@ -78,6 +78,7 @@ def ingest(
                 classes,
                 images_per_shard=config.images_per_shard,
                 max_pixels=config.max_pixels,
+                engine=engine,
                 verify=verify,
                 on_image=advance,
                 before_removal=check_found,
@@ -91,8 +92,7 @@ def ingest(
     multi_csv = root / config.multi_labels if config.multi_labels else None
     broken = {source for source, _ in counts["test"].quarantined}
     multi_labeled = write_multi_labels(multi_csv, corpus / "test", classes, broken)
-    engine = engine_of(machine, Here())
-    repeats = write_duplicates(corpus, corpus / REPEATS, config.near_duplicates, engine)
+    repeats = write_duplicates(corpus, corpus / REPEATS, config.near_duplicates, engine_of(machine, Here()))
     for split in SPLITS:
         _print_split(split, counts[split], ignored[split])
     summary = {split: _summary(corpus / split, counts[split], ignored[split], classes) for split in SPLITS}

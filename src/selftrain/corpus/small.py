@@ -9,7 +9,7 @@ from selftrain.corpus.ingest import drop_splits_of_other_classes
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
 from selftrain.params.ingest import IngestConfig
-from selftrain.plumbing.engines import Here
+from selftrain.plumbing.engines import Here, all_cores
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
 from selftrain.plumbing.locks import sole_writer
@@ -64,6 +64,7 @@ def _bring(
             classes,
             images_per_shard=IngestConfig.model_fields["images_per_shard"].default,
             max_pixels=IngestConfig.model_fields["max_pixels"].default,
+            engine=all_cores(),
         )
         if count.kept + count.added == 0:
             raise UserError(f"{split}: none of its {count.found} images can be used")

@@ -35,3 +35,11 @@ class Engine(Protocol):
         ``what`` is how errors call the work. Raises what the work raises, and UserError for units whose workers die
         again and again.
         """
+
+    def in_order(
+        self, make_work: MakeWork[Unit, Result], units: Iterable[Unit], name: Name[Unit], remedy: str
+    ) -> Iterator[tuple[Unit, Result]]:
+        """The same in the order of the units, which are taken as they are needed: for those that are small and many.
+
+        ``remedy`` is what helps where memory is short.
+        """

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from selftrain.plumbing.engine import Engine, MakeWork, Name, Result, Unit
-from selftrain.plumbing.hardware import HardwareConfig
+from selftrain.plumbing.hardware import HardwareConfig, usable_cores
+from selftrain.plumbing.process_engine import Processes
+
+MOST_PROCESSES = 32
 
 
 class Here:
@@ -23,6 +26,18 @@ class Here:
         for unit in units:
             work = work or make_work()
             yield unit, work(unit)
+
+    def in_order(
+        self, make_work: MakeWork[Unit, Result], units: Iterable[Unit], name: Name[Unit], remedy: str
+    ) -> Iterator[tuple[Unit, Result]]:
+        """See ``Engine``."""
+        return self.done(make_work, units, name, remedy)
+
+
+def all_cores() -> Engine:
+    """This machine's cores, a process each."""
+    count = min(usable_cores(), MOST_PROCESSES)
+    return Processes(count) if count > 1 else Here()
 
 
 def engine_of(machine: HardwareConfig, local: Engine, *, on_gpu: bool = False) -> Engine:

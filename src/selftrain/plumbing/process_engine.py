@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,8 +15,8 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.processes import starting_workers, worker
 
-AHEAD = 2
-"""Units a process that are given out, so that none waits."""
+AHEAD, AHEAD_IN_ORDER = 2, 3
+"""Units a process that are given out, so that none waits; in order, those that wait to be taken too."""
 MOST_DEATHS = 3
 """Times that a unit is tried alone after a process died while it was under work."""
 
@@ -56,6 +57,27 @@ class Processes:
                             suspects = list(under_work.values())
                             break
                         yield under_work.pop(future), result
+
+    def in_order(
+        self, make_work: MakeWork[Unit, Result], units: Iterable[Unit], name: Name[Unit], remedy: str
+    ) -> Iterator[tuple[Unit, Result]]:
+        """See ``Engine``. Processes never run far ahead of who takes the results."""
+        given, under_work = iter(units), deque[tuple[Unit, Future[Result]]]()
+        with self._pool(self.count, make_work) as pool:
+            while True:
+                for unit in islice(given, self.count * AHEAD_IN_ORDER - len(under_work)):
+                    under_work.append((unit, submitted(pool, _do, unit)))
+                if not under_work:
+                    return
+                unit, future = under_work.popleft()
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    raise UserError(
+                        f"{name(unit)}: a process that worked on it died; memory may be short, so close other programs "
+                        f"or {remedy}, and run it again"
+                    ) from None
+                yield unit, result
 
     def _alone(self, make_work: MakeWork[Unit, Result], unit: Unit, name: Name[Unit]) -> Result:
         for _ in range(MOST_DEATHS):

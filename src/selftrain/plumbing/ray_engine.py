@@ -7,7 +7,9 @@ import logging
 import os
 import pickle
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from selftrain.plumbing.hardware import HardwareConfig
 CPUS_BESIDE_GPU = 4
 """Cores of an actor that has a GPU: what loads its images."""
 MOST_ACTORS = 1024
+AHEAD = 3
+"""Units a core that are under work or wait to be taken, where they are done in order."""
 ANSWERS_WITHIN = 10
 """Seconds."""
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
@@ -76,6 +80,35 @@ class RayEngine:
         except ray.exceptions.RayError as error:
             raise UserError(f"{what}: Ray gave up ({_last_line(error)}); run it again, what is done stays") from None
 
+    def in_order(
+        self, make_work: MakeWork[Unit, Result], units: Iterable[Unit], name: Name[Unit], remedy: str
+    ) -> Iterator[tuple[Unit, Result]]:
+        """See ``Engine``. Tasks of Ray, which it gives to other nodes where one dies, with results that it remembers.
+
+        Raises UserError if the cluster cannot be reached.
+        """
+        ray = connected()
+        # In a list it stays where it is, and each process takes it once.
+        made = [ray.put(_pickled(make_work))]
+        do = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_do)
+        given, under_work = iter(units), deque[tuple[Unit, Any]]()
+        while True:
+            ahead = AHEAD * int(ray.cluster_resources().get("CPU", 1))
+            for unit in islice(given, max(0, ahead - len(under_work))):
+                under_work.append((unit, do.remote(os.getcwd(), made, pickle.dumps(unit))))
+            if not under_work:
+                return
+            unit, reference = under_work.popleft()
+            try:
+                result = pickle.loads(ray.get(reference))
+            except ray.exceptions.RayError as error:
+                raise UserError(
+                    f"{name(unit)}: Ray gave up ({_last_line(error)}); {remedy}, and run it again"
+                ) from None
+            if isinstance(result, UserError):
+                raise result
+            yield unit, result
+
 
 class Worker:
     """What runs in an actor: the work, made once, in the project's folder."""
@@ -92,17 +125,34 @@ class Worker:
         except UserError as error:
             self.work = error
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def result(self, unit: bytes) -> bytes:
         """Do one unit. What the user can mend comes back as a result, since Ray would wrap it in its own error."""
-        import numpy as np
-
-        result: object = self.work
+        found: object = self.work
         if not isinstance(self.work, UserError):
             try:
-                result = self.work(pickle.loads(batch["unit"][0]))
+                found = self.work(pickle.loads(unit))
             except UserError as error:
-                result = error
-        return {"number": batch["number"], "result": np.array([pickle.dumps(result)], dtype=object)}
+                found = error
+        return pickle.dumps(found)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do the unit of a row of Ray Data."""
+        import numpy as np
+
+        return {"number": batch["number"], "result": np.array([self.result(batch["unit"][0])], dtype=object)}
+
+
+_worker: tuple[Any, Worker] | None = None
+"""Of a process that does tasks: the last work's reference, and the work."""
+
+
+def _do(folder: str, made: list[Any], unit: bytes) -> bytes:
+    global _worker
+    if _worker is None or _worker[0] != made[0]:
+        import ray
+
+        _worker = made[0], Worker(folder, ray.get(made[0]))
+    return _worker[1].result(unit)
 
 
 def connected() -> Any:
