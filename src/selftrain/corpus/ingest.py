@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from selftrain.corpus.source_image import SourceImage
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
 from selftrain.params.ingest import IngestConfig, Source
+from selftrain.plumbing.engine import Engine
 from selftrain.plumbing.engines import Here, all_cores, engine_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
@@ -51,38 +52,11 @@ def ingest(
     hidden = {image.source: image.class_name for image in cut_images.get("unlabeled", []) if image.class_name}
     if "unlabeled" in cut_images:
         cut_images["unlabeled"] = [image._replace(class_name=None) for image in cut_images["unlabeled"]]
-    counts: dict[str, SplitCounts] = {}
     engine = engine_of(machine, all_cores())
-    for split in SPLITS:
-        check_found = partial(_check_found, corpus, split, config)
-        with progress_bar(f"ingest {split}") as advance:
-            if getattr(config, split).in_place:
-                counts[split] = update_in_place(
-                    corpus / split,
-                    split,
-                    root,
-                    getattr(config, split).images,
-                    max_pixels=config.max_pixels,
-                    verify=verify,
-                    ignored=ignored[split],
-                    engine=engine,
-                    on_images=advance,
-                    before_removal=check_found,
-                )
-                continue
-            images = cut_images.get(split) or _found(root, getattr(config, split), split, classes, ignored[split])
-            counts[split] = update_split(
-                corpus / split,
-                split,
-                images,
-                classes,
-                images_per_shard=config.images_per_shard,
-                max_pixels=config.max_pixels,
-                engine=engine,
-                verify=verify,
-                on_image=advance,
-                before_removal=check_found,
-            )
+    counts = {
+        split: _updated(corpus, split, config, classes, cut_images.get(split), verify, ignored[split], engine)
+        for split in SPLITS
+    }
     _write_quarantine(corpus / QUARANTINE, counts)
     for split in LABELED_SPLITS:
         _check_classes(corpus, split, classes)
@@ -105,21 +79,67 @@ def ingest(
     }
     if config.multi_labels:
         summary["test"]["multi_labeled"] = multi_labeled
+    summary["labeled"] |= {"held_out_too": repeats["held out too"], "in_two_classes": repeats["in two classes"]}
+    _tell_of_repeats(repeats, summary["unlabeled"]["images"])
+    write_json(corpus / "summary.json", summary)
+    return summary
+
+
+def _updated(
+    corpus: Path,
+    split: str,
+    config: IngestConfig,
+    classes: list[str],
+    images: Iterable[SourceImage] | None,
+    verify: bool,
+    ignored: Counter[str],
+    engine: Engine,
+) -> SplitCounts:
+    """Bring one split up to date, with ``images`` where it is cut from another."""
+    root, source = Path(config.root), getattr(config, split)
+    check_found = partial(_check_found, corpus, split, config)
+    with progress_bar(f"ingest {split}") as advance:
+        if source.in_place:
+            return update_in_place(
+                corpus / split,
+                split,
+                root,
+                source.images,
+                max_pixels=config.max_pixels,
+                verify=verify,
+                ignored=ignored,
+                engine=engine,
+                on_images=advance,
+                before_removal=check_found,
+            )
+        return update_split(
+            corpus / split,
+            split,
+            images or _found(root, source, split, classes, ignored),
+            classes,
+            images_per_shard=config.images_per_shard,
+            max_pixels=config.max_pixels,
+            engine=engine,
+            verify=verify,
+            on_image=advance,
+            before_removal=check_found,
+        )
+
+
+def _tell_of_repeats(repeats: Mapping[str, int], pool_images: int) -> None:
     print(
         f"in the pool: {repeats['leak']} exact and {repeats['near leak']} altered copies of held-out images, "
         f"{repeats['duplicate']} exact and {repeats['near duplicate']} altered copies of other images; "
         "`select` leaves them out"
     )
-    summary["labeled"]["held_out_too"] = repeats["held out too"]
-    summary["labeled"]["in_two_classes"] = repeats["in two classes"]
     if repeats["in two classes"]:
         print(
             f"warning: {repeats['in two classes']} labeled pictures lie in two classes, pixel for pixel; "
             "one of the labels is wrong, so remove it"
         )
-    if repeats["near leak"] > 0.05 * summary["unlabeled"]["images"]:
+    if repeats["near leak"] > 0.05 * pool_images:
         print(
-            f"warning: {repeats['near leak'] / summary['unlabeled']['images']:.0%} of the pool pass for altered copies "
+            f"warning: {repeats['near leak'] / pool_images:.0%} of the pool pass for altered copies "
             "of held-out images; look at them, and if they are likenesses, set `ingest.near_duplicates: false`"
         )
     if repeats["held out too"]:
@@ -127,8 +147,6 @@ def ingest(
             f"warning: {repeats['held out too']} labeled images are also validation or test images, pixel for pixel; "
             "accuracy is measured on what was learned"
         )
-    write_json(corpus / "summary.json", summary)
-    return summary
 
 
 def _classes(root: Path, config: IngestConfig) -> list[str]:
