@@ -44,6 +44,20 @@ def test_a_flat_folder_and_a_list_of_folders(tmp_path: Path) -> None:
     assert found(tmp_path, "b", "a", labeled=False) == [("b/0-000.png", None), ("a/x/0-000.png", None)]
 
 
+@pytest.mark.parametrize("size", [0, 1, 2**10, 2**20 + 7])
+@pytest.mark.parametrize("at_once", [2**31, 1000])
+def test_a_file_is_read_whole_however_little_comes_at_once(
+    tmp_path: Path, size: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(size)
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "a.png").write_bytes(data)
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda file, most: read(file, min(most, at_once)))
+    (image,) = find_images(tmp_path, ["pool"], labeled=False, classes=None, ignored=Counter())
+    assert image.read() == data
+
+
 def test_any_file_name_is_recorded_as_valid_text(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     names = ["a.b.c.PNG", "é 日本.jpg", "new\nline.gif", os.fsdecode(b"bad\xff.png")]

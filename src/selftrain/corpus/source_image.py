@@ -39,4 +39,6 @@ def too_large(size: int) -> str | None:
 
 def as_text(path: str) -> str:
     """A path as valid UTF-8, whatever bytes its name has."""
+    if path.isascii():
+        return path
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
