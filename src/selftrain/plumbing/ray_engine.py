@@ -93,7 +93,7 @@ class RayEngine:
         do = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_do)
         given, under_work = iter(units), deque[tuple[Unit, Any]]()
         while True:
-            ahead = AHEAD * int(ray.cluster_resources().get("CPU", 1))
+            ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 0)))  # a cluster may grow from nothing
             for unit in islice(given, max(0, ahead - len(under_work))):
                 under_work.append((unit, do.remote(os.getcwd(), made, pickle.dumps(unit))))
             if not under_work:
