@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import time
@@ -39,6 +40,18 @@ def test_processes_find_what_one_does_in_its_order() -> None:
     assert [image for image, _ in found] == images
     assert [seen for _, seen in found] == [EXAMINER.examine(image) for image in images]
     assert sum(seen.facts is not None for _, seen in found) > 100
+
+
+def only_seen_by(process: int) -> bytes:
+    if os.getpid() != process:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+    return image_bytes(3)
+
+
+def test_what_a_worker_does_not_see_is_looked_at_by_who_has_seen_its_name() -> None:
+    """A node of a cluster may lack a folder, and images must not count as gone."""
+    images = [SourceImage(f"{number}.png", None, partial(only_seen_by, os.getpid())) for number in range(40)]
+    assert all(seen.facts is not None for _, seen in examined(images, EXAMINER, Processes(2)))
 
 
 def test_a_process_that_dies_is_told_in_a_line() -> None:

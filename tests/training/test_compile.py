@@ -10,7 +10,7 @@ from selftrain.plumbing.hardware import Hardware
 from selftrain.training.batches import Process
 from selftrain.training.loop import Loop
 from tests.algorithms.given import GivenNetworks
-from tests.algorithms.test_contract import NUM_CLASSES, config, random_batch
+from tests.algorithms.test_contract import NUM_CLASSES, config, new_loop, random_batch
 
 
 @pytest.mark.slow
@@ -36,3 +36,15 @@ def test_compiled_networks_train_as_others_do() -> None:
     assert counters["stats"]["unique_graphs"] >= 1, "compiled at all"
     assert plain[0] == pytest.approx(plain[1], rel=1e-2)
     assert names[0] == names[1], "weights keep their names"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for the CPU with g++")
+def test_two_gradients_of_one_pass_may_be_taken_of_compiled_networks() -> None:
+    found = []
+    for compiled in (False, True):
+        loop = new_loop("meta_pseudo_labels", plain=True, compiled=compiled, student_labeled_factor=0.5)
+        loop.algorithm.train()
+        batches = [random_batch(loop.algorithm, step) for step in range(3)]
+        found.append([loop.one_step(batch)["student_labeled_loss"].item() for batch in batches])
+    assert found[0] == pytest.approx(found[1], rel=1e-3)

@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers
 from torch import distributed, nn
+from selftrain.networks.models import create_model
+from selftrain.plumbing.hardware import Hardware
 from selftrain.training.batches import Process
 from selftrain.training.checkpoint import load_checkpoint
 from selftrain.training.sharding import OTHER_STEPS, shard, sharded_gradient, whole
@@ -81,6 +83,23 @@ names = [name for name in list_optimizers() if not OTHER_STEPS.search(name)]
 optimizers = {name: (stepped(name, False), stepped(name, True)) for name in names}
 runs = {(shared_out, clock): trained(shared_out, clock) for shared_out in (False, True) for clock in ("first", "second")}
 
+def after_a_look(shared_out):
+    # Its gradient in bf16, having been asked without gradients before.
+    torch.manual_seed(0)
+    network = create_model("test_vit", 3, 32)
+    if shared_out:
+        shard(network)
+    parameters = list(network.parameters())
+    images = torch.randn(6, 3, 32, 32)
+    with Hardware(torch.device("cpu"), True, 0, 1, fsdp=shared_out).autocast():
+        with torch.no_grad():
+            network(images)
+        loss = nn.functional.cross_entropy(network(images), torch.arange(6) % 3)
+    slopes = sharded_gradient(loss, parameters) if shared_out else torch.autograd.grad(loss, parameters)
+    return [torch.zeros(()) if slope is None else whole(slope) for slope in slopes]
+
+looked = [after_a_look(shared_out) for shared_out in (False, True)]
+
 changed = []
 for shared_out in (False, True):
     torch.manual_seed(0)
@@ -93,11 +112,10 @@ last = new_loop("noisy_student", plain=True, process=Process(rank, 2))
 last.algorithm.student.to(memory_format=torch.channels_last)
 channels_last = last.algorithm.student
 from selftrain.training.loop import Loop
-from selftrain.plumbing.hardware import Hardware
 made = Loop(last.algorithm, last.config, 1.0, 0, Hardware(torch.device("cpu"), False, 0, 1, fsdp=True), Process(rank, 2))
 made.one_step(random_batch(made.algorithm, 0))
 if rank == 0:
-    torch.save({"optimizers": optimizers, "runs": runs, "changed": changed}, sys.argv[1])
+    torch.save({"optimizers": optimizers, "runs": runs, "changed": changed, "looked": looked}, sys.argv[1])
 distributed.destroy_process_group()
 """
 
@@ -125,6 +143,12 @@ def test_every_optimizer_that_is_allowed_takes_the_steps_of_whole_weights(two: d
 def test_weights_that_changed_are_those_of_the_next_pass(two: dict[str, Any]) -> None:
     """Also where no backward pass was in between, as in averages and in feedback."""
     torch.testing.assert_close(*two["changed"])
+
+
+@pytest.mark.slow
+def test_a_look_without_gradients_changes_none_that_are_taken_next(two: dict[str, Any]) -> None:
+    for plain, shared_out in zip(*two["looked"], strict=True):
+        torch.testing.assert_close(shared_out, plain, rtol=0.05, atol=1e-3)
 
 
 @pytest.mark.slow

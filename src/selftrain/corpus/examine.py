@@ -37,6 +37,8 @@ class Examined(NamedTuple):
     problem: str | None = None
     unreadable: bool = False
     """Whether the problem is the disk's or the network's, and may pass."""
+    missing: bool = False
+    """Whether there is no such file: a link to nothing, or a machine that does not see the folder."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ class Examiner:
             return Examined(problem=str(error))
         except OSError as error:
             # A link to nothing is not there; what else fails may pass.
-            passing = not isinstance(error, FileNotFoundError)
-            return Examined(problem=f"cannot be read: {error.strerror or error}", unreadable=passing)
+            missing = isinstance(error, FileNotFoundError)
+            problem = f"cannot be read: {error.strerror or error}"
+            return Examined(problem=problem, unreadable=not missing, missing=missing)
 
 
 def fingerprint(source: str, class_name: str | None, digest: bytes) -> int:
@@ -83,7 +86,9 @@ def examined(
             # Forked processes share what is known; others get a copy, once.
             work = partial(_chunk_examiner, examiner)
             for chunk, found in engine.in_order(work, _chunks(given, size), _range, "set `ingest.max_pixels` lower"):
-                yield from zip(chunk, found, strict=True)
+                for each, seen in zip(chunk, found, strict=True):
+                    # This process has seen the file's name.
+                    yield each, examiner.examine(each) if seen.missing else seen
 
 
 def _chunks(images: Iterator[SourceImage], size: int) -> Iterator[list[SourceImage]]:

@@ -14,11 +14,11 @@ from selftrain.corpus.source_image import SourceImage
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
 from selftrain.params.ingest import IngestConfig, Source
-from selftrain.plumbing.engine import Engine
 from selftrain.plumbing.engines import Here, all_cores, engine_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import write_json
-from selftrain.plumbing.hardware import HardwareConfig
+from selftrain.plumbing.hardware import HardwareConfig, usable_cores
+from selftrain.plumbing.process_engine import Processes
 from selftrain.plumbing.progress import progress_bar
 from selftrain.tables.corpus import CLASSES, QUARANTINE, REPEATS, classes_of
 from selftrain.tables.keys import LABELED_SPLITS, SPLITS
@@ -52,9 +52,8 @@ def ingest(
     hidden = {image.source: image.class_name for image in cut_images.get("unlabeled", []) if image.class_name}
     if "unlabeled" in cut_images:
         cut_images["unlabeled"] = [image._replace(class_name=None) for image in cut_images["unlabeled"]]
-    engine = engine_of(machine, all_cores())
     counts = {
-        split: _updated(corpus, split, config, classes, cut_images.get(split), verify, ignored[split], engine)
+        split: _updated(corpus, split, config, classes, cut_images.get(split), verify, ignored[split], machine)
         for split in SPLITS
     }
     _write_quarantine(corpus / QUARANTINE, counts)
@@ -93,7 +92,7 @@ def _updated(
     images: Iterable[SourceImage] | None,
     verify: bool,
     ignored: Counter[str],
-    engine: Engine,
+    machine: HardwareConfig,
 ) -> SplitCounts:
     """Bring one split up to date, with ``images`` where it is cut from another."""
     root, source = Path(config.root), getattr(config, split)
@@ -108,7 +107,7 @@ def _updated(
                 max_pixels=config.max_pixels,
                 verify=verify,
                 ignored=ignored,
-                engine=engine,
+                engine=engine_of(machine, Processes(usable_cores())),
                 on_images=advance,
                 before_removal=check_found,
             )
@@ -119,7 +118,7 @@ def _updated(
             classes,
             images_per_shard=config.images_per_shard,
             max_pixels=config.max_pixels,
-            engine=engine,
+            engine=engine_of(machine, all_cores()),
             verify=verify,
             on_image=advance,
             before_removal=check_found,

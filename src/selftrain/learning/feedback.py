@@ -196,14 +196,15 @@ class TeachingAlgorithm(Algorithm):
             still = tuple(None if slope is None else torch.zeros_like(slope) for slope in gradient)
             start, there = student.stepped(own or still), student.stepped(whole)
             moved, factor = tuple(old - new for old, new in zip(start, there, strict=True)), 1.0
-        else:
-            start = start if own is None else plain_step(start, own, rate)
-            there = plain_step(start, gradient, rate)
+        elif own is not None:
+            start = plain_step(start, own, rate)
         before = None
         if config.feedback == "finite_difference":
             with torch.no_grad(), student.at(start):
                 before, _ = self._labeled(labeled, runtime)
-        if config.feedback_at == "new_student":
+        if config.feedback_at == "plain_step":
+            there = plain_step(start, gradient, rate)
+        elif config.feedback_at == "new_student":
             student.descend(copied(whole))
             there = student.parameters
         differentiated = config.feedback in ("cosine", "dot_product")

@@ -35,7 +35,7 @@ class Here:
 
 
 def all_cores() -> Engine:
-    """This machine's cores, a process each."""
+    """This machine's cores, a process each, for units whose results one process takes."""
     count = min(usable_cores(), MOST_PROCESSES)
     return Processes(count) if count > 1 else Here()
 

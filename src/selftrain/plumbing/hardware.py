@@ -45,8 +45,8 @@ class HardwareConfig(Section):
     Pseudo Labels with ``feedback: exact``, whose derivatives of derivatives PyTorch does not compile."""
     fsdp: bool = False
     """Each training process keeps its share of the weights, gradients and optimizer states alone (FSDP2), for networks
-    that are too large for one GPU: more messages, less memory. Not with ``compile``, and not for algorithms that take
-    several gradients a step (``dynamic_teacher``, both Meta Pseudo Labels)."""
+    that are too large for one GPU: more messages, less memory. Not with ``compile``, nor for Meta Pseudo Labels with
+    ``feedback: exact``."""
     processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Training processes; ``auto``: one a GPU, one without."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
@@ -125,7 +125,9 @@ class Hardware:
         """The precision that forward passes run in."""
         import torch
 
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+        # A weight that was cast in a pass without gradients would be kept for the next pass, and FSDP2 would see its
+        # gradient a step late.
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=not self.fsdp)
 
 
 def resolve(config: HardwareConfig) -> Hardware:

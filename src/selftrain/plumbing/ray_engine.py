@@ -20,8 +20,8 @@ from selftrain.plumbing.hardware import HardwareConfig
 CPUS_BESIDE_GPU = 4
 """Cores of an actor that has a GPU: what loads its images."""
 MOST_ACTORS = 1024
-AHEAD = 3
-"""Units a core that are under work or wait to be taken, where they are done in order."""
+AHEAD, MOST_IN_ORDER = 3, 64
+"""Units a core that are under work or wait to be taken, where they are done in order; the cores that get such units."""
 ANSWERS_WITHIN = 10
 """Seconds."""
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
@@ -93,18 +93,20 @@ class RayEngine:
         do = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_do)
         given, under_work = iter(units), deque[tuple[Unit, Any]]()
         while True:
-            ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 0)))  # a cluster may grow from nothing
-            for unit in islice(given, max(0, ahead - len(under_work))):
+            # A cluster may grow from nothing, and one process takes all results.
+            cores = min(max(1, int(ray.cluster_resources().get("CPU", 0))), MOST_IN_ORDER)
+            for unit in islice(given, max(0, AHEAD * cores - len(under_work))):
                 under_work.append((unit, do.remote(os.getcwd(), made, pickle.dumps(unit))))
             if not under_work:
                 return
             unit, reference = under_work.popleft()
             try:
                 result = pickle.loads(ray.get(reference))
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+                reason = f"the processes that work on it die ({_last_line(error)}); memory may be short, so {remedy}"
+                raise UserError(f"{name(unit)}: {reason}, and run it again") from None
             except ray.exceptions.RayError as error:
-                raise UserError(
-                    f"{name(unit)}: Ray gave up ({_last_line(error)}); {remedy}, and run it again"
-                ) from None
+                raise UserError(f"{name(unit)}: Ray gave up ({_last_line(error)}); run it again") from None
             if isinstance(result, UserError):
                 raise result
             yield unit, result

@@ -14,6 +14,7 @@ from selftrain.images.workers import in_order
 from selftrain.learning.algorithm import Algorithm, Batch, images_in
 from selftrain.learning.runtime import Runtime, plain_gradient
 from selftrain.networks.activation_checkpointing import checkpoint_activations
+from selftrain.networks.compiling import compile_for_training
 from selftrain.networks.freezing import freeze_shallow, train_mode
 from selftrain.networks.model_noise import ModelNoise
 from selftrain.networks.sync_batch_norm import synchronize_batch_norm
@@ -89,8 +90,7 @@ class Loop:
             for name, network in algorithm.trained_networks().items()
         }
         if hardware.compile:
-            for network in classifiers.values():
-                network.compile()
+            compile_for_training(classifiers.values())
         gradient, own_gradient = (sharded_gradient,) * 2 if self.sharded else (averaged_gradient, plain_gradient)
         self.runtime = Runtime(
             minimizers=self.descents,
