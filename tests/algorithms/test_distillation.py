@@ -239,10 +239,11 @@ def _weights(network: nn.Module) -> Tensor:
 
 
 def test_a_slow_teacher_moves_slowly_and_its_students_gradient_is_its_own() -> None:
-    algorithm = method("dynamic_teacher", alpha=1, temperature=1, distill_on="unlabeled")
+    algorithm = method("dynamic_teacher", alpha=1, temperature=1, distill_on="unlabeled", teacher_every=2)
     with torch.no_grad():
         algorithm.teacher.scale.fill_(2.0)  # type: ignore[union-attr]
-    found = algorithm.loss(needed(algorithm, batch()), 0, Runtime())["loss"]
+    assert algorithm.learning(1) == ("student",)
+    found = algorithm.loss(needed(algorithm, batch()), 1, Runtime())["loss"]
     assert found.item() == pytest.approx(sum(kl(2 * row, row, 1) for row in STUDENT) / 3, rel=1e-4)
     found.backward()
     assert algorithm.teacher.scale.grad is None  # type: ignore[union-attr]

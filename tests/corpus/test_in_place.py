@@ -517,14 +517,14 @@ ingest(IngestConfig.model_validate(json.loads({config.model_dump_json()!r})), 0,
     for pause in (0.0, 0.05, 0.1):
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL) as process:
             until = time.monotonic() + 60
-            while time.monotonic() < until and not list(Path("killed/unlabeled").glob("*.json")):
+            while time.monotonic() < until and not list(Path("killed/unlabeled").glob("shard-*.json")):
                 time.sleep(0.01)
             time.sleep(pause)
             process.send_signal(signal.SIGKILL)
-    first = {path.name: path.stat().st_mtime_ns for path in Path("killed/unlabeled").glob("*.json")}
+    first = {path.name: path.stat().st_mtime_ns for path in Path("killed/unlabeled").glob("shard-*.json")}
     assert first
     ingest(config, 0, Path("killed"))
-    again = {path.name: path.stat().st_mtime_ns for path in Path("killed/unlabeled").glob("*.json")}
+    again = {path.name: path.stat().st_mtime_ns for path in Path("killed/unlabeled").glob("shard-*.json")}
     assert first.items() <= again.items(), "a shard that was done was read again"
     assert table(Path("killed")) != []
     assert sorted(map(str, table(Path("killed")))) == sorted(map(str, table(Path("whole"))))
