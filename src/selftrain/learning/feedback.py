@@ -188,7 +188,7 @@ class TeachingAlgorithm(Algorithm):
         twice = config.student_labeled_factor > 0
         gradient = runtime.gradient(student_loss, student.parameters, retain_graph=twice)
         own = runtime.gradient(own_loss, student.parameters) if twice else None
-        whole = gradient if own is None else tuple(added(*slopes) for slopes in zip(gradient, own, strict=True))
+        whole = gradient if own is None else added(gradient, own)
         # θ and θ', and what the teacher's labels moved but for a factor.
         start = student.parameters
         moved, factor = gradient, rate
@@ -234,8 +234,7 @@ class TeachingAlgorithm(Algorithm):
         whole, start = gradient, student.parameters
         if config.student_labeled_factor:
             own = runtime.gradient(own_loss, student.parameters, retain_graph=True)
-            whole = tuple(added(*both) for both in zip(gradient, own, strict=True))
-            start = plain_step(start, own, rate)
+            whole, start = added(gradient, own), plain_step(start, own, rate)
         # The derivative needs the student as it is, so its step is taken by a copy of the weights.
         there = [weight.requires_grad_() for weight in plain_step(start, gradient, rate)]
         names = (name for name, parameter in self.student.named_parameters() if parameter.requires_grad)

@@ -26,12 +26,13 @@ def dot_product(one: Gradient, other: Gradient) -> Tensor:
     Of gradients that processes share out, it is that of the whole ones, and all processes have to call it.
     """
     pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    total = torch.stack([(_own_share(a) * _own_share(b)).sum() for a, b in pairs]).sum()
+    total = torch.stack([(own_share(a) * own_share(b)).sum() for a, b in pairs]).sum()
     mesh = next((a.device_mesh for a, _ in pairs if isinstance(a, DTensor)), None)
     return total if mesh is None else DTensor.from_local(total, mesh, [Partial()]).full_tensor()
 
 
-def _own_share(tensor: Tensor) -> Tensor:
+def own_share(tensor: Tensor) -> Tensor:
+    """This process's share of a tensor, in the same memory; the tensor if it is whole."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -35,11 +35,15 @@ def plain_gradient(
 ) -> Gradient:
     """A loss's gradient in one process, and ``so_far`` added; None where no loss touches a parameter."""
     found = torch.autograd.grad(loss, list(parameters), allow_unused=True, retain_graph=retain_graph)
-    return found if so_far is None else tuple(map(added, so_far, found))
+    return found if so_far is None else added(so_far, found)
 
 
-def added(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """The sum of two gradients by one parameter."""
+def added(one: Gradient, other: Gradient) -> Gradient:
+    """The sum of two gradients by the same parameters."""
+    return tuple(_sum(*slopes) for slopes in zip(one, other, strict=True))
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     if one is None or other is None:
         return other if one is None else one
     return one + other

@@ -5,7 +5,9 @@ condition of a suite. It writes its own output, atomically, and does nothing whe
 will do, and a worker that dies costs its unit.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Protocol, TypeVar
 
 from selftrain.plumbing.hardware import HardwareConfig
@@ -16,6 +18,23 @@ MakeWork = Callable[[], Callable[[Unit], Result]]
 """Called once in each worker. It returns the function that does one unit."""
 Name = Callable[[Unit], str]
 """How errors call a unit."""
+
+
+Ticket = TypeVar("Ticket")
+"""What a unit's result is taken with, once it is there."""
+
+
+def given_out(
+    units: Iterable[Unit], give: Callable[[Unit], Ticket], most: Callable[[], int]
+) -> Iterator[tuple[Unit, Ticket]]:
+    """Every unit with its ticket, in order, with never more than ``most`` (at least 1) given out and not taken."""
+    given, under_work = iter(units), deque[tuple[Unit, Ticket]]()
+    while True:
+        for unit in islice(given, max(0, most() - len(under_work))):
+            under_work.append((unit, give(unit)))
+        if not under_work:
+            return
+        yield under_work.popleft()
 
 
 class Engine(Protocol):

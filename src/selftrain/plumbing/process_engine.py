@@ -3,14 +3,14 @@
 import contextlib
 import multiprocessing
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from selftrain.plumbing.engine import MakeWork, Name, Result, Unit
+from selftrain.plumbing.engine import MakeWork, Name, Result, Unit, given_out
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.processes import starting_workers, worker
@@ -62,14 +62,9 @@ class Processes:
         self, make_work: MakeWork[Unit, Result], units: Iterable[Unit], name: Name[Unit], remedy: str
     ) -> Iterator[tuple[Unit, Result]]:
         """See ``Engine``. Processes never run far ahead of who takes the results."""
-        given, under_work = iter(units), deque[tuple[Unit, Future[Result]]]()
         with self._pool(self.count, make_work) as pool:
-            while True:
-                for unit in islice(given, self.count * AHEAD_IN_ORDER - len(under_work)):
-                    under_work.append((unit, submitted(pool, _do, unit)))
-                if not under_work:
-                    return
-                unit, future = under_work.popleft()
+            give, most = partial(submitted, pool, _do), self.count * AHEAD_IN_ORDER
+            for unit, future in given_out(units, give, lambda: most):
                 try:
                     result = future.result()
                 except BrokenProcessPool:

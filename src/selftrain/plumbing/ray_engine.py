@@ -7,13 +7,11 @@ import logging
 import os
 import pickle
 import socket
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from selftrain.plumbing.engine import MakeWork, Name, Result, Unit
+from selftrain.plumbing.engine import MakeWork, Name, Result, Unit, given_out
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.hardware import HardwareConfig
 
@@ -91,15 +89,15 @@ class RayEngine:
         # In a list it stays where it is, and each process takes it once.
         made = [ray.put(_pickled(make_work))]
         do = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_do)
-        given, under_work = iter(units), deque[tuple[Unit, Any]]()
-        while True:
+
+        def give(unit: Unit) -> Any:
+            return do.remote(os.getcwd(), made, pickle.dumps(unit))
+
+        def most() -> int:
             # A cluster may grow from nothing, and one process takes all results.
-            cores = min(max(1, int(ray.cluster_resources().get("CPU", 0))), MOST_IN_ORDER)
-            for unit in islice(given, max(0, AHEAD * cores - len(under_work))):
-                under_work.append((unit, do.remote(os.getcwd(), made, pickle.dumps(unit))))
-            if not under_work:
-                return
-            unit, reference = under_work.popleft()
+            return AHEAD * min(max(1, int(ray.cluster_resources().get("CPU", 0))), MOST_IN_ORDER)
+
+        for unit, reference in given_out(units, give, most):
             try:
                 result = pickle.loads(ray.get(reference))
             except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:

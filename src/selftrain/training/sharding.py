@@ -68,7 +68,7 @@ def sharded_gradient(
     average(slope for slope in found if slope is not None and not isinstance(slope, DTensor))
     for parameter in parameters:
         parameter.grad = None
-    return found if so_far is None else tuple(map(added, so_far, found))
+    return found if so_far is None else added(so_far, found)
 
 
 def whole(state: Any, kept: bool = True) -> Any:
@@ -115,8 +115,3 @@ def _beside(value: Tensor, parameter: Tensor) -> Tensor:
     if isinstance(parameter, DTensor) or value.shape != parameter.shape:
         return like(value, parameter)
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This process's share of a tensor, in the same memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -3,8 +3,8 @@
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
+from selftrain.learning.gradients import own_share
 from selftrain.params.train import TrainConfig
-from selftrain.training.sharding import local
 
 
 def decay_of_step(step: int, config: TrainConfig) -> float:
@@ -33,7 +33,7 @@ class WeightsAverage(ModelEmaV3):
 
     def _foreach_lerp_(self, ema_values: list[Tensor], model_values: list[Tensor], weight: float) -> None:
         """Of this process's shares, where the weights are shared out."""
-        super()._foreach_lerp_([*map(local, ema_values)], [*map(local, model_values)], weight)
+        super()._foreach_lerp_([*map(own_share, ema_values)], [*map(own_share, model_values)], weight)
 
     def get_decay(self, step: int | None = None) -> float:
         """See ``decay_of_step``."""
