@@ -31,7 +31,8 @@ class Condition:
 
 
 SOME = (
-    "teacher", "supervised", "pretraining", "noisy_student", "uda", "fixmatch", "meta_pseudo_labels", "distillation",
+    "teacher", "supervised", "pretraining", "noisy_student", "uda", "fixmatch", "meta_pseudo_labels",
+    "gated_meta_pseudo_labels", "distillation",
 )  # fmt: skip
 CONDITIONS = {
     "base": Condition("5 labels a class, 200 crops of no class in the pool"),
