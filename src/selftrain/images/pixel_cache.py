@@ -7,6 +7,7 @@ image under the same key cost a decoding, and never a wrong pixel.
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 import time
@@ -115,7 +116,7 @@ class PixelCache:
 
     def _found(self, key: int, content: int) -> Pixels | None:
         start, shape = self.layout(key)
-        found = np.empty(SEAL + int(np.prod(shape)), np.uint8)
+        found = np.empty(SEAL + math.prod(shape), np.uint8)
         whole = os.preadv(self._file(split_of(key), shard_of(key)), [found.data], start) == len(found)
         if whole and found[:SEAL].tobytes() == _seal(found[SEAL:], content):
             return found[SEAL:].reshape(shape)

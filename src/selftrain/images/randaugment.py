@@ -136,20 +136,18 @@ def matrix(operation: Drawn, width: int, height: int) -> tuple[tuple[float, floa
 
 def _affine(image: Pixels, operation: Drawn) -> Pixels:
     height, width = image.shape[:2]
-    rows = matrix(operation, width, height)
-    # OpenCV counts from the first pixel's centre.
-    centred = np.array([[a, b, c + (a + b - 1) / 2] for a, b, c in rows])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, centred, (width, height), flags=flags, borderValue=GREY)  # type: ignore[return-value]
+    centred = _centred(operation.name, operation.level, width, height)
+    return cv2.warpAffine(image, centred, (width, height), flags=AFFINE, borderValue=GREY)  # type: ignore[return-value]
 
 
-def _looked_up(image: Pixels, table: NDArray[np.floating] | NDArray[np.integer]) -> Pixels:
-    """Every value replaced by that of a table (256, 1), or (256, 3), one a channel; rounded, from 0 to 255."""
-    return cv2.LUT(image, _rounded(table))  # type: ignore[return-value]
+@lru_cache(4096)
+def _centred(name: str, level: float, width: int, height: int) -> NDArray[np.float64]:
+    """``matrix`` as OpenCV has it, which counts from the first pixel's centre, (2, 3)."""
+    return np.array([[a, b, c + (a + b - 1) / 2] for a, b, c in matrix(Drawn(name, level), width, height)])
 
 
 def _rounded(table: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.uint8]:
-    rounded: NDArray[np.uint8] = np.clip(np.rint(table), 0, 255).astype(np.uint8).reshape(1, 256, -1)
+    rounded: NDArray[np.uint8] = np.clip(np.rint(table), 0, 255).astype(np.uint8)
     return rounded
 
 
@@ -163,27 +161,32 @@ def _table(name: str, level: float, mean: int = 0) -> NDArray[np.uint8]:
     return _rounded(mean + enhancement(name, level) * (VALUES - mean))
 
 
-def _histograms(image: Pixels) -> NDArray[np.int64]:
-    """How many pixels have each value, (256, 3)."""
-    each = [cv2.calcHist([image], [channel], None, [256], [0, 256]) for channel in range(3)]
-    return np.concatenate(each, axis=1).astype(np.int64)
-
-
 def _auto_contrast(image: Pixels, operation: Drawn) -> Pixels:
-    there = _histograms(image) > 0
-    low, high = there.argmax(axis=0), 255 - there[::-1].argmax(axis=0)  # (3,)
-    stretched = np.floor((VALUES - low) * 255.0 / np.maximum(high - low, 1))
-    return _looked_up(image, np.where(high > low, stretched, VALUES))
+    stretched = []
+    for channel in cv2.split(image):  # (H, W)
+        low, high, _, _ = cv2.minMaxLoc(channel)
+        stretched.append(cv2.LUT(channel, _stretched(low, high)) if low < high else channel)
+    return cv2.merge(stretched)  # type: ignore[return-value]
+
+
+@lru_cache(4096)
+def _stretched(low: float, high: float) -> NDArray[np.uint8]:
+    """A channel's values, so that the lowest becomes 0 and the highest 255."""
+    return _rounded(np.floor((VALUES - low) * 255.0 / (high - low)))
 
 
 def _equalize(image: Pixels, operation: Drawn) -> Pixels:
     """Pillow's: as evenly as a step of whole pixels allows."""
-    counts = _histograms(image)
-    there = counts > 0
-    brightest = np.take_along_axis(counts, 255 - there[::-1].argmax(axis=0)[None], axis=0)[0]  # (3,)
-    step = (image.shape[0] * image.shape[1] - brightest) // 255
-    table = (step // 2 + counts.cumsum(axis=0) - counts) // np.maximum(step, 1)
-    return _looked_up(image, np.where((step > 0) & (there.sum(axis=0) > 1), table, VALUES))
+    equalized = []
+    for channel in cv2.split(image):  # (H, W)
+        counts = cv2.calcHist([channel], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
+        brightest = int(cv2.minMaxLoc(channel)[1])
+        step = int(channel.size - counts[brightest]) // 255
+        if step:  # none where all values are one
+            table = (step // 2 + counts.cumsum() - counts) // step
+            channel = cv2.LUT(channel, np.minimum(table, 255).astype(np.uint8))
+        equalized.append(channel)
+    return cv2.merge(equalized)  # type: ignore[return-value]
 
 
 def _tone(image: Pixels, operation: Drawn) -> Pixels:
@@ -222,7 +225,8 @@ def _cutout(image: Pixels, operation: Drawn) -> Pixels:
     return image
 
 
-VALUES = np.arange(256)[:, None]
+AFFINE = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+VALUES = np.arange(256)
 SMOOTHING = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 OPERATIONS: dict[str, Callable[[Pixels, Drawn], Pixels]] = {
     "identity": lambda image, operation: image,
