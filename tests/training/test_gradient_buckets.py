@@ -13,21 +13,22 @@ from tests.conftest import free_port
 
 
 class Net(nn.Module):
-    """Layers of several sizes; one is used twice, one only in some losses, one never."""
+    """Layers of several sizes; one lies with its channels last, one is used twice, one only in some losses, one never."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.shared, self.last = nn.Linear(7, 20), nn.Linear(20, 20), nn.Linear(20, 3)
+        self.first = nn.Conv2d(3, 20, 2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.shared, self.last = nn.Linear(20, 20), nn.Linear(20, 3)
         self.never, self.sometimes = nn.Linear(2, 2), nn.Linear(20, 3)
 
     def forward(self, images: Tensor, sometimes: bool) -> Tensor:
-        hidden = self.shared(self.shared(self.first(images).relu()).relu())
+        hidden = self.shared(self.shared(self.first(images).flatten(1).relu()).relu())
         return self.last(hidden) + (self.sometimes(hidden) if sometimes else 0)
 
 
 def network() -> tuple[Net, Tensor]:
     torch.manual_seed(0)
-    return Net(), torch.randn(8, 7)
+    return Net(), torch.randn(8, 3, 2, 2)
 
 
 PARTS = ((True,), (False,), (True, True), (True, False), (False, True), (False, False, True, False))
@@ -62,13 +63,15 @@ def test_the_mean_over_two_processes_is_the_whole_batchs_gradient(tmp_path: Path
     net, images = network()
     for parts, first, second in zip(PARTS, one, two, strict=True):
         whole = sum(loss for mine in images.chunk(2) for loss in losses(net, mine, parts)) / 2
-        expected = torch.autograd.grad(whole, [*net.parameters()], allow_unused=True)
+        parameters = [*net.parameters()]
+        expected = torch.autograd.grad(whole, parameters, allow_unused=True)
         untouched = [slope is None for slope in expected]
         assert untouched == [slope is None for slope in first]
         assert sum(untouched) == (2 if any(parts) else 4)
-        for slope, found, other in zip(expected, first, second, strict=True):
+        for parameter, slope, found, other in zip(parameters, expected, first, second, strict=True):
             if slope is not None:
                 torch.testing.assert_close(found, slope)
+                assert found.stride() == parameter.stride(), "the optimizer would move it"
                 assert torch.equal(found, other), "processes must not drift apart"
 
 

@@ -20,6 +20,8 @@ from selftrain.tables.manifest import manifest_schema, part_path
 from selftrain.tables.parquet import write_arrow
 
 STAGED = "staged-"
+AT_ONCE = 2**20
+"""Bytes that are written together: small images are many."""
 
 
 class Shard:
@@ -32,7 +34,7 @@ class Shard:
         self.tar_path = split_folder / shard_name(shard)
         self.part_path = part_path(split_folder, shard)
         self.rows: list[dict[str, Any]] = []
-        self._file = _staged(self.tar_path).open("wb")
+        self._file = _staged(self.tar_path).open("wb", buffering=AT_ONCE)
         self._tar = ShardTar(self._file)
 
     def add(self, row: dict[str, Any], data: bytes) -> None:

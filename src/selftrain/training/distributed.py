@@ -43,11 +43,31 @@ def average(tensors: Iterable[Tensor]) -> None:
     tensors = list(tensors)
     if not distributed.is_initialized() or not tensors:
         return
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    flat = torch.cat([in_memory_order(tensor, tensor) for tensor in tensors])
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
     for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(mean.view_as(tensor))
+        tensor.copy_(from_memory_order(mean, tensor))
+
+
+def in_memory_order(tensor: Tensor, like: Tensor) -> Tensor:
+    """A tensor's values in the order in which those of another one of its shape lie in memory, (N,).
+
+    Nothing is copied where both lie alike. In any other order, those of a channels-last network would be moved for the
+    message, and again by each of the optimizer's steps.
+    """
+    return tensor.permute(_widest_first(like)).reshape(-1)
+
+
+def from_memory_order(values: Tensor, like: Tensor) -> Tensor:
+    """``in_memory_order`` undone: values (N,) in the shape of ``like``, laid out as it is, without a copy."""
+    order = _widest_first(like)
+    return values.view([like.shape[dim] for dim in order]).permute([order.index(dim) for dim in range(len(order))])
+
+
+def _widest_first(tensor: Tensor) -> list[int]:
+    """Dimensions, those first whose neighbours lie farthest apart."""
+    return sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
 
 
 def summed(tensor: Tensor) -> Tensor:

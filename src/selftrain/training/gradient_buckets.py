@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed
 
 from selftrain.learning.runtime import Gradient, plain_gradient
+from selftrain.training.distributed import from_memory_order, in_memory_order
 
 FIRST, LATER = 2**20, 25 * 2**20
 """Bytes of a bucket: the first is small, so that sending begins early."""
@@ -46,6 +47,7 @@ class Buckets:
 
     def __init__(self, parameters: Sequence[Tensor], so_far: Gradient | None = None) -> None:
         self.count = len(parameters)
+        self._parameters = parameters
         self._so_far = so_far or (None,) * self.count
         self.places = bucketed(parameters)
         """Of the parameters in each bucket."""
@@ -76,12 +78,13 @@ class Buckets:
                 flat /= distributed.get_world_size()
             sizes = [self._found[place].numel() for place in places]
             for place, mean in zip(places, torch.split(flat, sizes), strict=True):
-                gradients[place] = mean.view_as(self._found[place])
+                gradients[place] = from_memory_order(mean, self._parameters[place])
         return tuple(gradients)
 
     def _send(self) -> None:
         places = [place for place in self.places[len(self._sent)] if place in self._found]
-        flat = torch.cat([self._found[place].reshape(-1) for place in places]) if places else torch.empty(0)
+        values = [in_memory_order(self._found[place], self._parameters[place]) for place in places]
+        flat = torch.cat(values) if places else torch.empty(0)
         self._sent.append((places, flat, distributed.all_reduce(flat, async_op=True) if places else None))
 
 
