@@ -182,7 +182,7 @@ def _equalize(image: Pixels, operation: Drawn) -> Pixels:
         counts = cv2.calcHist([channel], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
         brightest = int(cv2.minMaxLoc(channel)[1])
         step = int(channel.size - counts[brightest]) // 255
-        if step:  # none where all values are one
+        if step:  # none where nearly all pixels have the brightest value
             table = (step // 2 + counts.cumsum() - counts) // step
             channel = cv2.LUT(channel, np.minimum(table, 255).astype(np.uint8))
         equalized.append(channel)

@@ -43,26 +43,31 @@ def average(tensors: Iterable[Tensor]) -> None:
     tensors = list(tensors)
     if not distributed.is_initialized() or not tensors:
         return
-    flat = torch.cat([in_memory_order(tensor, tensor) for tensor in tensors])
+    flat = packed(tensors, tensors)
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
-    for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(from_memory_order(mean, tensor))
+    for tensor, mean in zip(tensors, unpacked(flat, tensors), strict=True):
+        tensor.copy_(mean)
 
 
-def in_memory_order(tensor: Tensor, like: Tensor) -> Tensor:
-    """A tensor's values in the order in which those of another one of its shape lie in memory, (N,).
+def packed(tensors: Sequence[Tensor], likes: Sequence[Tensor]) -> Tensor:
+    """Tensors as one message (N,), the values of each in the order in which those of its ``like`` lie in memory.
 
-    Nothing is copied where both lie alike. In any other order, those of a channels-last network would be moved for the
-    message, and again by each of the optimizer's steps.
+    In any other order, those of a channels-last network would be moved for the message, and again by each of the
+    optimizer's steps.
     """
-    return tensor.permute(_widest_first(like)).reshape(-1)
+    pairs = zip(tensors, likes, strict=True)
+    return torch.cat([tensor.permute(_widest_first(like)).reshape(-1) for tensor, like in pairs])
 
 
-def from_memory_order(values: Tensor, like: Tensor) -> Tensor:
-    """``in_memory_order`` undone: values (N,) in the shape of ``like``, laid out as it is, without a copy."""
-    order = _widest_first(like)
-    return values.view([like.shape[dim] for dim in order]).permute([order.index(dim) for dim in range(len(order))])
+def unpacked(message: Tensor, likes: Sequence[Tensor]) -> list[Tensor]:
+    """``packed`` undone, without a copy: tensors of the shapes of ``likes``, laid out as they are."""
+    found = []
+    for values, like in zip(torch.split(message, [like.numel() for like in likes]), likes, strict=True):
+        order = _widest_first(like)
+        back = [order.index(dim) for dim in range(len(order))]
+        found.append(values.view([like.shape[dim] for dim in order]).permute(back))
+    return found
 
 
 def _widest_first(tensor: Tensor) -> list[int]:

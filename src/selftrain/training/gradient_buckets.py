@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed
 
 from selftrain.learning.runtime import Gradient, plain_gradient
-from selftrain.training.distributed import from_memory_order, in_memory_order
+from selftrain.training.distributed import packed, unpacked
 
 FIRST, LATER = 2**20, 25 * 2**20
 """Bytes of a bucket: the first is small, so that sending begins early."""
@@ -76,16 +76,18 @@ class Buckets:
             if work is not None:
                 work.wait()
                 flat /= distributed.get_world_size()
-            sizes = [self._found[place].numel() for place in places]
-            for place, mean in zip(places, torch.split(flat, sizes), strict=True):
-                gradients[place] = from_memory_order(mean, self._parameters[place])
+            means = unpacked(flat, [self._parameters[place] for place in places])
+            for place, mean in zip(places, means, strict=True):
+                gradients[place] = mean
         return tuple(gradients)
 
     def _send(self) -> None:
         places = [place for place in self.places[len(self._sent)] if place in self._found]
-        values = [in_memory_order(self._found[place], self._parameters[place]) for place in places]
-        flat = torch.cat(values) if places else torch.empty(0)
-        self._sent.append((places, flat, distributed.all_reduce(flat, async_op=True) if places else None))
+        if not places:
+            self._sent.append((places, torch.empty(0), None))
+            return
+        flat = packed([self._found[place] for place in places], [self._parameters[place] for place in places])
+        self._sent.append((places, flat, distributed.all_reduce(flat, async_op=True)))
 
 
 def bucketed(parameters: Sequence[Tensor]) -> list[list[int]]:
