@@ -27,7 +27,8 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(VENV)/bin/uv || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@# Without bytecode, timm takes 7 s to import instead of 3.5, mlflow 3 instead of 1.5, in every process.
-	uv pip install --quiet --compile-bytecode --require-hashes -r requirements.txt
+	@# On a machine whose disk stands still for a while, uv's own limits (60 s a file, 30 s a download) end the install.
+	UV_COMPILE_BYTECODE_TIMEOUT=600 UV_HTTP_TIMEOUT=300 uv pip install --quiet --compile-bytecode --require-hashes -r requirements.txt
 	uv pip install --quiet --no-deps --editable .
 	@touch $@
 
