@@ -141,8 +141,11 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
+MakeConfig = Callable[..., IngestConfig]
+
+
 @pytest.fixture
-def ingest_config(photos: Path) -> Callable[..., IngestConfig]:
+def ingest_config(photos: Path) -> MakeConfig:
     """Make an ingest configuration for ``photos``; keyword arguments replace parts of it."""
 
     def make(**changes: object) -> IngestConfig:

@@ -27,7 +27,7 @@ from selftrain.prediction.predict import predict
 from selftrain.selection.select import select
 from selftrain.tables.keys import SPLITS
 from tests.conftest import SMALL_DIGITS, tar_of
-from tests.corpus.test_near import tiles
+from tests.corpus.photographs import tiles
 
 ON_RAY = HardwareConfig(engine="ray", device="cpu", threads=1, workers=0)
 HERE = HardwareConfig(device="cpu", threads=1, workers=0)

@@ -1,9 +1,12 @@
 """A teacher, a student and a batch, small enough to enumerate: what the tests of feedback are about."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from selftrain.algorithms.meta_pseudo_labels import MetaPseudoLabels, MetaPseudoLabelsConfig
@@ -16,6 +19,13 @@ from tests.training.conftest import TINY
 
 CLASSES, PIXELS, UNLABELED, LABELED = 3, 12, 3, 5
 PLAIN = {"optimizer": "sgd", "optimizer_options": {"nesterov": False}, "warmup": 0, "schedule": "constant"}
+
+
+@pytest.fixture(autouse=True)
+def in_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def network(seed: int) -> nn.Module:
@@ -74,6 +84,11 @@ class Case:
         loss = functional.cross_entropy(self.teacher(labeled["image"]), labeled["label"])
         supervised = torch.autograd.grad(loss, [*self.teacher.parameters()])
         return flat(self.recorded.taken) - flat(supervised)
+
+
+def labeled_loss(student: nn.Module, parameters: dict[str, Tensor], batch: Batch) -> Tensor:
+    logits = functional_call(student, parameters, (batch["labeled"]["image"],))
+    return functional.cross_entropy(logits, batch["labeled"]["label"])
 
 
 def flat(gradient: Gradient) -> Tensor:

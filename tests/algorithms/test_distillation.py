@@ -15,8 +15,8 @@ from selftrain.learning.losses import distillation_loss, divergence
 from selftrain.learning.runtime import Runtime
 from selftrain.plumbing.errors import UserError
 from tests.algorithms.given import GivenNetworks
-from tests.algorithms.test_contract import new_loop, random_batch
-from tests.algorithms.test_semi_supervised import Given, softmax
+from tests.algorithms.logits import Given, softmax
+from tests.algorithms.tiny import new_loop, random_batch
 
 STUDENT = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -1.0], [2.0, 0.0, 1.0]])
 TEACHER = torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.5, 0.0], [-1.0, 0.0, 2.0]])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from selftrain.algorithms.mean_teacher import sigmoid_ramp, squared_difference
@@ -17,28 +17,11 @@ from selftrain.learning.losses import confident_labels, consistency_loss, ramp
 from selftrain.learning.runtime import Runtime
 from selftrain.plumbing.errors import UserError
 from tests.algorithms.given import GivenNetworks
+from tests.algorithms.logits import Given, softmax
 
 WEAK = torch.tensor([[4.0, 0.0, 0.0], [0.2, 0.1, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0]])
 STRONG = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [2.0, 0.0, 1.0], [0.5, 0.5, 0.5]])
 NOBODYS = torch.full((4,), -1)
-
-
-def softmax(row: Tensor, temperature: float = 1.0) -> list[float]:
-    weights = [math.exp(value / temperature) for value in row.tolist()]
-    return [weight / sum(weights) for weight in weights]
-
-
-class Given(nn.Module):
-    """A network whose logits are its inputs, (B, C) or (B, C, 1, 1)."""
-
-    num_classes = 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.scale * images.flatten(1)
 
 
 def algorithm(name: str, **parameters: Any) -> Algorithm:
@@ -190,7 +173,7 @@ def test_mean_teachers_loss() -> None:
 
 
 def test_the_mean_teacher_is_the_average_that_is_exported() -> None:
-    from tests.algorithms.test_contract import new_loop, random_batch
+    from tests.algorithms.tiny import new_loop, random_batch
 
     loop = new_loop("mean_teacher")
     batch = random_batch(loop.algorithm, 0)

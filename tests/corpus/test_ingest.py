@@ -1,10 +1,8 @@
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -13,29 +11,21 @@ import webdataset
 
 from selftrain.corpus.ingest import ingest
 from selftrain.images.reader import read_rows
-from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json
 from selftrain.tables.manifest import find_rows, read_manifest
-from selftrain.tables.multi_labels import read_multi_labels
-from tests.conftest import image_bytes, write_images
-
-MakeConfig = Callable[..., IngestConfig]
+from tests.conftest import MakeConfig, image_bytes, write_images
+from tests.corpus.manifests import keys_of
 
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def sources(corpus: Path, split: str) -> dict[str, int]:
-    table = read_manifest(corpus / split, ["source", "key"])
-    return dict(zip(table["source"].to_pylist(), table["key"].to_pylist(), strict=True))
-
-
 def test_manifest_rows_lead_to_the_bytes_as_found(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
     (photos / "pool" / "odd.name é.webp").write_bytes(image_bytes(7, (20, 30), "WEBP"))
     ingest(ingest_config(), 0, tmp_path / "corpus")
-    by_key = {key: source for source, key in sources(tmp_path / "corpus", "unlabeled").items()}
+    by_key = {key: source for source, key in keys_of(tmp_path / "corpus", "unlabeled").items()}
     assert len(by_key) == 10
     rows = find_rows(tmp_path / "corpus" / "unlabeled", by_key)
     assert dict(read_rows(tmp_path / "corpus" / "unlabeled", rows)) == {
@@ -78,7 +68,7 @@ def test_a_removed_or_changed_image_touches_only_its_own_shard(
 ) -> None:
     corpus = tmp_path / "corpus"
     ingest(ingest_config(), 0, corpus)
-    before, keys = files(corpus), sources(corpus, "unlabeled")
+    before, keys = files(corpus), keys_of(corpus, "unlabeled")
     removed, changed = sorted(keys)[6], sorted(keys)[7]
     (photos / removed).unlink()
     (photos / changed).write_bytes(image_bytes(1234))
@@ -86,23 +76,23 @@ def test_a_removed_or_changed_image_touches_only_its_own_shard(
     after = files(corpus)
     assert after["unlabeled/shard-00000000.tar"] == before["unlabeled/shard-00000000.tar"]
     assert after["unlabeled/shard-00000001.tar"] != before["unlabeled/shard-00000001.tar"]
-    now = sources(corpus, "unlabeled")
+    now = keys_of(corpus, "unlabeled")
     assert now.pop(changed) not in keys.values(), "another picture has another key"
     assert now == {source: key for source, key in keys.items() if source not in (removed, changed)}
-    rows = find_rows(corpus / "unlabeled", [sources(corpus, "unlabeled")[changed]])
+    rows = find_rows(corpus / "unlabeled", [keys_of(corpus, "unlabeled")[changed]])
     assert [data for _, data in read_rows(corpus / "unlabeled", rows)] == [image_bytes(1234)]
 
 
 def test_a_key_is_never_given_twice(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     ingest(ingest_config(), 0, corpus)
-    before = set(sources(corpus, "unlabeled").values())
+    before = set(keys_of(corpus, "unlabeled").values())
     for path in sorted((photos / "pool").iterdir())[5:]:  # the whole last shard
         path.unlink()
     ingest(ingest_config(), 0, corpus)
     write_images(photos / "pool" / "new", 3, 91)
     ingest(ingest_config(), 0, corpus)
-    new = {key for source, key in sources(corpus, "unlabeled").items() if "new" in source}
+    new = {key for source, key in keys_of(corpus, "unlabeled").items() if "new" in source}
     assert len(new) == 3
     assert not new & before
 
@@ -229,7 +219,7 @@ def test_leaks_and_duplicates_are_found(ingest_config: MakeConfig, photos: Path,
     names = {
         key: source
         for split in ("labeled", "unlabeled", "test")
-        for source, key in sources(tmp_path / "corpus", split).items()
+        for source, key in keys_of(tmp_path / "corpus", split).items()
     }
     rows = pl.read_parquet(tmp_path / "corpus" / "duplicates.parquet").rows()
     assert {(names[key], kind, names[of]) for key, kind, of, _, _ in rows} == {
@@ -237,59 +227,6 @@ def test_leaks_and_duplicates_are_found(ingest_config: MakeConfig, photos: Path,
         ("pool/z-twin.bmp", "duplicate", "pool/50-000.png"),
         ("pool/labeled.png", "duplicate", "labeled/cat/10-000.png"),
     }
-
-
-def test_truth_is_matched_by_file(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
-    (photos / "truth.csv").write_text('file,label\npool/50-003.png,owl\npool/50-001.png,\npool/50-002.png,""\n')
-    ingest(ingest_config(truth="truth.csv"), 0, tmp_path / "corpus")
-    keys = sources(tmp_path / "corpus", "unlabeled")
-    truth = dict(pl.read_parquet(tmp_path / "corpus" / "truth.parquet").rows())
-    assert truth == {keys["pool/50-003.png"]: 2, keys["pool/50-001.png"]: -1, keys["pool/50-002.png"]: -1}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("file,label\npool/50-003.png,cow\n", "'cow', the label of pool/50-003.png, is not a class"),
-        ("file,label\npool/gone.png,cat\n", "pool/gone.png is not among the unlabeled images"),
-        ("name,label\n", "expected the columns file,label; found name,label"),
-        ("file,label\npool/0-000.png,cat\npool/0-000.png,dog\n", "0-000.png has the labels 'cat' and 'dog'; keep one"),
-        ("", "not a CSV in UTF-8"),
-        ("file,label\na,b,c,d\n", "not a CSV in UTF-8"),
-    ],
-)
-def test_wrong_truth_is_an_error(
-    ingest_config: MakeConfig, photos: Path, tmp_path: Path, text: str, message: str
-) -> None:
-    (photos / "truth.csv").write_text(text)
-    with pytest.raises(UserError, match=message):
-        ingest(ingest_config(truth="truth.csv"), 0, tmp_path / "corpus")
-
-
-def test_test_images_may_have_several_right_classes(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
-    corpus = tmp_path / "corpus"
-    ingest(ingest_config(), 0, corpus)
-    keys = sources(corpus, "test")
-    one, other, third = sorted(keys)[:3]
-    (photos / "real.csv").write_text(f"file,label\n{one},cat\n{one},owl\n{other},dog\n{other},dog\n{third},\n")
-    ingest(ingest_config(multi_labels="real.csv", max_quarantined=0.5), 0, corpus)
-    found = read_multi_labels(corpus / "test")
-    assert found is not None
-    assert set(found.rows()) == {(keys[one], 0), (keys[one], 2), (keys[other], 1)}
-    assert json.loads((corpus / "summary.json").read_text())["test"]["multi_labeled"] == 2
-    (photos / one).write_bytes(b"no image")
-    ingest(ingest_config(multi_labels="real.csv", max_quarantined=0.5), 0, corpus)
-    assert set(read_multi_labels(corpus / "test").rows()) == {(keys[other], 1)}  # type: ignore[union-attr]
-    (photos / "real.csv").write_text("file,label\npool/50-003.png,cat\n")
-    with pytest.raises(UserError, match="pool/50-003.png is not among the test images"):
-        ingest(ingest_config(multi_labels="real.csv", max_quarantined=0.5), 0, corpus)
-    (photos / "real.csv").write_text(f"file,label\n{one},cow\n")
-    with pytest.raises(UserError, match=f"'cow', a label of {one}, is not a class"):
-        ingest(ingest_config(multi_labels="real.csv", max_quarantined=0.5), 0, corpus)
-    with pytest.raises(UserError, match="correct `ingest.multi_labels`"):
-        ingest(ingest_config(multi_labels="none.csv", max_quarantined=0.5), 0, corpus)
-    ingest(ingest_config(max_quarantined=0.5), 0, corpus)
-    assert read_multi_labels(corpus / "test") is None
 
 
 def test_classes_that_differ_between_splits_are_named(ingest_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
@@ -313,16 +250,6 @@ def test_splits_cut_from_one_folder(ingest_config: MakeConfig, tmp_path: Path) -
     assert [summary[split]["per_class"] for split in ("labeled", "validation", "test")] == [
         dict.fromkeys(("cat", "dog", "owl"), count) for count in (2, 1, 1)
     ]
-
-
-def test_a_pool_cut_from_labeled_images_forgets_their_classes_and_truth_keeps_them(
-    ingest_config: MakeConfig, tmp_path: Path
-) -> None:
-    ingest(ingest_config(unlabeled={"cut_from": "labeled", "share": 0.5}), 0, tmp_path / "corpus")
-    rows = read_manifest(tmp_path / "corpus" / "unlabeled", ["key", "source", "label"]).to_pylist()
-    assert [row["label"] for row in rows] == [None] * 6
-    truth = dict(pl.read_parquet(tmp_path / "corpus" / "truth.parquet").rows())
-    assert truth == {row["key"]: ["cat", "dog", "owl"].index(row["source"].split("/")[1]) for row in rows}
 
 
 def test_killed_at_any_moment_and_run_again_it_ends_the_same(photos: Path, tmp_path: Path) -> None:

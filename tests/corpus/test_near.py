@@ -16,24 +16,7 @@ from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.engines import Here
 from selftrain.plumbing.files import read_json
 from selftrain.report.copies_section import copies_section
-
-SIDE = 64
-
-
-def tiles() -> list[Image.Image]:
-    """Pieces of two photographs that do not overlap, those with next to nothing on them (sky) left out."""
-    from sklearn.datasets import load_sample_image
-
-    found = []
-    for name in ("china.jpg", "flower.jpg"):
-        photo = Image.fromarray(load_sample_image(name))
-        for left in range(0, photo.width - SIDE, SIDE):
-            for top in range(0, photo.height - SIDE, SIDE):
-                tile = photo.crop((left, top, left + SIDE, top + SIDE))
-                grey = np.asarray(tile.convert("L"), float)
-                if np.abs(np.diff(grey)).mean() > 4:
-                    found.append(tile)
-    return found
+from tests.corpus.photographs import SIDE, tiles
 
 
 def as_jpeg(image: Image.Image, quality: int) -> Image.Image:

@@ -3,9 +3,7 @@
 import contextlib
 import http.client
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,23 +15,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from selftrain.tables.corrections import read_corrections
+from tests.browser import CHROMIUM, FLAGS, listens
 from tests.conftest import free_port
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="needs Debian's chromium; CI installs it"),
 ]
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def server_of(browsing: "subprocess.Popen[str]") -> Any:

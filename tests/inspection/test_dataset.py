@@ -1,8 +1,5 @@
 """The FiftyOne dataset, in a real FiftyOne with its real database."""
 
-import shutil
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,109 +8,15 @@ import polars as pl
 import pytest
 
 from selftrain.inspection.rounds import browsed_runs, history
-from selftrain.inspection.tables import Pool, image_predictions, iter_pool, rows_of, sample_views, tally_rounds
+from selftrain.inspection.tables import Pool, image_predictions, iter_pool, rows_of
 from selftrain.inspection.views import all_views
 from selftrain.params.browse import BrowseConfig
 from selftrain.plumbing.errors import UserError
-from selftrain.project import Project
 from selftrain.tables.keys import SPLITS, split_of
-from selftrain.tables.manifest import find_rows
-from selftrain.tables.parquet import write_frame
 from tests.conftest import write_images
-from tests.repository import with_pipeline
+from tests.inspection.browsed import build, pool, project_of
 
-PARAMS: dict[str, Any] = {
-    "supervised": {"teacher": {}, "not_run": {}},
-    "rounds": {"student1": {"teacher": "teacher"}, "student2": {"teacher": "student1"}},
-}
-
-
-def project_of(folder: Path) -> Project:
-    """A project whose parameters have a run that was not run."""
-    return Project(folder, folder / "params.yaml", with_pipeline(PARAMS))
-
-
-@pytest.fixture(scope="module")
-def pool(digits_rounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    runs = browsed_runs(project_of(digits_rounds))
-    asked = tmp_path_factory.mktemp("asked") / "noisy_student.parquet"
-    corpus = digits_rounds / "data" / "corpus"
-    keys = pl.read_parquet(runs[0].predictions / "part-*.parquet")["key"].sort()[[3, 40, 7, 9]]
-    questions = find_rows(corpus / "unlabeled", keys.to_list()).select("key", "sha256")
-    # Of one image the corpus has another now.
-    other = pl.when(pl.col("key") == keys[3]).then(pl.lit(bytes(32))).otherwise(pl.col("sha256"))
-    write_frame(questions.with_columns(sha256=other).with_row_index("rank", offset=1), asked)
-    return Pool(runs, corpus, digits_rounds / "review" / "noisy_student", asked)
-
-
-@pytest.fixture
-def build(pool: Pool, tmp_path: Path) -> Iterator[Any]:
-    """Build the dataset with so many images a view."""
-    import fiftyone as fo
-
-    from selftrain.inspection.dataset import build_dataset
-
-    def make(images_per_view: int = 15, brain: bool = False) -> Any:
-        config = BrowseConfig(dataset="selftrain-build-test", images_per_view=images_per_view, brain=brain)
-        return build_dataset(config, pool, tmp_path / "media", tmp_path / "none.parquet")
-
-    yield make
-    if fo.dataset_exists("selftrain-build-test"):
-        fo.delete_dataset("selftrain-build-test")
-
-
-def test_no_image_and_no_round_are_tables_too(pool: Pool) -> None:
-    none = rows_of(pool, set())
-    assert len(none) == 0
-    assert none.columns == next(iter_pool(pool)).columns
-    assert tally_rounds(replace(pool, runs=pool.runs[:1])).columns == ["label", "decision", "images", "copies", "round"]
-    assert tally_rounds(pool).schema == tally_rounds(replace(pool, runs=pool.runs[:1])).schema
-
-
-def test_runs_without_tables_are_left_out(pool: Pool) -> None:
-    assert [(run.name, run.selection is not None) for run in pool.runs] == [
-        ("teacher", False), ("student1", True), ("student2", True),
-    ]  # fmt: skip
-
-
-def test_a_round_without_its_teachers_predictions_is_not_shown_and_told(
-    digits_rounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(digits_rounds, tmp_path / "copy", symlinks=True)
-    shutil.rmtree(tmp_path / "copy" / "predictions" / "noisy_student" / "teacher")
-    runs = browsed_runs(project_of(tmp_path / "copy"))
-    assert [(run.name, run.selection is not None) for run in runs] == [("student1", False), ("student2", True)]
-    assert "student1: its teacher teacher has no predictions, so its round is not shown" in capsys.readouterr().out
-    assert not [view.name for view in all_views(runs) if view.name.startswith("student1: ")]
-
-
-def test_the_pool_is_its_tables_side_by_side(pool: Pool, digits_rounds: Path) -> None:
-    table = pl.concat(list(iter_pool(pool)))
-    for run in ("teacher", "student1", "student2"):
-        own = pl.read_parquet(digits_rounds / "predictions" / "noisy_student" / run / "unlabeled" / "*.parquet")
-        assert table.select("key", f"{run}_label", f"{run}_confidence").rows() == own.select("key", "label", "confidence").rows()  # fmt: skip
-    chosen = pl.read_parquet(digits_rounds / "selections" / "noisy_student" / "student2" / "*.parquet")
-    names = ["student2_pseudo", "student2_decision", "student2_copies"]
-    assert table.select(names).rows() == chosen.select("label", "decision", "copies").rows()
-    listed = table.filter(pl.col("student2_review").is_not_null()).sort("student2_review")
-    assert len(listed) == 40
-    reviewed = pl.read_parquet(digits_rounds / "review" / "noisy_student" / "student2.parquet")
-    assert listed["key"].to_list() == reviewed["key"].to_list()
-
-
-def test_views_sample_the_pool_and_count_all_of_it(pool: Pool) -> None:
-    table = pl.concat(list(iter_pool(pool)))
-    views = all_views(pool.runs)
-    some, all_ = sample_views(pool, views, 15), sample_views(pool, views, 10**6)
-    for view in views:
-        expected = set(table.filter(view.rows())["key"].to_list())
-        assert all_[view.name] == (expected, len(expected)), view.name
-        keys, count = some[view.name]
-        assert (len(keys), count) == (min(15, len(expected)), len(expected))
-        assert keys <= expected
-    first = table.sort("student2_review", nulls_last=True)["key"].to_list()[:15]
-    assert some["student2: look here first"][0] == set(first), "by rank, not by uniform"
-    assert some == sample_views(pool, views, 15), "the same every time"
+__all__ = ["build", "pool"]
 
 
 @pytest.mark.slow
@@ -180,16 +83,6 @@ def test_samples_carry_predictions_decisions_truth_and_history(build: Any, pool:
     assert held_out.truth.label in classes
     assert held_out.student2.label in classes
     assert held_out.student2_decision is None
-
-
-def test_history_reads_from_left_to_right(pool: Pool) -> None:
-    row = {
-        "teacher_label": 3, "teacher_confidence": 0.914, "student1_label": 3, "student1_confidence": 0.97,
-        "student1_decision": "kept", "student1_copies": 2, "student2_label": 8, "student2_confidence": 0.5,
-        "student2_decision": "over_quota", "student2_copies": 0,
-    }  # fmt: skip
-    told = history(row, pool.runs, [str(label) for label in range(10)])
-    assert told == "teacher: 3 0.91 → student1 (kept ×2): 3 0.97 → student2 (over quota): 8 0.50"
 
 
 @pytest.mark.slow
@@ -337,35 +230,6 @@ def test_a_dataset_of_an_older_version_keeps_its_tags(build: Any) -> None:
     again = build(5)
     assert again.match_tags("reject").values("key") == [keys[0]]
     assert set(again.distinct("split")) == set(SPLITS)
-
-
-def test_what_a_browser_does_not_show_is_shown_as_png(tmp_path: Path) -> None:
-    from PIL import Image
-
-    from selftrain.corpus.ingest import ingest
-    from selftrain.images.decode import decode
-    from selftrain.inspection.media import extract
-    from selftrain.params.ingest import IngestConfig
-    from selftrain.tables.manifest import read_manifest
-
-    for split in ("labeled", "validation", "test"):
-        for seed, name in enumerate(("cat", "dog")):
-            write_images(tmp_path / split / name, 1, seed=10 * len(split) + seed)
-    (tmp_path / "pool").mkdir()
-    deep = np.random.default_rng(0).integers(0, 65536, (8, 8), dtype=np.uint16)
-    Image.fromarray(deep).save(tmp_path / "pool" / "a.tif")
-    write_images(tmp_path / "pool", 1, seed=3)
-    splits = {split: {"images": split} for split in ("labeled", "validation", "test")}
-    values = {"root": str(tmp_path), "unlabeled": {"images": "pool"}, **splits}
-    ingest(IngestConfig.model_validate(values), 0, tmp_path / "corpus")
-    unlabeled = tmp_path / "corpus" / "unlabeled"
-    formats = {row["key"]: row["format"] for row in read_manifest(unlabeled, ["key", "format"]).to_pylist()}
-    files = extract(unlabeled, set(formats), tmp_path / "media")
-    assert sorted(formats.values()) == ["PNG", "TIFF"]
-    assert all(path.suffix == ".png" for path in files.values())
-    (shown,) = [files[key] for key, found in formats.items() if found == "TIFF"]
-    seen = decode((tmp_path / "pool" / "a.tif").read_bytes())
-    assert np.array_equal(np.asarray(Image.open(shown)), np.asarray(seen)), "as the model sees it"
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/b", "..", ".hidden", "a\\b", ""])

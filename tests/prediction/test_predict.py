@@ -10,50 +10,20 @@ import torch
 from PIL import Image
 
 from selftrain.corpus.ingest import ingest
-from selftrain.images.index import load_index
-from selftrain.images.loading import ImageLoader
-from selftrain.images.transforms import clean
 from selftrain.networks.export import export_model
-from selftrain.networks.models import create_model, load_model, to_input
+from selftrain.networks.models import create_model
 from selftrain.params.predict import PredictConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import sha256_of
-from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.plumbing.locks import sole_writer
 from selftrain.prediction.predict import predict
 from selftrain.tables.manifest import read_manifest
 from selftrain.tables.predictions import iter_predictions, made_from
 from selftrain.tables.records import RunRecord
 from tests.conftest import write_images
+from tests.prediction.predicted import CLASSES, HARDWARE, make_model, predict_noised, project, run
 
-HARDWARE = HardwareConfig(device="cpu", threads=1, workers=0, predict_batch_size=4)
-CLASSES = ["cat", "dog", "owl"]
-
-
-@pytest.fixture
-def project(ingest_config, photos: Path, tmp_path: Path) -> Path:  # type: ignore[no-untyped-def]
-    ingest(ingest_config(), 0, tmp_path / "corpus")
-    make_model(tmp_path / "model", seed=0)
-    return tmp_path
-
-
-def make_model(folder: Path, seed: int, classes: list[str] = CLASSES) -> None:
-    torch.manual_seed(seed)
-    model = create_model("test_resnet", len(classes), 32, stochastic_depth=0.3)
-    export_model(model, folder, classes=classes, image_size=32, crop_fraction=1.0)
-
-
-def run(project: Path, *splits: str) -> dict[str, tuple[int, int]]:
-    """Predict; returns (inode, time of change) of each part, which tell whether it was written anew."""
-    predict_noised(project, (), *splits)
-    files = sorted((project / "out").rglob("*.parquet"))
-    return {str(path.relative_to(project / "out")): (os.stat(path).st_ino, os.stat(path).st_mtime_ns) for path in files}
-
-
-def predict_noised(project: Path, noise: tuple[str, ...], *splits: str, seed: int = 0, out: str = "out") -> None:
-    config = PredictConfig.model_validate({"noise": noise})
-    wanted = list(splits or ["unlabeled", "test"])
-    predict(project / "model", project / "corpus", wanted, project / out, config, seed, HARDWARE)
+__all__ = ["project"]
 
 
 def test_rows_are_the_manifests_and_values_are_plain_timms(project: Path, photos: Path) -> None:
@@ -146,38 +116,6 @@ def test_a_noised_teacher_labels_the_pool_otherwise_and_the_held_out_images_as_e
     assert {path: os.stat(path).st_mtime_ns for path in (project / "noised").rglob("*.parquet")} == before
 
 
-def test_embeddings_are_the_penultimate_layer_and_leave_the_predictions_as_they_are(project: Path) -> None:
-    import shutil
-
-    from selftrain.tables.embeddings import read_embeddings
-
-    run(project)
-    plain = {path.name: path.read_bytes() for path in (project / "out" / "unlabeled").glob("*.parquet")}
-
-    def with_embeddings(wanted: bool) -> None:
-        config = PredictConfig(embeddings=wanted)
-        predict(project / "model", project / "corpus", ["unlabeled", "test"], project / "out", config, 0, HARDWARE)
-
-    with_embeddings(True)
-    assert {path.name: path.read_bytes() for path in (project / "out" / "unlabeled").glob("*.parquet")} == plain
-    keys = np.concatenate([part.keys for _, part in iter_predictions(project / "out" / "unlabeled")])
-    rows = np.concatenate([part.log_probs for _, part in iter_predictions(project / "out" / "unlabeled")])
-    found = read_embeddings(project / "out" / "embeddings" / "unlabeled", set(keys.tolist()))
-    np.testing.assert_array_equal(found.keys, keys)
-    classifier = timm.create_model(f"local-dir:{project / 'model'}", pretrained=True).eval().get_classifier()
-    logits = classifier(torch.from_numpy(found.vectors.astype(np.float32)))
-    np.testing.assert_allclose(logits.log_softmax(1).detach().numpy(), rows, atol=0.01)
-    some = read_embeddings(project / "out" / "embeddings" / "unlabeled", {int(keys[3])})
-    np.testing.assert_array_equal(some.vectors, found.vectors[3:4])
-    with pytest.raises(UserError, match="unlabeled: has no embedding of some images"):
-        read_embeddings(project / "out" / "embeddings" / "unlabeled", {*keys.tolist(), 5})
-    shutil.rmtree(project / "out" / "unlabeled")
-    with_embeddings(True)
-    assert {path.name: path.read_bytes() for path in (project / "out" / "unlabeled").glob("*.parquet")} == plain
-    with_embeddings(False)
-    assert not (project / "out" / "embeddings").exists()
-
-
 def test_two_processes_share_the_parts_and_make_each_once(project: Path, photos: Path) -> None:
     config, splits = PredictConfig(), ["unlabeled", "test"]
 
@@ -228,33 +166,6 @@ def test_weights_with_one_flipped_bit_label_nothing(project: Path) -> None:
     assert not list((project / "out").rglob("*.parquet"))
 
 
-@pytest.mark.parametrize("layer", [0, -2])
-def test_embeddings_can_be_of_any_layer_and_change_no_prediction(project: Path, layer: int) -> None:
-    from selftrain.tables.embeddings import read_embeddings
-
-    found = {}
-    for wanted in (None, layer):
-        config = PredictConfig(embeddings=True, embeddings_layer=wanted)
-        predict(project / "model", project / "corpus", ["unlabeled"], project / "out", config, 0, HARDWARE)
-        parts = [part for _, part in iter_predictions(project / "out" / "unlabeled")]
-        found[wanted] = np.concatenate([part.log_probs for part in parts])
-    keys = np.concatenate([part.keys for part in parts])
-    assert np.array_equal(found[None], found[layer])
-    vectors = read_embeddings(project / "out" / "embeddings" / "unlabeled", set(keys.tolist())).vectors
-    model, config_json = load_model(project / "model")
-    index = load_index(project / "corpus" / "unlabeled")
-    loader, cfg = ImageLoader(index), config_json["pretrained_cfg"]
-    images = torch.from_numpy(np.stack([clean(loader.image(row), 32, 1.0) for row in range(len(index))]))
-    inputs = to_input(images, cfg["mean"], cfg["std"], torch.device("cpu"))
-    maps: dict[str, torch.Tensor] = {}
-    module = model.get_submodule("act1" if layer == 0 else "layer3")
-    module.register_forward_hook(lambda module, args, output: maps.update(seen=output))
-    with torch.inference_mode():
-        model.eval()(inputs)
-    expected = maps["seen"].mean((2, 3)).numpy()
-    np.testing.assert_allclose(vectors, expected, rtol=2e-3, atol=2e-3)
-
-
 def test_the_pools_table_keeps_the_likeliest_classes_and_the_others_all(project: Path) -> None:
     def made(top_k: int | None, split: str) -> tuple[list[str], np.ndarray]:
         config = PredictConfig(top_k=top_k)
@@ -278,12 +189,6 @@ def test_the_pools_table_keeps_the_likeliest_classes_and_the_others_all(project:
     for found, before in zip(made(1, "test"), of_test, strict=True):
         assert np.array_equal(found, before)
     assert made(None, "unlabeled")[0] == stamps
-
-
-def test_a_layer_that_is_not_there_is_named(project: Path) -> None:
-    config = PredictConfig(embeddings=True, embeddings_layer=7)
-    with pytest.raises(UserError, match="predict.embeddings_layer: 7; this network has 5 feature maps, 0 to 4"):
-        predict(project / "model", project / "corpus", ["test"], project / "out", config, 0, HARDWARE)
 
 
 def test_numbers_beyond_float16_are_clamped_and_counted(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

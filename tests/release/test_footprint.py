@@ -8,7 +8,7 @@ from selftrain.networks.models import create_model
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import sha256_of
 from selftrain.release import footprint as footprints
-from tests.release.test_best import write_run
+from tests.release.evaluated import write_run
 
 WEIGHTS = "model.safetensors"
 SMALL = {"channels": [8, 16, 16, 32]}

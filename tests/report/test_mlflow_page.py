@@ -16,8 +16,9 @@ import mlflow
 import pytest
 import yaml
 
-from tests.inspection.test_app import CHROMIUM, FLAGS, free_port, listens
-from tests.report.test_report import write_run
+from tests.browser import CHROMIUM, FLAGS, listens
+from tests.conftest import free_port
+from tests.report.evaluated import write_run
 from tests.repository import PIPELINE, with_pipeline
 
 

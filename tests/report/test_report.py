@@ -1,6 +1,5 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,14 +11,7 @@ from selftrain.report import charts, drawing, pictures
 from selftrain.report.mlflow_page import compared_runs, view_as_tag
 from selftrain.report.runs import load_runs
 from selftrain.report.summary import print_summary, table_row
-
-
-def write_run(folder: Path, name: str, teacher: str | None, **metrics: Any) -> None:
-    (folder / name / "details").mkdir(parents=True)
-    figures = {"test_accuracy": 0.9123, "test_accuracy_low": 0.88, "test_accuracy_high": 0.94, "train_seconds": 12.4}
-    (folder / name / "metrics.json").write_text(json.dumps(figures | metrics))
-    record = {"run": name, "teacher": teacher, "model": "m", "mlflow_run_id": f"id-{name}", "classes": ["a", "b"]}
-    (folder / name / "details" / "run.json").write_text(json.dumps(record))
+from tests.report.evaluated import write_run
 
 
 @pytest.fixture

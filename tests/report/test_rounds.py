@@ -5,7 +5,7 @@ import pytest
 
 from selftrain.report.rounds import best_run, stop_lines, verdicts
 from selftrain.report.runs import chain_saw, load_runs
-from tests.report.test_report import write_run
+from tests.report.evaluated import write_run
 
 NAMES = ("teacher", "student1", "student2", "student3")
 

@@ -19,7 +19,7 @@ from selftrain.tables.corrections import (
 from selftrain.tables.keys import make_key
 from selftrain.tables.selection import scan_selection
 from tests.repository import ROOT
-from tests.selection.test_select import CLASSES, correction, write_corpus, write_predictions, write_rows
+from tests.selection.tables import CLASSES, correction, write_corpus, write_predictions, write_rows
 
 KEY, OTHER = make_key("unlabeled", 0, 0), make_key("unlabeled", 0, 1)
 

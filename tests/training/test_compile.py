@@ -10,7 +10,7 @@ from selftrain.plumbing.hardware import Hardware
 from selftrain.training.batches import Process
 from selftrain.training.loop import Loop
 from tests.algorithms.given import GivenNetworks
-from tests.algorithms.test_contract import NUM_CLASSES, config, new_loop, random_batch
+from tests.algorithms.tiny import NUM_CLASSES, config, new_loop, random_batch
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from selftrain.training.batches import Process
 from selftrain.training.checkpoint import load_checkpoint
 from selftrain.training.sharding import OTHER_STEPS, shard, sharded_gradient, whole
 from selftrain.training.validation import Score
-from tests.algorithms.test_contract import TinyModel, new_loop, random_batch
+from tests.algorithms.tiny import TinyModel, new_loop, random_batch
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)

@@ -3,24 +3,13 @@ import itertools
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 from scipy import ndimage
 from skimage.color import hsv2rgb, rgb2hsv
 
 from selftrain.evaluation.robustness import corruptions, textures
 from selftrain.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from selftrain.evaluation.robustness.measures import ALEXNET_ERRORS
-
-
-def photos(size: int, count: int = 3) -> np.ndarray:
-    from sklearn.datasets import load_sample_image
-
-    photo = Image.fromarray(load_sample_image("china.jpg"))
-    boxes = [(60 * n, 40 * n, 60 * n + 300, 40 * n + 300) for n in range(count)]
-    return np.stack([np.asarray(photo.resize((size, size), box=box)) for box in boxes])
-
-
-KEYS = np.array([7, 8, 9])
+from tests.evaluation.robustness.photographs import KEYS, photos
 
 
 def test_they_are_imagenet_cs_fifteen() -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from selftrain.evaluation.robustness.measures import ALEXNET_FLIPS
 from selftrain.evaluation.robustness.perturbations import NOISES, PERTURBATIONS, frames, tilt_matrix
-from tests.evaluation.robustness.test_corruptions import KEYS, photos
+from tests.evaluation.robustness.photographs import KEYS, photos
 
 ORDERED = sorted(set(PERTURBATIONS) - set(NOISES))
 CLEAN_AT = {"zoom_blur": 0, "brightness": 15, "translate": 7, "rotate": 15, "scale": 15}
