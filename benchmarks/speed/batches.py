@@ -1,13 +1,14 @@
-"""Images to batches: clean ones as `predict` sees them, and noised views as training does; one process.
+"""Images to batches: a camera's files, clean batches as `predict` sees them, views as training does; one process.
 
-Held against decoding alone, webdataset's loader and timm's transforms. Ours is measured twice: when it sees the images
-for the first time, and from then on, when their pixels are kept.
+Held against Pillow, decoding alone, webdataset's loader and timm's transforms. Batches and views are measured twice:
+when the images are seen for the first time, and from then on, when their pixels are kept.
 """
 
 import contextlib
 import io
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ import timm.data
 import torch
 import webdataset
 from measure import QUICK, Table, photographs, take_turns, write_folders
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from selftrain.corpus.ingest import ingest
 from selftrain.images.clean_images import CleanImages, in_batches
+from selftrain.images.decode import decode_pixels
 from selftrain.images.index import load_index
 from selftrain.images.loading import ImageLoader
 from selftrain.images.views import view
@@ -30,10 +32,13 @@ from selftrain.plumbing.hardware import Caches
 BATCH = 64
 CASES = {"32 pixels": (32, 32, 64 if QUICK else 2048), "224 pixels of photographs": (375, 224, 16 if QUICK else 256)}
 """Height of the files, size of the batch's squares, images."""
+CAMERAS = 300 if QUICK else 3000
+"""Height of a camera's pictures."""
 
 
 def main() -> None:
     torch.set_num_threads(1)
+    decode_cameras()
     clean, noised = Table("clean batches"), Table("noised views")
     with tempfile.TemporaryDirectory() as scratch:
         for name, (side, size, count) in CASES.items():
@@ -43,6 +48,31 @@ def main() -> None:
                 measure(name, side, size, count, clean, noised)
     clean.write()
     noised.write()
+
+
+def decode_cameras() -> None:
+    """Pictures with EXIF, upright and on their side, and libjpeg's own scaling while it decodes."""
+    table = Table("decoding")
+    (picture,) = photographs(1, CAMERAS)
+    for name, orientation in (("a camera's JPEG, 4000×3000", 1), ("the same, held on its side", 6)):
+        exif, file = Image.Exif(), io.BytesIO()
+        exif[ExifTags.Base.Orientation] = orientation
+        Image.open(io.BytesIO(picture)).save(file, "JPEG", quality=88, exif=exif)
+        data = file.getvalue()
+        works: dict[str, Callable[[], object]] = {
+            "ours": partial(decode_pixels, data),
+            "Pillow": partial(by_pillow, data),
+            "simplejpeg, as it lies, scaled to 224 or more": partial(
+                simplejpeg.decode_jpeg, data, min_height=224, min_width=224, min_factor=1
+            ),
+        }
+        decode_pixels(data)
+        table.compare(name, 1, "ours", take_turns(works), "images/s")
+    table.write()
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
 
 
 def measure(name: str, side: int, size: int, count: int, clean: Table, noised: Table) -> None:

@@ -11,7 +11,18 @@ import matplotlib.pyplot as plt
 from measure import OUT
 
 DOCUMENT, PICTURE = Path("docs/performance.md"), Path("docs/images/scale.png")
-STAGES = ("ingest", "hashes", "clean batches", "noised views", "predict", "training", "processes", "select", "start")
+STAGES = (
+    "ingest",
+    "hashes",
+    "decoding",
+    "clean batches",
+    "noised views",
+    "predict",
+    "training",
+    "processes",
+    "select",
+    "start",
+)
 MARKED = r"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
 
 

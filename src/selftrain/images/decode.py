@@ -9,10 +9,11 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from selftrain.images.heif import HEIF, MISSING, is_heif, teach_pillow
-from selftrain.images.plain_jpeg import decode_plain, plain_size
+from selftrain.images.orientation import UPRIGHT, orientation_of, upright
+from selftrain.images.plain_jpeg import decode_plain, plain_jpeg
 from selftrain.plumbing.errors import UserError, one_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
@@ -60,9 +61,9 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Pixe
     """
     if not data:
         raise BrokenImage("empty file")
-    size = plain_size(data)
-    if size is not None and (max_pixels is None or size[0] * size[1] <= max_pixels):
-        pixels = decode_plain(data)
+    plain = plain_jpeg(data)
+    if plain is not None and (max_pixels is None or plain.height * plain.width <= max_pixels):
+        pixels = decode_plain(data, plain.orientation)
         if pixels is not None:
             return pixels, "JPEG"
     formats = (HEIF,) if is_heif(data) else FORMATS
@@ -89,17 +90,16 @@ def decode_with_format(data: bytes, max_pixels: int | None = None) -> tuple[Pixe
 
 def rgb_pixels(image: Image.Image) -> Pixels:
     """An opened image as upright 8-bit RGB, (H, W, 3): see ``decode_with_format``. Raises BrokenImage for NaN."""
-    return np.array(_to_rgb(_upright(image)))
+    return upright(np.array(_to_rgb(image)), _orientation(image))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF says; as it is where there is nothing to turn, or where the EXIF is broken."""
+def _orientation(image: Image.Image) -> int:
+    """What EXIF or XMP says; upright where they are broken, for the pixels are whole."""
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return ImageOps.exif_transpose(image) if turned else image
-    # Pillow's parsers raise nearly anything on broken metadata, and the pixels are whole.
+        return orientation_of(image.getexif())
+    # Pillow's parsers raise nearly anything on broken metadata.
     except Exception:  # noqa: BLE001
-        return image
+        return UPRIGHT
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
