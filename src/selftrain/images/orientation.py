@@ -6,6 +6,8 @@ from PIL import ExifTags, Image
 
 UPRIGHT = 1
 ORIENTATIONS = range(1, 9)
+MIRRORED = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
+"""In what: its rows (0), its columns (1), both (-1)."""
 
 
 def orientation_of(exif: Image.Exif) -> int:
@@ -18,11 +20,10 @@ def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """The pixels (H, W, 3) of a file as they are to be seen: EXIF 2.3, section 4.6.4. From 5 on rows are columns."""
     if orientation == UPRIGHT:
         return pixels
-    whole = pixels.view("V3")[..., 0]  # (H, W): three bytes are copied at once, in half the time
+    # A quarter of NumPy's time, and most images do not need it.
+    from selftrain.images.opencv import cv2
+
     if orientation >= 5:
-        whole = whole.T
-    if orientation in (3, 4, 7, 8):
-        whole = whole[::-1]
-    if orientation in (2, 3, 6, 7):
-        whole = whole[:, ::-1]
-    return np.ascontiguousarray(whole).view(np.uint8).reshape(*whole.shape, 3)
+        pixels = np.asarray(cv2.transpose(pixels), np.uint8)
+    mirrored = MIRRORED.get(orientation)
+    return pixels if mirrored is None else np.asarray(cv2.flip(pixels, mirrored), np.uint8)
