@@ -12,13 +12,12 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 from seeds import run_in_clone
 
 from selftrain.plumbing.tracking import connect
-from selftrain.studies.choosing import CONDITIONS, PIPELINE, SEEDS, Condition, experiment_of
+from selftrain.studies.choosing import CONDITIONS, PIPELINE, SEEDS, Condition, experiment_of, with_runs
 
 CLONES = Path(".selftrain/choosing").resolve()
 LANES = 2
@@ -34,19 +33,12 @@ def run_condition(name: str, condition: Condition, seed: int) -> None:
         yaml.dump(main, clone / "params.yaml")
         if condition.runs is not None:
             path = clone / "pipelines" / PIPELINE / "params.yaml"
-            yaml.dump(_only(yaml.load(path), condition.runs), path)
+            yaml.dump(with_runs(yaml.load(path), condition.runs), path)
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path('mlflow.db').resolve()}")
     tracking = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": experiment_of(name)}
     run_in_clone(CLONES / f"{name}-{seed}", seed, PIPELINE, change, tracking)
     print(f"{name}, seed {seed}: done", flush=True)
-
-
-def _only(params: dict[str, Any], runs: tuple[str, ...]) -> dict[str, Any]:
-    params["runs"] = list(runs)
-    for section in ("supervised", "rounds"):
-        params[section] = {name: entry for name, entry in params[section].items() if name in runs}
-    return params
 
 
 def main() -> None:

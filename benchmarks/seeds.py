@@ -50,6 +50,8 @@ def run_in_clone(
     if not done.exists():
         target = [] if pipeline == MAIN else [f"pipelines/{pipeline}/dvc.yaml"]
         environment = os.environ | {"PYTHONPATH": str(clone / "src")} | (settings or {})
+        check = [sys.executable, "-m", "selftrain", "check", "--pipeline", pipeline]
+        subprocess.run(check, cwd=clone, env=environment, check=True, stdout=subprocess.DEVNULL)
         subprocess.run(["dvc", "repro", "--quiet", *target], cwd=clone, env=environment, check=True)
         done.touch()
     return clone

@@ -290,5 +290,7 @@ def test_others_come_in_by_the_token_alone(project: Path) -> None:
         assert "token" not in headers["location"]
         assert status("/fiftyone", **others, **cookie)[0] == 200
     finally:
+        server = server_of(process)
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
+    server.wait(timeout=15)  # FiftyOne alone would wait half a minute for the database

@@ -6,12 +6,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from selftrain.check import check_project
 from selftrain.learning.algorithm import find_algorithm
 from selftrain.params.runs import all_runs, train_config
 from selftrain.plumbing.by_name import known_modules
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import load_params
 from selftrain.plumbing.tracking import connect
+from selftrain.project import Project
 from selftrain.studies.choosing import (
     CONDITIONS,
     MEASURES,
@@ -20,6 +22,7 @@ from selftrain.studies.choosing import (
     compared,
     experiment_of,
     markdown,
+    with_runs,
     write_comparison,
 )
 from tests.repository import ROOT
@@ -46,6 +49,17 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client.set_terminated(trained.info.run_id)
     running = client.create_run(experiment, tags={"pipeline": PIPELINE, "round": "killed"})
     client.log_param(running.info.run_id, "seed", 0)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_conditions_pipeline_is_whole(condition: str) -> None:
+    params = load_params(PARAMS)
+    if (runs := CONDITIONS[condition].runs) is not None:
+        params = with_runs(params, runs)
+    project = Project(ROOT, PARAMS, params)
+    check_project(project, paths=False)
+    assert project.runs.keys() == project.config.tested.keys()
+    assert runs is None or set(runs) == project.runs.keys()
 
 
 def test_the_table_is_paired_by_seed(recorded: None) -> None:

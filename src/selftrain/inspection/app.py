@@ -2,7 +2,6 @@
 
 import atexit
 import importlib.util
-import logging
 import os
 import secrets
 import socket
@@ -37,7 +36,9 @@ def pool_of(project: Project) -> Pool:
 
 
 def quiet_fiftyone() -> None:
-    """Before FiftyOne is imported: it reports nothing, and does not warn of the age of the database that it brings.
+    """Before FiftyOne is imported: it reports nothing to anybody, and tells of errors alone.
+
+    It would warn of the age of the database that it brings, and of options that it sets itself.
 
     Raises UserError if it is not installed.
     """
@@ -45,6 +46,7 @@ def quiet_fiftyone() -> None:
         raise UserError("FiftyOne is not installed; `pip install 'selftrain[browse]'`")
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
+    os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "ERROR")
 
 
 def open_dataset(project: Project) -> Any:
@@ -119,10 +121,7 @@ def _open(dataset: Any, port: int, view: str | None, public: Public | None = Non
     from fiftyone.core.utils import to_slug
 
     _serve(port, WORK / "media" / dataset.name, public)
-    # FiftyOne finds our server at the port, says so, and starts none of its own.
-    logging.getLogger("fiftyone.core.service").setLevel(logging.WARNING)
-    # It copies its own settings, and then warns of those in the copy that are out of use.
-    logging.getLogger("fiftyone.core.config").setLevel(logging.ERROR)
+    # FiftyOne finds our server at the port, and starts none of its own.
     session = fo.launch_app(dataset, address=ADDRESS, port=port, auto=False)
     _wait_for_server(session)
     query = f"?view={to_slug(view)}" if view is not None and dataset.has_saved_view(view) else ""

@@ -38,6 +38,8 @@ def main() -> None:
     set_port(options.port)
     guarded = Guard(app, options.port, options.media, public)
     asyncio.run(serve(guarded, config))  # type: ignore[arg-type]
+    # What FiftyOne does at an exit asks the database, which ended with the parent, for half a minute.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,15 @@ CONDITIONS = {
 }
 
 
+def with_runs(params: dict[str, Any], runs: tuple[str, ...]) -> dict[str, Any]:
+    """A pipeline's parameters with some of its runs alone."""
+    of_runs = {
+        section: {name: entry for name, entry in params[section].items() if name in runs}
+        for section in ("supervised", "rounds", "tested")
+    }
+    return {**params, **of_runs, "runs": list(runs)}
+
+
 @dataclass(frozen=True)
 class Measure:
     """A column of the table."""
