@@ -47,9 +47,10 @@ SMALL_DIGITS = DigitsConfig(labels_per_class=3, validation_per_class=4, test_per
 
 
 LONG = (
-    "test_pipeline", "test_pipelines", "test_notebooks", "test_docs", "test_init", "test_app", "test_train",
-    "test_launch", "test_ray", "test_team", "test_rehearsal", "test_benchmarks", "test_distilled_runs", "test_signals",
-    "test_tracking", "test_cli",
+    "test_pipeline", "test_pipelines", "test_notebooks", "test_docs", "test_wheel", "test_app", "test_train",
+    "test_several_processes", "test_launch", "test_ray", "test_team", "test_sharding", "test_two_processes",
+    "test_rehearsal", "test_benchmarks", "test_compile", "test_distilled_runs", "test_signals", "test_init",
+    "test_lost_mlflow", "test_cli",
 )  # fmt: skip
 """Files that take minutes. They go first, so that two workers end together."""
 

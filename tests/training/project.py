@@ -19,6 +19,19 @@ from selftrain.tables.predictions import PredictionPart, write_part
 from tests.repository import with_pipeline
 from tests.training.conftest import TINY
 
+# The teacher learns, and h with its moving average has to come back from a checkpoint.
+TEACHING: dict[str, dict[str, Any]] = {
+    "meta_pseudo_labels": {"student_wait_steps": 3, "unlabeled_ramp_steps": 20},
+    "reduced_meta_pseudo_labels": {"feedback": "dot_product", "feedback_factor": 100, "hidden": 16},
+}
+
+
+def of_algorithm(name: str) -> dict[str, Any]:
+    """Parameters of a training by an algorithm; the student's learning rate is not its teacher's."""
+    if name not in TEACHING:
+        return {}
+    return {"algorithm": {"name": name} | TEACHING[name], "networks": {"teacher": {"learning_rate": 0.002}}}
+
 
 def write_project(folder: Path, corpus: Path, **train: Any) -> None:
     """A folder to run the command line in: params, the corpus, made-up predictions of a teacher."""

@@ -8,27 +8,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.training.project import TRAIN_STUDENT, mlflow_rows, newest_step, selftrain, write_params, write_project
-
-# The teacher learns, and h with its moving average has to come back from a checkpoint.
-TEACHING: dict[str, dict[str, Any]] = {
-    "meta_pseudo_labels": {"student_wait_steps": 3, "unlabeled_ramp_steps": 20},
-    "reduced_meta_pseudo_labels": {"feedback": "dot_product", "feedback_factor": 100, "hidden": 16},
-}
-
-
-def of_algorithm(name: str) -> dict[str, Any]:
-    """Parameters of a training by an algorithm; the student's learning rate is not its teacher's."""
-    if name not in TEACHING:
-        return {}
-    return {"algorithm": {"name": name} | TEACHING[name], "networks": {"teacher": {"learning_rate": 0.002}}}
+from tests.training.project import (
+    TEACHING,
+    TRAIN_STUDENT,
+    mlflow_rows,
+    newest_step,
+    of_algorithm,
+    selftrain,
+    write_params,
+    write_project,
+)
 
 
 @pytest.mark.slow
@@ -76,73 +71,6 @@ def test_killed_trainings_end_with_the_same_weights_and_one_mlflow_run(
     assert mlflow_rows(tmp_path / "killed", "select run_uuid from runs") == [(run["mlflow_run_id"],)]
 
 
-def trained_by(
-    processes: int, folder: Path, corpus: Path, fsdp: bool = False, **changes: Any
-) -> dict[str, torch.Tensor]:
-    """The student's weights, trained in so many processes."""
-    write_project(folder, corpus, **changes)
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["hardware"] |= {"processes": processes, "device": "cpu", "precision": "fp32", "fsdp": fsdp}
-    write_params(folder, params)
-    result = selftrain(folder, *TRAIN_STUDENT)
-    assert result.returncode == 0, result.stderr
-    return load_file(folder / "models" / "noisy_student" / "student" / "model.safetensors")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["noisy_student", *TEACHING])
-def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorithm: str) -> None:
-    # A network without BatchNorm, whose statistics are each process's own, and without random noise in the network.
-    changes = {
-        "model": "test_vit",
-        "image_size": 32,
-        "steps": 6,
-        "validate_every": 3,
-        "noise": {"dropout": 0.0},
-        "ema_decay": None,
-        "calibration": "validation",
-    }
-    one, two = (
-        trained_by(count, tmp_path / str(count), digits_corpus, **changes, **of_algorithm(algorithm))
-        for count in (1, 2)
-    )
-    for key in one:
-        torch.testing.assert_close(one[key], two[key], atol=2e-4, rtol=1e-3)
-    assert mlflow_rows(tmp_path / "2", "select status from runs") == [("FINISHED",)]
-
-
-@pytest.mark.slow
-def test_two_processes_with_batches_in_parts_end_like_one_with_whole_ones(digits_corpus: Path, tmp_path: Path) -> None:
-    # A network without BatchNorm, and without random noise in it.
-    changes = {"model": "test_vit", "image_size": 32, "steps": 6, "validate_every": 3, "noise": {"dropout": 0.0}}
-    whole, parted = (
-        trained_by(count, tmp_path / str(count), digits_corpus, **changes, grad_accum_steps=parts)
-        for count, parts in ((1, 1), (2, 4))
-    )
-    for key in whole:
-        torch.testing.assert_close(whole[key], parted[key], atol=2e-4, rtol=1e-3)
-
-
-@pytest.mark.slow
-def test_two_processes_that_share_out_the_weights_end_like_one(digits_corpus: Path, tmp_path: Path) -> None:
-    changes = {"model": "test_vit", "image_size": 32, "steps": 6, "validate_every": 3, "noise": {"dropout": 0.0}}
-    whole = trained_by(1, tmp_path / "1", digits_corpus, **changes)
-    shares = trained_by(2, tmp_path / "2", digits_corpus, fsdp=True, grad_accum_steps=2, **changes)
-    for key in whole:
-        torch.testing.assert_close(whole[key], shares[key], atol=2e-4, rtol=1e-3)
-    assert mlflow_rows(tmp_path / "2", "select status from runs") == [("FINISHED",)]
-    params = yaml.safe_load((tmp_path / "2" / "params.yaml").read_text())
-    params["rounds"]["student"]["train"] |= {
-        "algorithm": {"name": "supervised"},
-        "unlabeled_ratio": 0,
-        "optimizer": "lamb",
-    }
-    write_params(tmp_path / "2", params)
-    refused = selftrain(tmp_path / "2", *TRAIN_STUDENT)
-    assert refused.returncode == 1
-    assert "train.optimizer: lamb does not work on weights that are shared out" in refused.stderr
-
-
 @pytest.mark.slow
 def test_sigterm_saves_and_a_failure_is_marked(digits_corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "p"
@@ -169,40 +97,6 @@ def test_sigterm_saves_and_a_failure_is_marked(digits_corpus: Path, tmp_path: Pa
     assert "shard-00000000.tar: the image at byte" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert sorted(mlflow_rows(folder, "select status from runs")) == [("FAILED",), ("KILLED",)]
-
-
-@pytest.mark.slow
-def test_a_killed_training_of_several_processes_leaves_none_behind(digits_corpus: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "p"
-    write_project(folder, digits_corpus, steps=5000)
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["hardware"] |= {"processes": 2, "device": "cpu"}
-    write_params(folder, params)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "selftrain", *TRAIN_STUDENT], cwd=folder, stderr=subprocess.DEVNULL
-    )
-    while newest_step(folder / ".selftrain" / "checkpoints" / "noisy_student" / "student") < 1:
-        assert process.poll() is None
-        time.sleep(0.1)
-    assert len(processes_in(folder)) >= 3, "this one, and two that train"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + 60
-    while processes_in(folder) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert processes_in(folder) == []
-
-
-def processes_in(folder: Path) -> list[int]:
-    """Processes whose working directory is the folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(folder):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
 
 
 TWO_PHASES = {
