@@ -58,7 +58,7 @@ study: install ## Run one study of pipelines/*/studies.yaml: make study NAME=noi
 	selftrain study $(NAME)
 
 test: install ## Run the tests, two files at a time
-	pytest -n 2 --dist loadfile --no-loadscope-reorder
+	.ci/in_memory pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install ## Lint, check format, types, imports between rooms, and build the docs
 	ruff check .

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -86,7 +87,10 @@ def test_a_container_with_little_shared_memory_is_a_line(digits_corpus: Path, tm
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["hardware"] |= {"device": "cpu", "workers": 2, "processes": 1}
     write_params(folder, params)
-    train = f"mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {sys.executable} -m selftrain {' '.join(TRAIN_STUDENT)}"
+    here = tempfile.gettempdir()  # which may lie in /dev/shm
+    little = f"mount --bind {here} /mnt && mount -t tmpfs -o size=64k tmpfs /dev/shm"
+    here_again = f"mkdir -p {here} && mount --bind /mnt {here} && cd {folder}"
+    train = f"{little} && {here_again} && exec {sys.executable} -m selftrain {' '.join(TRAIN_STUDENT)}"
     ended = subprocess.run(
         ["unshare", "--mount", "--", "sh", "-c", train],
         cwd=folder,
