@@ -77,18 +77,8 @@ def database(tmp_path: Path) -> Iterator[int]:
     data = folder / "data"
     made = [*user, str(POSTGRES / "initdb"), "-D", str(data), "-A", "trust", "-U", "mlflow"]
     subprocess.run(made, check=True, capture_output=True, cwd="/")
-    command = [
-        *user,
-        str(POSTGRES / "postgres"),
-        "-D",
-        str(data),
-        "-p",
-        str(port),
-        "-h",
-        "127.0.0.1",
-        "-k",
-        str(folder),
-    ]
+    # Without a Unix socket, whose path may not be long.
+    command = [*user, str(POSTGRES / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", ""]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd="/") as process:
         until = time.monotonic() + 60
         while time.monotonic() < until:
