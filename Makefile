@@ -95,7 +95,8 @@ lock: install ## Compile requirements.txt from pyproject.toml, and list the lice
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	python .ci/licences.py
 
-clean: ## Remove what the pipelines made; not your images, not .venv, not DVC's cache
-	rm -rf data/code data/corpus data/digits data/noisy_student_lite data/domain_shift data/domain_shift_images models \
+clean: ## Remove what the pipelines made; not your images and answers, not .venv, not DVC's cache
+	@# data/digits stays: people's answers are in it, and the stage makes the rest anew where a parameter changed.
+	rm -rf data/code data/corpus data/noisy_student_lite data/domain_shift data/domain_shift_images models \
 	  predictions selections evaluation footprint replication review reports robustness robustness_figures mlruns \
 	  mlflow.db .selftrain .site

@@ -11,7 +11,10 @@ MADE = (
     "predictions/noisy_student/a.parquet", "selections/noisy_student/a.parquet", "evaluation/noisy_student/a.json",
     "reports/noisy_student/index.html", "mlflow.db", ".selftrain/checkpoints/a",
 )  # fmt: skip
-OWN = ("data/mine/cat/0.jpg", "images/dog/1.jpg", ".venv/bin/python", ".dvc/cache/files/md5/00/1", "params.yaml")
+OWN = (
+    "data/mine/cat/0.jpg", "data/digits/labeled/3/answer.png", "images/dog/1.jpg", ".venv/bin/python",
+    ".dvc/cache/files/md5/00/1", "params.yaml",
+)  # fmt: skip
 
 
 def test_clean_removes_what_was_made_and_nothing_of_the_users(tmp_path: Path) -> None:
