@@ -52,16 +52,16 @@ def write_command(folder: Path, name: str, script: str) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Path:
-    """A folder with stand-ins for Slurm's commands and DVC, which write down what they are asked for."""
+    """A folder with stand-ins for Slurm's commands and ours, which write down what they are asked for."""
     commands = tmp_path / ".venv" / "bin"
     commands.mkdir(parents=True)
     write_command(commands, "srun", 'echo "srun $*" >> said; exec sleep 60')
     write_command(commands, "scontrol", 'echo "scontrol $*" >> said')
     write_command(
         commands,
-        "dvc",
+        "selftrain",
         """\
-        echo "dvc $* with $SELFTRAIN_HARDWARE" >> said
+        echo "selftrain $* with $SELFTRAIN_HARDWARE" >> said
         trap 'echo saved >> said; exit 143' TERM
         for _ in $(seq ${SECONDS_OF_WORK:-1}); do sleep 1 & wait $!; done
         exit ${ENDS_WITH:-0}
@@ -82,7 +82,7 @@ def test_slurm_runs_all_nodes_and_ends_as_dvc_does(cluster: Path, status: int) -
     said = set((cluster / "said").read_text().splitlines())
     assert said == {
         "srun --nodes=1 --ntasks=1 --exclude=node0 selftrain follow",
-        "dvc repro with engine=torchrun nodes=2 rendezvous=node0:29400",
+        "selftrain repro with engine=torchrun nodes=2 rendezvous=node0:29400",
     }
 
 
@@ -94,7 +94,7 @@ def test_slurm_takes_a_job_that_was_told_to_end_again(cluster: Path) -> None:
     time.sleep(0.5)
     job.terminate()
     assert job.wait(timeout=120) == 0
-    assert (cluster / "said").read_text().splitlines() == ["dvc repro with ", "saved", "scontrol requeue 7"]
+    assert (cluster / "said").read_text().splitlines() == ["selftrain repro with ", "saved", "scontrol requeue 7"]
 
 
 def pods(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -34,6 +34,14 @@ def check(
     print(f"{project.params_path}: fine")
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def repro(context: typer.Context) -> None:
+    """`dvc repro` with its options, for jobs and containers: by SIGTERM the stage saves and ends, then DVC."""
+    from selftrain.plumbing.reproduce import reproduce
+
+    raise SystemExit(reproduce(context.args))
+
+
 @app.command()
 def follow(pipeline: Pipeline = None) -> None:
     """On another machine with this folder: take part in what `dvc repro` starts there (`engine: torchrun`)."""
