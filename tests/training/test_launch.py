@@ -1,10 +1,12 @@
 """Several processes of one training, on one machine and on two, and what becomes of them when one dies."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from selftrain.plumbing.hardware import HardwareConfig
+from selftrain.training.launch import Launch
 from tests.conftest import free_port
 from tests.training.project import TRAIN_STUDENT, mlflow_rows, newest_step, selftrain, write_params, write_project
 
@@ -83,8 +86,17 @@ def test_two_machines_train_and_predict_as_two_processes_of_one(
     together: Path, digits_corpus: Path, tmp_path: Path
 ) -> None:
     assert selftrain(together, "predict", "student").returncode == 0
-    several = {"engine": "torchrun", "processes": 1, "nodes": 2, "rendezvous": f"127.0.0.1:{free_port()}"}
+    several: dict[str, Any] = {
+        "engine": "torchrun",
+        "processes": 1,
+        "nodes": 2,
+        "rendezvous": f"127.0.0.1:{free_port()}",
+    }
     folder = project(tmp_path / "several", digits_corpus, several)
+    # A machine that was killed left its launch behind.
+    (folder / ".selftrain").mkdir(exist_ok=True)
+    launch = Launch("0" * 32, "2", several["rendezvous"], ["-m", "selftrain", "train", "killed"])
+    (folder / ".selftrain" / "launch.json").write_text(json.dumps(asdict(launch)))
     with subprocess.Popen([sys.executable, "-m", "selftrain", "follow"], cwd=folder, stdout=subprocess.PIPE) as other:
         for command in (TRAIN_STUDENT, ("predict", "student")):
             result = selftrain(folder, *command)
@@ -94,6 +106,7 @@ def test_two_machines_train_and_predict_as_two_processes_of_one(
         said = other.stdout.read().decode()
         assert other.wait(timeout=60) == 128 + signal.SIGTERM
     assert said.count("follows") == 2, said
+    assert "killed" not in said
     one, two = weights(together), weights(folder)
     assert all(torch.equal(one[name], two[name]) for name in one)
     tables = [

@@ -1,15 +1,19 @@
 """Processes of one stage, on this machine or on several: torchrun's agents.
 
 The machine that runs the stage writes its launch into ``.selftrain/launch.json``, which all machines see. The others
-run `selftrain follow`, which starts its part of each launch. A process that a signal ends is started again with all
+run `selftrain follow`, which starts its part of each launch. The file is touched as long as its writer lives: one that
+was killed leaves it behind, and nobody is to wait for that one. A process that a signal ends is started again with all
 others, and they go on from the checkpoint.
 """
 
+import contextlib
 import json
 import os
 import signal
+import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from selftrain.plumbing.errors import UserError
@@ -49,20 +53,39 @@ def in_processes(machine: HardwareConfig, command: list[str]) -> None:
     if machine.rendezvous is None:
         _torchrun(launch, processes(machine))
         return
+    with _led(launch):
+        _torchrun(launch, processes(machine))
+
+
+@contextlib.contextmanager
+def _led(launch: Launch) -> Iterator[None]:
+    """Show a launch to the machines that follow, and that it is led."""
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(LOOKS_EVERY):
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(LAUNCH)
+
     WORK.mkdir(exist_ok=True)
     write_json(LAUNCH, asdict(launch))
+    touching = threading.Thread(target=touch, daemon=True)
+    touching.start()
     try:
-        _torchrun(launch, processes(machine))
+        yield
     finally:
+        ended.set()
+        touching.join()
         LAUNCH.unlink(missing_ok=True)
 
 
 def follow(machine: HardwareConfig) -> None:
     """Start this machine's part of each launch, one after the other, until SIGTERM."""
-    last = ""
+    last, seen = "", ("", 0)
     while True:
-        launch = _launched()
-        if launch is None or launch.id == last:
+        launch, touched = _launched()
+        before, seen = seen, (launch.id if launch else "", touched)
+        if launch is None or launch.id == last or before[0] != launch.id or before[1] == touched:
             time.sleep(LOOKS_EVERY)
             continue
         last = launch.id
@@ -77,11 +100,14 @@ def follow(machine: HardwareConfig) -> None:
             print(f"{' '.join(launch.command)}: {error}", flush=True)
 
 
-def _launched() -> Launch | None:
+def _launched() -> tuple[Launch | None, int]:
+    """The launch that a machine shows, if there is one, and when its file was touched."""
     try:
-        return Launch(**json.loads(LAUNCH.read_text(encoding="utf-8")))
+        # On NFS a file that is opened is asked for its times; one that is not may tell old ones.
+        with LAUNCH.open(encoding="utf-8") as file:
+            return Launch(**json.load(file)), os.fstat(file.fileno()).st_mtime_ns
     except (FileNotFoundError, ValueError, TypeError):
-        return None
+        return None, 0
 
 
 def _torchrun(launch: Launch, count: int) -> None:
