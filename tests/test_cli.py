@@ -201,9 +201,15 @@ def test_shipped_params_pass(tmp_path: Path) -> None:
         (("check", "--params", "other.yaml"), "other.yaml: no such file"),
         (("ingest",), "data/digits: no such folder; correct `ingest.root` in params.yaml"),
         (("summary",), "evaluation/noisy_student: nothing evaluated there yet; run `dvc repro`"),
-        (("diff", "student1", "student2"), "selections/noisy_student/student2: no selection there; there are: none"),
+        (
+            ("diff", "student1", "student2"),
+            "selections/noisy_student/student2: no selection there; `dvc repro` makes them",
+        ),
         (("lineage", "models/best"), "models/best: no run.json there, so not a model that a run made"),
-        (("export", "--out", "x"), "models/noisy_student/best/config.json: no such file; `dvc repro` makes it"),
+        (
+            ("export", "--out", "x"),
+            "models/noisy_student/best: holds no model, which has a config.json; `dvc repro` makes those of the runs",
+        ),
         (("register", "n"), "models/noisy_student/best/run.json: no such file; `dvc repro` makes it"),
         (("browse",), "no run of this pipeline has predictions yet"),
         (("select", "student1"), "data/corpus/duplicates.parquet: no such file"),

@@ -78,6 +78,12 @@ def test_every_trouble_is_named_once_and_what_is_safe_is_mended(folder: Path) ->
     assert client.get_run(run.info.run_id).info.status == "KILLED"
 
 
+def test_a_split_that_is_gone_is_named(folder: Path) -> None:
+    shutil.rmtree(folder / "data" / "corpus" / "validation")
+    told = [trouble for trouble in troubles(folder) if "validation" in trouble.what]
+    assert [trouble.what for trouble in told] == [f"{folder / 'data/corpus/validation'}: is not there"]
+
+
 def test_a_workspace_that_has_nothing_yet(tmp_path: Path, folder: Path) -> None:
     for name in ("data", "models", "predictions", "selections", ".selftrain"):
         shutil.rmtree(folder / name)
@@ -85,3 +91,4 @@ def test_a_workspace_that_has_nothing_yet(tmp_path: Path, folder: Path) -> None:
     assert printed.returncode == 0, printed.stderr
     assert "nothing is wrong" in printed.stdout
     assert "selftrain 0" in printed.stdout
+    assert printed.stdout.endswith("`dvc repro` would run every stage: nothing was made yet\n")

@@ -1,5 +1,6 @@
 """All of a pipeline's parameters at once: the sections there are, and a check of each before hours are spent."""
 
+from selftrain.corpus.layout import check_sources
 from selftrain.evaluation.robustness.shift import ShiftConfig
 from selftrain.params.browse import BrowseConfig
 from selftrain.params.digits import DigitsConfig
@@ -14,13 +15,13 @@ from selftrain.params.select import SelectConfig
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.by_name import find_module
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.hardware import HardwareConfig
+from selftrain.plumbing.hardware import HardwareConfig, missing_device
 from selftrain.plumbing.sections import Section, did_you_mean
 from selftrain.project import PARAMS, PIPELINES, Project
 from selftrain.references import check_files, check_references
 from selftrain.tables.corpus import CLASSES, classes_of
 from selftrain.tables.corrections import check_corrections, read_corrections
-from selftrain.workspace import check_workspace
+from selftrain.workspace import check_workspace, made_by_stages
 
 SECTIONS: dict[str, type[Section]] = {
     "digits": DigitsConfig,
@@ -67,9 +68,12 @@ def check_project(project: Project, paths: bool = True) -> None:
         for note in notes:
             print(note)
         check_files(project)
+        _check_sources(project)
         _check_corrections(project)
     from selftrain.training.check import check_run, check_takes_weights
 
+    if paths and (missing := missing_device(project.hardware)):
+        print(f"note: {missing}")
     for where, (config, is_round) in configs.items():
         check_run(config, is_round, where, project.hardware)
     for round_ in (run.name for run in project.rounds):
@@ -113,6 +117,12 @@ def _check_start(project: Project, run: str, teacher: str) -> None:
     if config.init == "teacher" and config.model != (other := project.train_config(teacher).model):
         where = f"{project.params_path}: rounds.{run}.train.init"
         raise UserError(f"{where}: {teacher} is a {other} and cannot start a {config.model}; use `init: scratch`")
+
+
+def _check_sources(project: Project) -> None:
+    """What lies in the user's own image folders is what `ingest` takes."""
+    if project.config.stages.ingest and (root := project.values["ingest"]["root"]) not in made_by_stages(project):
+        check_sources(project.root / root, project.section("ingest", IngestConfig), project.seed)
 
 
 def _check_corrections(project: Project) -> None:

@@ -22,6 +22,7 @@ from selftrain.plumbing.locks import WORK, has_writer
 from selftrain.plumbing.tracker import RUN, read_run, resend, waiting
 from selftrain.plumbing.tracking import connect, is_installed
 from selftrain.project import Project
+from selftrain.tables.corpus import CLASSES
 from selftrain.tables.keys import SPLITS
 from selftrain.tables.parquet import reading
 from selftrain.tables.records import check_weights
@@ -71,6 +72,8 @@ def _corpus(project: Project) -> Iterator[Trouble]:
     for split in SPLITS:
         folder = project.corpus / split
         if not (folder / "manifest").is_dir():
+            if (project.corpus / CLASSES).exists():
+                yield Trouble(f"{folder}: is not there", "`dvc checkout`, or `dvc repro ingest`, brings it")
             continue
         try:
             found = shard_troubles(folder, deep=True)

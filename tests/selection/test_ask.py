@@ -63,6 +63,8 @@ def test_copies_and_what_a_person_has_spoken_of_are_not_asked_for(digits_rounds:
         UserError, match=r"teacher: has no embeddings, which `selftrain ask` needs; set `predict.embeddings: true`"
     ):
         questions(predictions / "teacher", corpus, file, 20, 0)
+    with pytest.raises(UserError, match=r"nobody: nothing was predicted yet, .* run `dvc repro`"):
+        questions(predictions / "nobody", corpus, file, 20, 0)
 
 
 @pytest.mark.slow

@@ -112,6 +112,26 @@ def test_folders_that_cannot_be_used(images: Path, tmp_path: Path, labeled: str,
     assert not (tmp_path / "shop" / "params.yaml").exists()
 
 
+def test_what_ingest_would_refuse_is_refused_first(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--labeled and --pool: are the same folder"):
+        init(tmp_path / "shop", images / "labeled", images / "labeled")
+    small = images / "labeled" / "small"
+    small.mkdir()
+    shutil.copy(next((images / "pool").rglob("*.png")), small)
+    with pytest.raises(UserError, match="class 'small' has 1 labeled images, too few to cut validation and test from"):
+        init(tmp_path / "shop", images / "labeled", images / "pool")
+    assert not (tmp_path / "shop").exists()
+
+
+def test_a_check_looks_into_the_image_folders(images: Path, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    init(project, images / "labeled", images / "pool")
+    check_project(Project.open(project))
+    (images / "pool").rename(images / "poool")
+    with pytest.raises(UserError, match="pool: no such folder; check the paths under `ingest`"):
+        check_project(Project.open(project))
+
+
 def test_dvc_is_not_made_to_watch_everything(images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="which the project .* is in, too"):
         look(images / "shop", images / "labeled", images / "pool", None, None)

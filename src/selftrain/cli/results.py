@@ -86,7 +86,7 @@ def ask(
     run: Annotated[str | None, typer.Option(help="Whose doubts; by default the first teacher's.")] = None,
     pipeline: Pipeline = None,
 ) -> None:
-    """Say which images of the pool a person should label next; FiftyOne's view “label these first” shows them."""
+    """Say which images of the pool a person should label next; FiftyOne's view “pool: label these first” shows them."""
     from selftrain.project import Project
     from selftrain.selection.ask import ask as run_ask
 
@@ -97,7 +97,7 @@ def ask(
         guess = f"{asker} guesses {classes[row['label']]}, {row['confidence']:.0%}"
         print(f"{row['rank']:>3}  {row['source']}  ({guess})")
     of_pipeline = "" if pipeline is None else f" --pipeline {pipeline}"
-    print(f"label them: selftrain browse{of_pipeline}, view “label these first”, Correct the label; then")
+    print(f"label them: selftrain browse{of_pipeline}, view “pool: label these first”, Correct the label; then")
     commands = (f"selftrain corrections {name}{of_pipeline}" for name in ("export", "to-labeled"))
     print(f"            {' && '.join(commands)} && dvc repro")
 

@@ -20,12 +20,19 @@ def init(
 ) -> None:
     """Make a project for your own images: params.yaml, dvc.yaml, git and DVC. `dvc repro` does the rest."""
     from selftrain.start.init import init as run_init
+    from selftrain.start.look import FEW
 
     seen = run_init(project, labeled, pool, validation, test, model)
     words = (
         f"{len(seen.classes)} classes, at least {seen.per_class} labeled images each, {seen.pool_images:,} unlabeled"
     )
     print(f"{project}: {words}, {seen.side} pixels on the shorter side of the middle one")
+    if seen.held_out_per_class < FEW:
+        missing = " and ".join(f"--{name}" for name in ("validation", "test") if getattr(seen, name) is None)
+        print(
+            f"note: {seen.held_out_per_class} images of the smallest class are cut for validation, or test; so few "
+            f"tell little of what is better: label more, or give {missing}"
+        )
     print(f"next: {'' if project == Path() else f'cd {shlex.quote(str(project))} && '}selftrain check && dvc repro")
 
 

@@ -74,6 +74,9 @@ def doctor(
             left += 1
             print(f"{trouble.what}\n    {trouble.remedy}" + ("  (--fix does it)" if trouble.fix is not None else ""))
     print("nothing is wrong" if not left else f"{left} troubles")
-    for stage, reasons in would_run().items():
-        print(f"`dvc repro` would run {stage}: {', '.join(reasons)}")
+    if Path("dvc.lock").exists():
+        for stage, reasons in would_run().items():
+            print(f"`dvc repro` would run {stage}: {', '.join(reasons)}")
+    else:
+        print("`dvc repro` would run every stage: nothing was made yet")
     raise SystemExit(min(left, 1))

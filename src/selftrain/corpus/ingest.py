@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.corpus.append import SplitCounts, update_split
-from selftrain.corpus.duplicates import write_duplicates
+from selftrain.corpus.duplicates import in_two_classes, write_duplicates
 from selftrain.corpus.in_place import update_in_place
+from selftrain.corpus.layout import check_sources, class_names, cut_splits, found_images
 from selftrain.corpus.source_image import SourceImage
-from selftrain.corpus.sources import class_folders, find_images
-from selftrain.corpus.splits import cut
-from selftrain.params.ingest import IngestConfig, Source
+from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.engines import Here, all_cores, engine_of
-from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.errors import UserError, one_line
 from selftrain.plumbing.files import write_json
 from selftrain.plumbing.hardware import HardwareConfig, usable_cores
 from selftrain.plumbing.process_engine import Processes
@@ -26,6 +25,9 @@ from selftrain.tables.manifest import manifest_digest, scan_manifest
 from selftrain.tables.multi_labels import write_multi_labels
 from selftrain.tables.parquet import collect, write_frame
 from selftrain.tables.truth import TRUTH, write_truth
+
+SHOWN = 3
+"""Files of one kind that are named; the tables have all."""
 
 
 def ingest(
@@ -40,15 +42,14 @@ def ingest(
     images than ``max_quarantined``.
     """
     root, machine = Path(config.root), machine or HardwareConfig()
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; correct `ingest.root` in params.yaml")
-    classes = _classes(root, config)
+    check_sources(root, config, seed)  # before anything of the corpus goes
+    classes = class_names(root, config)
     drop_splits_of_other_classes(corpus, classes)
     corpus.mkdir(parents=True, exist_ok=True)
     write_json(corpus / CLASSES, classes)
 
     ignored: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    cut_images = _cut_splits(root, config, classes, seed, ignored["labeled"])
+    cut_images = cut_splits(root, config, classes, seed, ignored["labeled"])
     hidden = {image.source: image.class_name for image in cut_images.get("unlabeled", []) if image.class_name}
     if "unlabeled" in cut_images:
         cut_images["unlabeled"] = [image._replace(class_name=None) for image in cut_images["unlabeled"]]
@@ -66,8 +67,9 @@ def ingest(
     broken = {source for source, _ in counts["test"].quarantined}
     multi_labeled = write_multi_labels(multi_csv, corpus / "test", classes, broken)
     repeats = write_duplicates(corpus, corpus / REPEATS, config.near_duplicates, engine_of(machine, Here()))
+    contradictions = in_two_classes(corpus)
     for split in SPLITS:
-        _print_split(split, counts[split], ignored[split])
+        _print_split(split, counts[split], ignored[split], corpus / QUARANTINE)
     summary = {split: _summary(corpus / split, counts[split], ignored[split], classes) for split in SPLITS}
     summary["unlabeled"] |= {
         "leaks": repeats["leak"],
@@ -78,8 +80,8 @@ def ingest(
     }
     if config.multi_labels:
         summary["test"]["multi_labeled"] = multi_labeled
-    summary["labeled"] |= {"held_out_too": repeats["held out too"], "in_two_classes": repeats["in two classes"]}
-    _tell_of_repeats(repeats, summary["unlabeled"]["images"])
+    summary["labeled"] |= {"held_out_too": repeats["held out too"], "in_two_classes": len(contradictions)}
+    _tell_of_repeats(repeats, contradictions, summary["unlabeled"]["images"])
     write_json(corpus / "summary.json", summary)
     return summary
 
@@ -114,7 +116,7 @@ def _updated(
         return update_split(
             corpus / split,
             split,
-            images or _found(root, source, split, classes, ignored),
+            images or found_images(root, source, split, classes, ignored),
             classes,
             images_per_shard=config.images_per_shard,
             max_pixels=config.max_pixels,
@@ -125,17 +127,19 @@ def _updated(
         )
 
 
-def _tell_of_repeats(repeats: Mapping[str, int], pool_images: int) -> None:
+def _tell_of_repeats(repeats: Mapping[str, int], contradictions: list[list[str]], pool_images: int) -> None:
     print(
         f"in the pool: {repeats['leak']} exact and {repeats['near leak']} altered copies of held-out images, "
         f"{repeats['duplicate']} exact and {repeats['near duplicate']} altered copies of other images; "
         "`select` leaves them out"
     )
-    if repeats["in two classes"]:
+    if contradictions:
         print(
-            f"warning: {repeats['in two classes']} labeled pictures lie in two classes, pixel for pixel; "
-            "one of the labels is wrong, so remove it"
+            f"warning: {len(contradictions)} labeled pictures lie in two classes, pixel for pixel; one of the labels "
+            "is wrong, so remove it:"
         )
+        for sources in contradictions[:SHOWN]:
+            print(f"    {one_line(', '.join(sources))}")
     if repeats["near leak"] > 0.05 * pool_images:
         print(
             f"warning: {repeats['near leak'] / pool_images:.0%} of the pool pass for altered copies "
@@ -148,30 +152,6 @@ def _tell_of_repeats(repeats: Mapping[str, int], pool_images: int) -> None:
         )
 
 
-def _classes(root: Path, config: IngestConfig) -> list[str]:
-    """Class names by index. Every labeled split that has folders must have the same ones."""
-    found = {
-        split: class_folders(root, source.images)
-        for split in LABELED_SPLITS
-        if (source := getattr(config, split)).images
-    }
-    classes = config.classes or found["labeled"]
-    if len(set(classes)) != len(classes):
-        raise UserError("params.yaml: ingest.classes: a class is named twice")
-    for split, names in found.items():
-        for name in names:
-            if name not in classes:
-                raise UserError(f"class '{name}' is a folder of split '{split}', but not a class of split 'labeled'")
-        for name in classes if names else []:
-            if name not in names:
-                raise UserError(f"class '{name}' has no folder in split '{split}'; every split needs every class")
-    if not classes:
-        raise UserError("params.yaml: ingest.classes: missing; name the classes that the shards' .cls indices mean")
-    if len(classes) < 2:
-        raise UserError(f"only one class ('{classes[0]}') found; a classifier needs two or more class folders")
-    return classes
-
-
 def drop_splits_of_other_classes(corpus: Path, classes: list[str]) -> None:
     """When the class list changes, every stored label index means something else: label those splits anew."""
     if not (corpus / CLASSES).exists():
@@ -182,23 +162,6 @@ def drop_splits_of_other_classes(corpus: Path, classes: list[str]) -> None:
         same = False
     for split in LABELED_SPLITS if not same else ():
         shutil.rmtree(corpus / split, ignore_errors=True)
-
-
-def _found(root: Path, source: Source, split: str, classes: list[str], ignored: Counter[str]) -> Iterable[SourceImage]:
-    return find_images(root, source.images, labeled=split != "unlabeled", classes=classes, ignored=ignored)
-
-
-def _cut_splits(
-    root: Path, config: IngestConfig, classes: list[str], seed: int, ignored: Counter[str]
-) -> dict[str, Iterable[SourceImage]]:
-    shares: dict[str, float] = {}
-    for split in ("validation", "test", "unlabeled"):
-        source: Source = getattr(config, split)
-        if source.share is not None:
-            shares[split] = source.share
-    if not shares:
-        return {}
-    return dict(cut(_found(root, config.labeled, "labeled", classes, ignored), shares, seed))
 
 
 def _write_quarantine(out: Path, counts: dict[str, SplitCounts]) -> None:
@@ -237,13 +200,17 @@ def _images_per_class(split_folder: Path, classes: list[str]) -> dict[str, int]:
     return {name: by_label.get(index, 0) for index, name in enumerate(classes)}
 
 
-def _print_split(split: str, count: SplitCounts, ignored: Counter[str]) -> None:
+def _print_split(split: str, count: SplitCounts, ignored: Counter[str], quarantine: Path) -> None:
     others = ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in sorted(ignored.items()))
     print(
         f"{split}: {count.kept + count.added:,} images ({count.added:,} new, {count.removed:,} removed, "
         f"{len(count.quarantined):,} quarantined, {count.listed_twice:,} listed twice)"
         + (f"; no images: {others}" if others else "")
     )
+    for source, reason in count.quarantined[:SHOWN]:
+        print(f"    {one_line(f'{source}: {reason}')}")
+    if len(count.quarantined) > SHOWN:
+        print(f"    {len(count.quarantined) - SHOWN:,} more in {quarantine}")
 
 
 def _summary(split_folder: Path, count: SplitCounts, ignored: Counter[str], classes: list[str]) -> dict[str, Any]:

@@ -37,6 +37,17 @@ def find_images(
             yield from _from_folder(root, path, ignored, labeled=labeled)
 
 
+def check_folders(root: Path, paths: list[str], *, labeled: bool) -> None:
+    """Raise what ``find_images`` would raise of folders that are not there or hold no image; shards are not read."""
+    for path in paths:
+        if is_shards(path) and not (root / path).is_dir():
+            continue
+        folder = _existing(root, path)
+        for place in _class_folders(folder) if labeled else [folder]:
+            if next(_image_files(str(place), Counter(), set()), None) is None:
+                raise _empty_class(place) if labeled else _empty_folder(place)
+
+
 def class_folders(root: Path, paths: list[str]) -> list[str]:
     """The sorted names of the class folders under ``paths``; none for shards.
 
@@ -86,7 +97,7 @@ def _from_folder(root: Path, path: str, ignored: Counter[str], *, labeled: bool)
             empty = False
             yield found.image(file, None)
         if empty:
-            raise UserError(f"{folder}: no images in it; is it mounted? Add some, or take it out of `ingest`")
+            raise _empty_folder(folder)
         return
     class_paths = _class_folders(folder)
     for entry in sorted(folder.iterdir()):
@@ -100,7 +111,15 @@ def _from_folder(root: Path, path: str, ignored: Counter[str], *, labeled: bool)
             empty = False
             yield found.image(file, class_name)
         if empty:
-            raise UserError(f"{class_path}: class folder without images; add some or remove the folder")
+            raise _empty_class(class_path)
+
+
+def _empty_folder(folder: Path) -> UserError:
+    return UserError(f"{folder}: no images in it; is it mounted? Add some, or take it out of `ingest`")
+
+
+def _empty_class(folder: Path) -> UserError:
+    return UserError(f"{folder}: class folder without images; add some or remove the folder")
 
 
 # Names are text from here on: a `Path` for each of millions of files takes longer than reading them.

@@ -112,5 +112,6 @@ def _selection(selections: Path, run: str) -> Path:
     folder = selections / run
     if not (folder / "summary.json").is_file():
         there = sorted(path.parent.name for path in selections.glob("*/summary.json"))
-        raise UserError(f"{folder}: no selection there; there are: {', '.join(there) or 'none'}")
+        others = f"there are: {', '.join(there)}" if there else "`dvc repro` makes them"
+        raise UserError(f"{folder}: no selection there; {others}")
     return folder

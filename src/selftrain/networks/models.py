@@ -96,6 +96,8 @@ def load_model(folder: Path, stochastic_depth: float = 0.0) -> tuple[nn.Module, 
 
     Raises UserError if the folder is not there or not whole.
     """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: holds no model, which has a config.json; `dvc repro` makes those of the runs")
     config = read_json(folder / "config.json", "dvc repro")
     noise: dict[str, Any] = {"drop_path_rate": stochastic_depth} if stochastic_depth else {}
     try:

@@ -130,6 +130,15 @@ class Hardware:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=not self.fsdp)
 
 
+def missing_device(config: HardwareConfig) -> str | None:
+    """What to tell of a device that is not on this machine, where the parameters may be written for another."""
+    import torch
+
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        return "hardware.device: there is no CUDA device on this machine; use auto or cpu"
+    return None
+
+
 def resolve(config: HardwareConfig) -> Hardware:
     """Resolve ``auto`` for this process, one of torchrun's or the only one, and set PyTorch's thread count.
 
@@ -147,8 +156,8 @@ def resolve(config: HardwareConfig) -> Hardware:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"hardware.device: '{name}' is not a device; use auto, cpu, cuda or cuda:0") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("hardware.device: there is no CUDA device on this machine; use auto or cpu")
+    if missing := missing_device(config):
+        raise UserError(missing)
     cores = max(1, usable_cores() // local_processes)
     workers = config.workers if config.workers != "auto" else (min(8, cores) if device.type == "cuda" else cores // 2)
     threads = config.threads if config.threads != "auto" else max(1, cores - int(workers))

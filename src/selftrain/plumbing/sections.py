@@ -51,7 +51,7 @@ def load_params(path: Path) -> dict[str, Any]:
     try:
         params = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run from the project's root or pass --params") from None
+        raise UserError(f"{path}: no such file; a project's folder has one, and `selftrain init` makes one") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(params, dict):

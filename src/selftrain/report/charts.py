@@ -8,6 +8,9 @@ import numpy as np
 from selftrain.report.drawing import BLUE, GREEN, GREY, ORANGE, RED, as_svg, panels_figure, read_csv, shortened
 from selftrain.report.runs import EvaluatedRun
 
+LETTERS = 30
+"""That fit below a panel, if every class has room for the longest name."""
+
 _DECISION_COLOURS = {
     "kept": GREEN,
     "over_quota": ORANGE,
@@ -122,9 +125,9 @@ def balance_chart(runs: list[EvaluatedRun]) -> str:
             label="balanced",
         )
         if len(balance) <= 20:
-            axes.set_xticks(
-                places, map(shortened, balance["class"]), rotation=90 if len(balance) > 10 else 0, fontsize=8
-            )
+            names = [shortened(name) for name in balance["class"]]
+            upright = len(names) * max(map(len, names)) > LETTERS
+            axes.set_xticks(places, names, rotation=90 if upright else 0, fontsize=8)
         axes.set_title(f"labels for {run.name}", fontsize=10)
     panels[0].set_ylabel("images")
     handles, labels = panels[0].get_legend_handles_labels()

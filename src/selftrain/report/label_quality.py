@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from selftrain.evaluation.label_quality import FEW
 from selftrain.report.drawing import BLUE, GREEN, GREY, RED, as_svg, panels_figure, read_csv, shortened
 from selftrain.report.runs import EvaluatedRun
 
@@ -97,7 +98,10 @@ def advice(run: EvaluatedRun) -> str:
         "validation image of which it is as sure"
     )
     if figures["recommended_threshold"] is None:
-        return f"{sentence}. No threshold from which on {target:.0%} holds was found on the validation images."
+        return (
+            f"{sentence}. No threshold is recommended: from none on, of those with {FEW} validation images or more "
+            f"above them, are {target:.0%} expected to be right."
+        )
     sentence = (
         f"{sentence}. The lowest threshold from which on {target:.0%} holds is {figures['recommended_threshold']:g}: "
         f"{figures['recommended_precision']:.1%} ({figures['recommended_precision_low']:.1%} – "

@@ -36,8 +36,9 @@ def lost_classes(run: EvaluatedRun) -> str:
         return ""
     named = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
     return (
-        f"{run.name}: no pseudo-label of {named}; its students learn of them from labeled images alone. Train the "
-        "teacher longer or with less noise, or let the round take more (`select.threshold`, or `select.precision`)"
+        f"{run.name}: no pseudo-label of {named}; its students learn of them from labeled images alone. Label "
+        "more images of them, or let the round take more (a lower `select.threshold` or `select.precision`, whichever "
+        "its policy reads)"
     )
 
 

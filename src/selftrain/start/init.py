@@ -9,7 +9,7 @@ from typing import Any
 
 from selftrain.code import PACKAGE
 from selftrain.plumbing.errors import UserError, one_line
-from selftrain.start.look import Seen, fit, look
+from selftrain.start.look import CUT, Seen, fit, look
 from selftrain.tables.corrections import no_corrections, write_corrections
 
 TEMPLATES = PACKAGE / "templates"
@@ -57,6 +57,7 @@ def params_text(project: Path, seen: Seen, model: str | None) -> str:
     values: Mapping[str, Any] = {
         **vars(seen),
         **vars(fit(seen, model)),
+        "cut": CUT,
         **paths,
         "class_words": " ".join(few.split()),
         "dataset": _as_yaml(name),

@@ -6,13 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 
+from selftrain.corpus.layout import check_sources
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.images.decode import BrokenImage, decode
+from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.errors import UserError
 
+CUT = 0.2
+"""Share of each class that becomes validation images, and test images, where none are given."""
+FEW = 10
+"""Images of a class below which what is cut from it tells little."""
 SAMPLED = 64
 """Images whose sizes are looked at."""
 SIDES = (32, 48, 64, 96, 128, 160, 224)
@@ -37,6 +43,8 @@ class Seen:
     classes: list[str]
     per_class: int
     """Labeled images of the smallest class."""
+    held_out_per_class: int
+    """Images of it that are cut for validation, and as many for test; ``FEW`` if neither is cut."""
     pool_images: int
     side: int
     """Median of the shorter sides, in pixels."""
@@ -67,6 +75,9 @@ def look(project: Path, labeled: Path, pool: Path, validation: Path | None, test
     for option, path in folders.items():
         if not path.is_dir():
             raise UserError(f"{option}: there is no folder {given[option]}")
+    for option, other in combinations(folders, 2):
+        if folders[option] == folders[other]:
+            raise UserError(f"{option} and {other}: are the same folder {given[option]}")
     root = _common_root(project.resolve(), list(folders.values()))
     relative = {option: os.path.relpath(path, root) for option, path in folders.items()}
     classes = class_folders(root, [relative["--labeled"]])
@@ -75,6 +86,7 @@ def look(project: Path, labeled: Path, pool: Path, validation: Path | None, test
             f"--labeled: {labeled} has {len(classes)} folders with images; a classifier needs two classes or more, a "
             "folder each"
         )
+    check_sources(root, _as_config(root, relative), 0)
     ignored: Counter[str] = Counter()
     counts = Counter(
         image.class_name
@@ -88,6 +100,7 @@ def look(project: Path, labeled: Path, pool: Path, validation: Path | None, test
             sides += _side(image.read())
     if not sides:
         raise UserError(f"--pool: {pool} has no images that can be read")
+    per_class = min(counts[name] for name in classes)
     watched = os.path.relpath(root, project.resolve()) if root.is_relative_to(project.resolve()) else str(root)
     return Seen(
         root=watched,
@@ -96,10 +109,21 @@ def look(project: Path, labeled: Path, pool: Path, validation: Path | None, test
         validation=relative.get("--validation"),
         test=relative.get("--test"),
         classes=classes,
-        per_class=min(counts[name] for name in classes),
+        per_class=per_class,
+        held_out_per_class=FEW if validation and test else max(1, round(CUT * per_class)),
         pool_images=pool_images,
         side=sorted(sides)[len(sides) // 2],
     )
+
+
+def _as_config(root: Path, relative: dict[str, str]) -> IngestConfig:
+    cut = {"cut_from": "labeled", "share": CUT}
+    given = {
+        split: {"images": relative[option]} if option in relative else cut
+        for split, option in (("validation", "--validation"), ("test", "--test"))
+    }
+    ours = {"labeled": {"images": relative["--labeled"]}, "unlabeled": {"images": relative["--pool"]}}
+    return IngestConfig.model_validate({"root": str(root), **ours, **given})
 
 
 def _side(data: bytes) -> list[int]:

@@ -37,6 +37,8 @@ def embeddings_folder(predictions: Path, split: str = "unlabeled") -> Path:
 def existing_embeddings(predictions: Path, needed_by: str, split: str = "unlabeled") -> Path:
     """The same folder. Raises UserError if there is none, with the name of what needs it."""
     folder = embeddings_folder(predictions, split)
+    if not predictions.is_dir():
+        raise UserError(f"{predictions}: nothing was predicted yet, and {needed_by} needs it; run `dvc repro`")
     if not folder.is_dir():
         raise UserError(
             f"{predictions}: has no embeddings, which {needed_by} needs; set `predict.embeddings: true` and run "
