@@ -135,7 +135,7 @@ def import_(pipeline: Pipeline = None) -> None:
 
 @corrections.command("to-labeled")
 def to_labeled(pipeline: Pipeline = None) -> None:
-    """Move corrected images into the labeled folder, so that teachers learn them too; then `dvc repro`."""
+    """Write corrected images into the labeled folder, so that teachers learn them too; then `dvc repro`."""
     from selftrain.corpus.answers import ANSWERS, move_to_labeled
     from selftrain.params.ingest import IngestConfig
     from selftrain.project import Project

@@ -1,4 +1,4 @@
-"""Which images of the pool show perhaps none of the classes: those that the runs without pseudo-labels know least of.
+"""Which images of the pool show perhaps none of the classes: those that the first teacher knows least of.
 
 By the entropy of the first teacher's prediction. Students are worse judges: they were trained to be sure of such images
 too, if the filter let some through.

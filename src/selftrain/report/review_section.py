@@ -38,7 +38,7 @@ def review_section(review: Path, rounds: list[str], unlabeled: Path, classes: li
     grids = []
     for name, title, caption in (
         (rounds[-1], f"most doubtful labels of {rounds[-1]}", "its label, and what else it is likeliest to be"),
-        ("out_of_domain", "suspected out of domain", "the runs without pseudo-labels know least of these"),
+        ("out_of_domain", "suspected out of domain", "the first teacher knows least of these"),
     ):
         rows = read_frame(review / f"{name}.parquet").head(count)
         images = data_urls(unlabeled, rows["key"])
