@@ -8,10 +8,16 @@ import numpy as np
 import polars as pl
 import pytest
 from cleanlab.rank import get_label_quality_scores
+from numpy.typing import NDArray
+from sklearn.covariance import LedoitWolf
 
+from selftrain.evaluation.out_of_domain import SHARE, suspects
 from selftrain.evaluation.review import Rounds, found_errors, review
 from selftrain.params.review import ReviewConfig
 from selftrain.plumbing.errors import UserError
+from selftrain.tables.embeddings import Embeddings, embeddings_folder, write_embeddings
+from selftrain.tables.keys import shard_of
+from selftrain.tables.manifest import read_manifest
 from selftrain.tables.predictions import iter_predictions, made_from_digest
 from selftrain.tables.selection import selection_digest
 
@@ -122,11 +128,9 @@ def test_tables_that_were_not_evaluated_are_an_error(chain: Rounds, evaluation: 
         review(chain, evaluation, corpus, ReviewConfig(), tmp_path / "out")
 
 
-def test_suspects_are_what_the_first_teacher_knows_least_of(chain: Rounds, tmp_path: Path) -> None:
-    from selftrain.evaluation.out_of_domain import SHARE, suspects
-
-    table = chain.predictions / "teacher" / "unlabeled"
-    parts = [part for _, part in iter_predictions(table)]
+def test_without_embeddings_suspects_are_what_the_first_teacher_knows_least_of(chain: Rounds) -> None:
+    run, corpus = chain.predictions / "teacher", chain.predictions.parent.parent / "data" / "corpus"
+    parts = [part for _, part in iter_predictions(run / "unlabeled")]
     probs = np.exp(np.concatenate([part.log_probs for part in parts]).astype(float))
     keys = np.concatenate([part.keys for part in parts])
     probs /= probs.sum(axis=1, keepdims=True)
@@ -135,9 +139,40 @@ def test_suspects_are_what_the_first_teacher_knows_least_of(chain: Rounds, tmp_p
     truth = pl.DataFrame(
         {"key": keys[order[:3]].tolist(), "truth": [-1, -1, 4]}, schema={"key": pl.Int64, "truth": pl.Int32}
     )
-    listed, record = suspects([table], truth, 10**6)
+    listed, record = suspects([run], corpus, truth, 10**6)
     assert listed["key"].to_list() == keys[order][: round(SHARE * len(keys))].tolist()
-    np.testing.assert_allclose(listed["entropy"], entropy[order][: len(listed)])
+    np.testing.assert_allclose(listed["strangeness"], entropy[order][: len(listed)])
     assert (record["listed"], record["truth_known"], record["of_no_class"]) == (len(listed), 3, 2)
-    few, _ = suspects([table], truth, 7)
+    few, _ = suspects([run], corpus, truth, 7)
     assert few.rows() == listed.head(7).rows()
+
+
+def test_with_embeddings_suspects_lie_far_from_the_labeled_images(chain: Rounds, tmp_path: Path) -> None:
+    """Squared Mahalanobis distances to the nearest mean of a class, image by image."""
+    run, corpus, rng = tmp_path / "run", chain.predictions.parent.parent / "data" / "corpus", np.random.default_rng(0)
+    run.mkdir()
+    (run / "unlabeled").symlink_to(chain.predictions / "teacher" / "unlabeled")
+    centres = rng.normal(size=(10, 6))
+    keys, labels, vectors = {}, {}, {}
+    for split in ("labeled", "validation", "unlabeled"):
+        manifest = read_manifest(corpus / split, ["key", "label"])
+        keys[split], labels[split] = manifest["key"].to_numpy(), manifest["label"].fill_null(0).to_numpy()
+        noise = rng.normal(size=(len(keys[split]), 6)) * np.arange(1, 7) / 3
+        vectors[split] = (centres[labels[split]] + noise).astype(np.float16)
+        shards = np.array([shard_of(int(key)) for key in keys[split]])
+        for shard in np.unique(shards):
+            part = Embeddings(keys[split][shards == shard], vectors[split][shards == shard])
+            write_embeddings(embeddings_folder(run, split), int(shard), part, "test")
+    labeled = vectors["labeled"].astype(float)
+    means = [labeled[labels["labeled"] == label].mean(axis=0) for label in range(10)]
+    deviations = labeled - np.array(means)[labels["labeled"]]
+    inverse = np.linalg.inv(LedoitWolf(assume_centered=True).fit(deviations).covariance_)
+
+    def distances(split: str) -> NDArray[np.float64]:
+        return np.array([min((each - mean) @ inverse @ (each - mean) for mean in means) for each in vectors[split]])
+
+    found = distances("unlabeled") / distances("validation").mean()
+    truth = pl.DataFrame(schema={"key": pl.Int64, "truth": pl.Int32})
+    listed, _ = suspects([run], corpus, truth, 20)
+    assert listed["key"].to_list() == keys["unlabeled"][np.argsort(-found)][:20].tolist()
+    np.testing.assert_allclose(listed["strangeness"], np.sort(found)[::-1][:20], rtol=1e-6)

@@ -75,7 +75,7 @@ def review(rounds: Rounds, evaluation: Path, corpus: Path, config: ReviewConfig,
         write_frame(listed.ranked, out / f"{round_}.parquet")
         summary[round_] = {"kept": listed.kept, "listed": len(listed.ranked)} | found_errors(listed.known)
     first = [run for run in rounds.runs if run not in rounds.teachers]
-    strangers, of_suspects = suspects([rounds.predictions / run / "unlabeled" for run in first], truth, config.images)
+    strangers, of_suspects = suspects([rounds.predictions / run for run in first], corpus, truth, config.images)
     write_frame(strangers, out / "out_of_domain.parquet")
     write_json(out / "summary.json", summary | {"out_of_domain": of_suspects})
     return summary | {"out_of_domain": of_suspects}

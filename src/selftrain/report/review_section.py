@@ -38,7 +38,7 @@ def review_section(review: Path, rounds: list[str], unlabeled: Path, classes: li
     grids = []
     for name, title, caption in (
         (rounds[-1], f"most doubtful labels of {rounds[-1]}", "its label, and what else it is likeliest to be"),
-        ("out_of_domain", "suspected out of domain", "the first teacher knows least of these"),
+        ("out_of_domain", "suspected out of domain", "strangest to the first teacher"),
     ):
         rows = read_frame(review / f"{name}.parquet").head(count)
         images = data_urls(unlabeled, rows["key"])
@@ -53,7 +53,7 @@ def review_section(review: Path, rounds: list[str], unlabeled: Path, classes: li
 def _picture(row: dict[str, Any], image: str, classes: list[str]) -> Picture:
     label = classes[row["label"]]
     if "suggested" not in row:
-        return Picture(image, f"{row['key']}: {label}, entropy {row['entropy']:.2f}", label, wrong=False)
+        return Picture(image, f"{row['key']}: {label}, strangeness {row['strangeness']:.2f}", label, wrong=False)
     caption = f"{label}, or {classes[row['suggested']]}?"
     agreeing = f"{row['agreeing']} of {row['runs']} runs agree"
     return Picture(image, f"{row['key']}: {caption} quality {row['quality']:.2f}, {agreeing}", caption, wrong=False)

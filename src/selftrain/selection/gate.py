@@ -32,9 +32,9 @@ class Gate:
         for split in ("labeled", "validation", "unlabeled"):
             existing_embeddings(predictions, "`select.gate`", split)
         labels = read_manifest(corpus / "labeled", ["label"])["label"].to_numpy()
-        self.classes = ClassGaussians(_vectors(predictions, "labeled"), labels)
+        self.classes = ClassGaussians(vectors_of(predictions, "labeled"), labels)
         confidences = load_held_out(predictions, corpus, "validation").confidences
-        nearness = -self.classes.distances(_vectors(predictions, "validation"))
+        nearness = -self.classes.distances(vectors_of(predictions, "validation"))
         self.confidences, self.nearness = np.sort(confidences), np.sort(nearness)
         self.cutoff = float(np.quantile(self._ranks(confidences, nearness), share))
 
@@ -85,5 +85,6 @@ class ClassGaussians:
         return nearest
 
 
-def _vectors(predictions: Path, split: str) -> NDArray[np.float16]:
+def vectors_of(predictions: Path, split: str) -> NDArray[np.float16]:
+    """All embeddings of a split, (N, D), in key order, by the folder of a run's predictions."""
     return np.concatenate([part.vectors for part in iter_embeddings(embeddings_folder(predictions, split))])
