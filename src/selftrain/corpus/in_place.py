@@ -28,8 +28,8 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.secrets import masked
 from selftrain.plumbing.stores import Version, fetch, is_url, version_of
 from selftrain.tables.keys import MAX_IMAGES_PER_SHARD, make_key, shard_name, shard_of_file, shard_of_part
-from selftrain.tables.manifest import images_in, manifest_parts, manifest_schema, part_path
-from selftrain.tables.parquet import read_arrow, write_arrow
+from selftrain.tables.manifest import manifest_parts, manifest_schema, part_path
+from selftrain.tables.parquet import read_arrow, row_count, write_arrow
 from selftrain.tables.pointers import Pointer, all_pointers, as_stored, read_pointer, write_pointer
 from selftrain.tables.seal import is_sealed
 
@@ -233,7 +233,7 @@ def _remove_others(split_folder: Path, shards: Iterable[int]) -> int:
     for part in manifest_parts(split_folder):
         shard = shard_of_part(part.name)
         if shard not in stay:
-            removed += images_in(part) if is_sealed(part) else 0
+            removed += row_count(part) if is_sealed(part) else 0
             part.unlink()
     for path in (*split_folder.glob("shard-*.json"), *split_folder.glob("shard-*.tar")):
         if shard_of_file(path.name) not in stay:

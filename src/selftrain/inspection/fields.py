@@ -8,7 +8,7 @@ from selftrain.inspection.rounds import BrowsedRun, history
 from selftrain.inspection.tables import image_predictions
 from selftrain.tables.corpus import REPEATS
 from selftrain.tables.manifest import find_rows
-from selftrain.tables.parquet import read_frame
+from selftrain.tables.parquet import read_frame, row_count
 from selftrain.tables.truth import NO_CLASS, TRUTH, name_of_no_class
 
 if TYPE_CHECKING:
@@ -118,9 +118,7 @@ def write_truth(dataset: Any, corpus: Path, shown: dict[str, set[int]], classes:
 
 def truth_is_known(corpus: Path) -> bool:
     """Whether anybody knows the hidden truth of any image."""
-    import pyarrow.parquet as pq
-
-    return bool(pq.read_metadata(corpus / TRUTH).num_rows)
+    return bool(row_count(corpus / TRUTH))
 
 
 def repeated(corpus: Path, keys: set[int]) -> set[int]:

@@ -23,7 +23,8 @@ from selftrain.prediction.part_writer import LARGEST, Parts, PartWriter
 from selftrain.prediction.stamps import made_with, outdated, remove_strays, wanted
 from selftrain.tables.corpus import classes_of
 from selftrain.tables.embeddings import FOLDER, embeddings_folder
-from selftrain.tables.manifest import images_in, part_path
+from selftrain.tables.manifest import part_path
+from selftrain.tables.parquet import row_count
 
 KEY_BYTES = 32
 """Of a row beside its arrays."""
@@ -73,7 +74,7 @@ def predict(
         if rank == 0:
             remove_strays(every, folders)
         todo = outdated(dict(list(every.items())[rank::world_size]), folders)
-        images = sum(images_in(part_path(corpus / split, shard)) for shard in todo)
+        images = sum(row_count(part_path(corpus / split, shard)) for shard in todo)
         if images:
             width = min(len(classes), 2 * (top_k or len(classes)))
             width += network.get("num_features", 0) if config.embeddings else 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.keys import part_name, shard_of, shard_of_part
-from selftrain.tables.parquet import read_arrow, read_frame, reading, scan
+from selftrain.tables.parquet import read_arrow, read_frame, reading, row_count, scan
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,21 +57,13 @@ def manifest_parts(split_folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def images_in(part: Path) -> int:
-    """How many images a manifest part has. Raises UserError if it is missing or damaged."""
-    import pyarrow.parquet as pq
-
-    with reading(part):
-        return int(pq.read_metadata(part).num_rows)
-
-
 def in_groups(parts: Iterable[Path], rows: int) -> Iterator[list[Path]]:
     """Parts of a table, so many at a time that they have about so many rows."""
     group: list[Path] = []
     count = 0
     for part in parts:
         group.append(part)
-        count += images_in(part)
+        count += row_count(part)
         if count >= rows:
             yield group
             group, count = [], 0

@@ -48,6 +48,14 @@ def read_arrow(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
         return table.replace_schema_metadata(without_seal(table.schema.metadata))
 
 
+def row_count(path: Path) -> int:
+    """How many rows a Parquet file has, by its footer. Raises UserError if it is missing or damaged."""
+    import pyarrow.parquet as pq
+
+    with reading(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
 def column_names(path: Path) -> list[str]:
     """Of a Parquet file. Raises UserError if it is missing or damaged."""
     import pyarrow.parquet as pq
