@@ -99,8 +99,8 @@ def advice(run: EvaluatedRun) -> str:
     )
     if figures["recommended_threshold"] is None:
         return (
-            f"{sentence}. No threshold is recommended: from none on, of those with {FEW} validation images or more "
-            f"above them, are {target:.0%} expected to be right."
+            f"{sentence}. No threshold is recommended: none that has {FEW} validation images above it is expected to "
+            f"give {target:.0%} right labels."
         )
     sentence = (
         f"{sentence}. The lowest threshold from which on {target:.0%} holds is {figures['recommended_threshold']:g}: "
