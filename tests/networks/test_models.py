@@ -48,7 +48,7 @@ def test_user_errors(tmp_path: Path) -> None:
         create_model("resnet5O", 2, 32)
     with pytest.raises(UserError, match=r"stochastic_depth: 'vgg11' has none"):
         create_model("vgg11", 2, 32, stochastic_depth=0.1)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="holds no model, which has a config.json"):
         load_model(tmp_path)
     export_model(create_model("test_resnet", 2, 32), tmp_path, classes=["a", "b"], image_size=32, crop_fraction=1.0)
     weights = tmp_path / "model.safetensors"
