@@ -121,8 +121,11 @@ def _check_start(project: Project, run: str, teacher: str) -> None:
 
 def _check_sources(project: Project) -> None:
     """What lies in the user's own image folders is what `ingest` takes."""
-    if project.config.stages.ingest and (root := project.values["ingest"]["root"]) not in made_by_stages(project):
-        check_sources(project.root / root, project.section("ingest", IngestConfig), project.seed)
+    if not project.config.stages.ingest:
+        return
+    config = project.section("ingest", IngestConfig)
+    if config.root not in made_by_stages(project):
+        check_sources(project.root / config.root, config, project.seed)
 
 
 def _check_corrections(project: Project) -> None:

@@ -74,7 +74,7 @@ def doctor(
             left += 1
             print(f"{trouble.what}\n    {trouble.remedy}" + ("  (--fix does it)" if trouble.fix is not None else ""))
     print("nothing is wrong" if not left else f"{left} troubles")
-    if Path("dvc.lock").exists():
+    if any(Path().glob("dvc.lock")) or any(Path().glob("pipelines/*/dvc.lock")):
         for stage, reasons in would_run().items():
             print(f"`dvc repro` would run {stage}: {', '.join(reasons)}")
     else:
