@@ -10,7 +10,7 @@ from typing import Any
 from selftrain.corpus.append import SplitCounts, update_split
 from selftrain.corpus.duplicates import in_two_classes, write_duplicates
 from selftrain.corpus.in_place import update_in_place
-from selftrain.corpus.layout import check_sources, class_names, cut_splits, found_images
+from selftrain.corpus.layout import checked_classes, cut_splits, found_images
 from selftrain.corpus.source_image import SourceImage
 from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.engines import Here, all_cores, engine_of
@@ -42,14 +42,14 @@ def ingest(
     images than ``max_quarantined``.
     """
     root, machine = Path(config.root), machine or HardwareConfig()
-    check_sources(root, config, seed)  # before anything of the corpus goes
-    classes = class_names(root, config)
+    # What is wrong with the sources is told before anything of the corpus goes.
+    classes = checked_classes(root, config)
+    ignored: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    cut_images = cut_splits(root, config, classes, seed, ignored["labeled"])
     drop_splits_of_other_classes(corpus, classes)
     corpus.mkdir(parents=True, exist_ok=True)
     write_json(corpus / CLASSES, classes)
 
-    ignored: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    cut_images = cut_splits(root, config, classes, seed, ignored["labeled"])
     hidden = {image.source: image.class_name for image in cut_images.get("unlabeled", []) if image.class_name}
     if "unlabeled" in cut_images:
         cut_images["unlabeled"] = [image._replace(class_name=None) for image in cut_images["unlabeled"]]

@@ -7,7 +7,7 @@ from pathlib import Path
 from selftrain.corpus.source_image import SourceImage
 from selftrain.corpus.sources import check_folders, class_folders, find_images
 from selftrain.corpus.splits import cut
-from selftrain.params.ingest import IngestConfig, Source
+from selftrain.params.ingest import IngestConfig, Source, is_shards
 from selftrain.plumbing.errors import UserError
 from selftrain.tables.keys import LABELED_SPLITS, SPLITS
 
@@ -18,6 +18,14 @@ def check_sources(root: Path, config: IngestConfig, seed: int) -> None:
     Every path is there, every class folder has an image, all labeled splits have the same classes, and each has enough
     images to cut the others from.
     """
+    classes = checked_classes(root, config)
+    # Shards would have to be read whole to be counted.
+    if not any(is_shards(path) and not (root / path).is_dir() for path in config.labeled.images):
+        cut_splits(root, config, classes, seed, Counter())
+
+
+def checked_classes(root: Path, config: IngestConfig) -> list[str]:
+    """The classes' names by index, after a look at every folder. Raises UserError as ``check_sources``."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; correct `ingest.root` in params.yaml")
     classes = class_names(root, config)
@@ -25,7 +33,7 @@ def check_sources(root: Path, config: IngestConfig, seed: int) -> None:
         source: Source = getattr(config, split)
         if not source.in_place:
             check_folders(root, source.images, labeled=split in LABELED_SPLITS)
-    cut_splits(root, config, classes, seed, Counter())
+    return classes
 
 
 def class_names(root: Path, config: IngestConfig) -> list[str]:
