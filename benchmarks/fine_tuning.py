@@ -13,12 +13,11 @@ Nothing is chosen on ``test``: the last weights count. Minutes a seed on 2 cores
 import argparse
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from photograph_features import MODEL, Split, cut, features, interval
+from photograph_features import MODEL, Split, features, interval, lay_out
 
 import selftrain as st
 from selftrain.algorithms.linear_probe import fit_head
@@ -62,16 +61,8 @@ def one_seed(images: Path, train: Split, test: Split, per_class: int, seed: int)
     done = folder / "figures.json"
     if done.exists():
         return dict(json.loads(done.read_text()))
-    files = sorted(path for path in (images / "train").glob("*/*"))
-    assert len(files) == len(train[1])
-    labeled, pool = cut(train[1], per_class, np.random.default_rng(seed))
-    for split, places in (("labeled", labeled), ("pool", pool)):
-        shutil.rmtree(folder / split, ignore_errors=True)
-        for place in places:
-            path = files[place]
-            link = folder / split / (path.parent.name if split == "labeled" else "") / f"{place}{path.suffix}"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path)
+    labeled, pool = lay_out(images, train[1], per_class, seed, folder)
+    files = sorted((images / "train").glob("*/*"))
     of_pool = [files[place] for place in pool]
     on_test = sorted((images / "test").glob("*/*"))
     given: dict[str, Any] = {"validation": images / "test", "seed": seed, "hardware": {"device": "auto"}}

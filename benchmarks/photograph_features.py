@@ -1,5 +1,6 @@
 """The features of photographs, for benchmarks of what is fitted to them."""
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,27 @@ def cut(
     classes = int(labels.max()) + 1
     labeled = np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(classes)])
     return labeled, np.setdiff1d(np.arange(len(labels)), labeled)
+
+
+def lay_out(
+    images: Path, labels: NDArray[np.int32], per_class: int, seed: int, out: Path
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Links to ``train``'s files: ``out/labeled``, by class, and ``out/pool``, flat; the places of both, as `cut`.
+
+    ``labels`` are those of ``train``'s files in the order of their paths, as `features` gives them. A link is named by
+    its place.
+    """
+    files = sorted((images / "train").glob("*/*"))
+    assert len(files) == len(labels)
+    labeled, pool = cut(labels, per_class, np.random.default_rng(seed))
+    for split, places in (("labeled", labeled), ("pool", pool)):
+        shutil.rmtree(out / split, ignore_errors=True)
+        for place in places:
+            path = files[place]
+            link = out / split / (path.parent.name if split == "labeled" else "") / f"{place}{path.suffix}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    return labeled, pool
 
 
 def over_seeds(seeds: int, one_seed: Callable[[int], dict[str, list[float]]]) -> dict[str, NDArray[np.float64]]:
