@@ -54,7 +54,7 @@ seeds: install ## Reproduce over five seeds, for the README's table; 15 minutes
 choosing: install ## Train every algorithm over seeds, for docs/choosing.md; 70 minutes
 	python benchmarks/choosing.py
 
-study: install ## Run one study of pipelines/*/studies.yaml: make study NAME=noise
+study: install ## Run studies of pipelines/*/studies.yaml: make study NAME="noise iterations"
 	selftrain study $(NAME)
 
 test: install ## Run the tests, two files at a time

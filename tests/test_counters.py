@@ -72,6 +72,21 @@ def test_no_two_draws_share_a_stream() -> None:
     assert twice == {"ROBUSTNESS_VIEWS"}, "which seeds its passes and, in each, its images"
 
 
+def test_libraries_generators_are_seeded_by_a_stream_too() -> None:
+    """But for made-up images and data, for pictures, and for which clusters `ask` begins with: no run draws these."""
+    own = {"digits.py", "two_moons.py", "made_up.py", "folding.py", "formats.py", "brain.py", "ask.py"}
+    unnamed = []
+    for source in SOURCES:
+        for call in ast.walk(ast.parse(source.read_text())):
+            if isinstance(call, ast.Call) and source.name not in own:
+                made = ast.unparse(call.func).rsplit(".", 1)[-1]
+                seeds = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "random_state")]
+                draws = made in ("default_rng", "manual_seed", "Random", "RandomState") or len(seeds) > len(call.args)
+                if draws and not any("mixed_int(" in ast.unparse(seed) for seed in seeds):
+                    unnamed.append(f"{source}: {ast.unparse(call)}")
+    assert not unnamed
+
+
 def test_texts_are_words() -> None:
     assert word("gaussian_noise") != word("gaussian_blur")
     assert word("student1") == 22692303592513248, "in every process, on every machine"

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from selftrain.counters import Stream, mixed_int
+
 RANGE = (0.05, 20.0)
 LEAST, MOST = 1e-6, 1 - 1e-6
 """Confidences beyond them are as if they were these."""
@@ -91,11 +93,11 @@ class Trust:
 def fit_trust(confidences: NDArray[np.floating], correct: NDArray[np.bool_]) -> Trust:
     """Learn from held-out images (N,) and whether the model is right on each, (N,).
 
-    Without images, confidences are believed as they are. Resamples are drawn with a seed of their own.
+    Without images, confidences are believed as they are. The resamples are the same for every seed of a project.
     """
     odds = log_odds(confidences)
     offset, slope = _fitted(odds, correct)
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(mixed_int(0, Stream.TRUST))
     samples = [random.integers(0, len(odds), len(odds)) for _ in range(RESAMPLES)] if len(odds) else []
     resampled = [_fitted(odds[sample], correct[sample]) for sample in samples] or [(offset, slope)]
     return Trust(offset, slope, np.array(resampled))

@@ -55,6 +55,10 @@ class Stream(IntEnum):
     APP_POOL = 25
     APP_MAP = 26
     LAYER_FREEZING = 27
+    TRUST = 28
+    """Resamples of the validation images that a confidence's worth is fitted to."""
+    PRECISION = 29
+    """Resamples of the validation images that a selection's precision is estimated with."""
 
 
 def mix(*words: int | NDArray[np.int64] | UInt64Array) -> UInt64Array:

@@ -138,7 +138,7 @@ def test_at_the_new_student_momentum_and_decay_get_into_the_difference() -> None
 
 
 @pytest.mark.parametrize("feedback", ["cosine", "dot_product", "finite_difference"])
-@pytest.mark.parametrize("feedback_at", ["plain_step", "new_student"])
+@pytest.mark.parametrize("feedback_at", ["own_step", "plain_step", "new_student"])
 @pytest.mark.parametrize("right", [True, False])
 def test_labels_that_help_the_student_get_likelier_and_labels_that_hurt_less_likely(
     feedback: str, feedback_at: str, right: bool

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from selftrain.learning.feedback import FeedbackConfig
 from selftrain.learning.runtime import plain_gradient
 from tests.algorithms.teaching import CLASSES, UNLABELED, Case, in_float64, labeled_loss, network
 
@@ -45,8 +46,13 @@ def test_with_adamw_its_own_step_tells_what_the_labels_did(feedback: str) -> Non
     assert signs("adamw", "plain_step", feedback) < 0.93, "whose steps have another direction than gradients"
 
 
-def test_with_nesterovs_momentum_the_plain_step_does() -> None:
+def test_with_nesterovs_momentum_both_do() -> None:
     assert signs("sgd", "plain_step", "cosine") >= 0.95
+    assert signs("sgd", "own_step", "cosine") >= 0.95
+
+
+def test_unless_another_is_asked_for_it_is_the_own_step() -> None:
+    assert FeedbackConfig().feedback_at == "own_step"
 
 
 def test_asking_where_a_step_leads_changes_nothing() -> None:

@@ -56,18 +56,23 @@ def test_noisy_student_averages_as_section_3_1_as_algorithm_1_or_as_the_code() -
     assert loss.item() == pytest.approx((sum(each[:2]) + sum(weighed)) / 8, rel=1e-5)
 
 
-def test_noisy_student_smooths_both_targets() -> None:
+def test_noisy_student_smooths_labels_and_leaves_soft_pseudo_labels() -> None:
     logits, labels, pseudo_labels = torch.randn(5, 4), torch.tensor([2, 0]), torch.rand(3, 4).softmax(dim=1)
     given = (logits[:2], labels, logits[2:], pseudo_labels, torch.ones(3), "all_images", 0.1)
     _, labeled, unlabeled = noisy_student_loss(*given)
     assert torch.allclose(labeled, functional.cross_entropy(logits[:2], labels, label_smoothing=0.1))
-    assert torch.allclose(unlabeled, functional.cross_entropy(logits[2:], pseudo_labels, label_smoothing=0.1))
+    assert torch.allclose(unlabeled, functional.cross_entropy(logits[2:], pseudo_labels))
 
 
-@pytest.mark.parametrize(("labels", "temperature"), [("soft", 1.0), ("soft", 0.5), ("hard", 1.0)])
-def test_noisy_student_takes_the_teachers_prediction_as_asked(labels: str, temperature: float) -> None:
+@pytest.mark.parametrize(
+    ("labels", "temperature", "smoothing"),
+    [("soft", 1.0, 0.0), ("soft", 0.5, 0.0), ("hard", 1.0, 0.0), ("soft", 1.0, 0.1), ("hard", 1.0, 0.1)],
+)
+def test_noisy_student_takes_the_teachers_prediction_as_asked(
+    labels: str, temperature: float, smoothing: float
+) -> None:
     student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
-    config = NoisyStudentConfig.model_validate({"labels": labels, "temperature": temperature})
+    config = NoisyStudentConfig(labels=labels, temperature=temperature, label_smoothing=smoothing)  # type: ignore[arg-type]
     algorithm = NoisyStudent(student, config, GivenNetworks(lambda _: student))
     images = torch.randn(5, 3, 2, 2)
     log_probs = torch.randn(3, 3).log_softmax(dim=1)
@@ -75,8 +80,8 @@ def test_noisy_student_takes_the_teachers_prediction_as_asked(labels: str, tempe
         "labeled": {"image": images[:2], "label": torch.tensor([1, 2])},
         "unlabeled": {"image": images[2:], "log_probs": log_probs, "weight": torch.ones(3)},
     }
-    target = (
-        (log_probs / temperature).softmax(dim=1) if labels == "soft" else functional.one_hot(log_probs.argmax(1), 3)
-    )
-    expected = functional.cross_entropy(student(images[2:]), target.float())
+    if labels == "soft":
+        expected = functional.cross_entropy(student(images[2:]), (log_probs / temperature).softmax(dim=1))
+    else:
+        expected = functional.cross_entropy(student(images[2:]), log_probs.argmax(dim=1), label_smoothing=smoothing)
     assert algorithm.loss(batch, 0, Runtime())["unlabeled_loss"].item() == pytest.approx(expected.item(), rel=1e-5)

@@ -105,7 +105,7 @@ def test_processes_that_leave_out_different_numbers_make_the_whole_batchs_step()
 
 
 def test_udas_three_schedules_of_annealing() -> None:
-    """α (1 − 1/K) + 1/K of a step, with the three α of the paper's Section 4."""
+    """α (1 − 1/K) + 1/K of a step, with the three α of the paper's training signal annealing."""
     steps, num_classes = 200, 10
     for step in (0, 50, 100, 199):
         share = step / steps

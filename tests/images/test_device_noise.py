@@ -1,15 +1,17 @@
 """The device's noise against the loader's, operation by operation and whole."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from selftrain.images.device_noise import SIGNED, TONES, as_row, noised
-from selftrain.images.randaugment import OPERATIONS, Drawn
+from selftrain.images.randaugment import OPERATIONS, Drawn, drawn, randaugment
 from selftrain.images.views import Plan, planned, view
 from selftrain.params.noise import NoiseConfig
-from tests.images.given import Given
+from tests.images.given import Given, photographs
 
 LEVELS = [0.0, 0.1, 0.3, -0.5, 0.9, -0.9, 1.0, 1.7, 2.7, -2.7]
 
@@ -59,9 +61,9 @@ def test_affine_operations_are_the_loaders(name: str) -> None:
 def test_cutout_is_the_loaders() -> None:
     images = [photo(seed) for seed in range(40)]
     places = np.random.default_rng(0).random((40, 2)).tolist()
-    drawn = [Drawn("cutout", 0.2 * number, *place) for number, place in enumerate(places)]
-    found = on_device(images, [Plan(operations=(operation,)) for operation in drawn], 1)
-    for image, operation, own in zip(images, drawn, found, strict=True):
+    squares = [Drawn("cutout", 0.2 * number, *place) for number, place in enumerate(places)]
+    found = on_device(images, [Plan(operations=(operation,)) for operation in squares], 1)
+    for image, operation, own in zip(images, squares, found, strict=True):
         assert np.array_equal(own, np.asarray(OPERATIONS["cutout"](np.asarray(image), operation)))
     assert np.array_equal(
         on_device(images[:1], [Plan(operations=(Drawn("identity", 1),))], 1)[0], np.asarray(images[0])
@@ -89,6 +91,21 @@ def test_whole_views_are_the_loaders_but_for_sampling() -> None:
     expected = np.stack(views).astype(float)
     assert (np.abs(found - expected).max(axis=3) > 8).mean() < 0.05
     assert np.abs(np.stack([np.asarray(square) for square, _ in made]) - expected).mean() > 10
+
+
+@pytest.mark.parametrize("magnitude", [9, 17, 27])
+def test_photographs_are_noised_as_by_the_loader_and_something_is_left_to_see(magnitude: float) -> None:
+    given, rng = photographs(), random.Random(0)
+    plans = [Plan(operations=drawn(2, (magnitude, magnitude), (1, 1), "full", rng)) for _ in range(1000)]
+    squares = [given[turn % len(given)] for turn in range(len(plans))]
+    found = on_device([Image.fromarray(square) for square in squares], plans, 2)
+    views = [randaugment(square, plan.operations, nobody) for square, plan in zip(squares, plans, strict=True)]
+    assert (np.abs(found - np.stack(views)) > 1).mean() < 0.01
+    assert (found.std(axis=(1, 2, 3)) < 8).mean() < 0.005
+
+
+def nobody(operation: Drawn) -> np.ndarray:
+    raise AssertionError("the policy pairs no images")
 
 
 def test_no_plan_changes_nothing() -> None:

@@ -1,7 +1,6 @@
 """RandAugment against the definitions of the papers' authors."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from selftrain.images.randaugment import OPERATIONS, Drawn, cutout_box, drawn, policy_operations, randaugment
 from selftrain.params.noise import NoiseConfig
 from selftrain.plumbing.errors import UserError
+from tests.images.given import photographs
 
 
 def image(seed: int = 0, size: int = 16) -> Image.Image:
@@ -133,7 +133,7 @@ def test_sample_pairing_mixes_in_the_other_image() -> None:
 
 def test_the_noise_is_a_function_of_the_generator_alone() -> None:
     def made(seed: int, operations: int = 2) -> np.ndarray:
-        operations_ = drawn(operations, (9, 9), 1.0, "full", random.Random(seed))
+        operations_ = drawn(operations, (9, 9), (1, 1), "full", random.Random(seed))
         return randaugment(np.asarray(image()), operations_, nobody)
 
     assert np.array_equal(made(1), made(1))
@@ -143,7 +143,7 @@ def test_the_noise_is_a_function_of_the_generator_alone() -> None:
 
 def test_operations_are_drawn_evenly_and_applied_as_often_as_asked() -> None:
     rng = random.Random(0)
-    views = [drawn(2, (1, 10), 0.5, "full", rng) for _ in range(8000)]
+    views = [drawn(2, (1, 10), (0.5, 0.5), "full", rng) for _ in range(8000)]
     counts = dict.fromkeys(policy_operations("full"), 0)
     for operation in (operation for view in views for operation in view):
         counts[operation.name] += 1
@@ -154,7 +154,16 @@ def test_operations_are_drawn_evenly_and_applied_as_often_as_asked() -> None:
     levels = [operation.level for view in views for operation in view if operation.name == "rotate"]
     assert np.mean(np.array(levels) < 0) == pytest.approx(0.5, abs=0.08)
     assert all(operation.level > 0 for view in views for operation in view if operation.name == "color")
-    assert all(len(drawn(2, (9, 9), 1.0, "svhn", rng)) == 2 for _ in range(100)), "the default applies all"
+    assert all(len(drawn(2, (9, 9), (1, 1), "svhn", rng)) == 2 for _ in range(100)), "the default applies all"
+
+
+def test_an_image_draws_one_probability_for_all_of_its_operations() -> None:
+    rng, views = random.Random(0), 20_000
+    found = [len(drawn(2, (9, 9), (0.2, 0.8), "full", rng)) for _ in range(views)]
+    # p is uniform from 0.2 to 0.8: E p² = 0.25 + 0.6² / 12. With a p an operation, both would be applied to a quarter.
+    assert found.count(2) / views == pytest.approx(0.28, abs=0.012)
+    assert found.count(0) / views == pytest.approx(0.28, abs=0.012)
+    assert sum(found) / views == pytest.approx(1, abs=0.02)
 
 
 def test_policies_are_those_of_the_papers() -> None:
@@ -171,25 +180,15 @@ def test_policies_are_those_of_the_papers() -> None:
 @pytest.mark.parametrize("policy", ["full", "meta_pseudo_labels", "svhn", "fixmatch"])
 def test_strong_noise_leaves_photographs_to_see(magnitude: float, policy: str) -> None:
     """Fewer than 0.5% of views show nothing; over crops of two photographs."""
-    photographs = crops()
+    given = photographs()
     rng, count = random.Random(0), 3000
     blank = 0
     for turn in range(count):
-        operations = drawn(2, (magnitude, magnitude), 1.0, policy, rng)
-        square = photographs[turn % len(photographs)]
-        view = randaugment(square, operations, lambda operation: photographs[int(operation.x * len(photographs))])
+        operations = drawn(2, (magnitude, magnitude), (1, 1), policy, rng)
+        square = given[turn % len(given)]
+        view = randaugment(square, operations, lambda operation: given[int(operation.x * len(given))])
         blank += view.std() < 8
     assert blank / count < 0.005
-
-
-def crops() -> list[np.ndarray]:
-    folder = Path(__import__("sklearn").__file__).parent / "datasets" / "images"
-    found = []
-    for name in ("china.jpg", "flower.jpg"):
-        photograph = Image.open(folder / name).convert("RGB")
-        for left in range(0, 400, 50):
-            found.append(np.asarray(photograph.crop((left, 40, left + 220, 260)).resize((48, 48))))
-    return found
 
 
 def test_a_range_of_magnitudes_has_its_order() -> None:

@@ -86,6 +86,14 @@ def test_transformers_of_a_fixed_size_are_made_for_the_size_that_is_asked(tmp_pa
     torch.testing.assert_close(loaded(images), model.eval()(images))
 
 
+def test_b6_wide_has_the_blocks_of_b6_and_its_own_width() -> None:
+    with torch.device("meta"):
+        model, b6 = timm.create_model("efficientnet_b6_wide"), timm.create_model("tf_efficientnet_b6")
+    assert [len(stage) for stage in model.blocks] == [len(stage) for stage in b6.blocks]
+    assert (model.conv_stem.out_channels, model.num_features) == (32 * 5, 1280 * 5)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 316_649_180
+
+
 def test_wide_resnet_is_the_papers_and_goes_through_a_model_folder(tmp_path: Path) -> None:
     model = create_model("wide_resnet28_2", 10, 32)
     assert sum(parameter.numel() for parameter in model.parameters()) == 1_467_610

@@ -37,7 +37,7 @@ class NoisyStudentConfig(PseudoLabelConfig):
     """``all_images``: Section 3.1's average; ``each_source``: Algorithm 1's sum of two means; ``labeled_size``: the
     code's, where both sums are divided by the number of labeled images."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Of labels and of pseudo-labels, soft ones too; 0.1 in the authors' code."""
+    """Of labels, and of hard pseudo-labels; 0.1 in the authors' code. Soft ones stay as the teacher gave them."""
 
 
 def noisy_student_loss(
@@ -53,11 +53,11 @@ def noisy_student_loss(
 
     ``labeled_logits`` (B, C) and ``labels`` (B,) class indices; ``unlabeled_logits`` (r·B, C) and ``pseudo_labels``
     (r·B, C) probabilities; ``weights`` (r·B,) multiply the cross-entropy of each; ``average`` as in
-    ``NoisyStudentConfig``.
+    ``NoisyStudentConfig``; ``label_smoothing`` is of ``labels``.
     """
     targets = smoothed(one_hot(labels, labeled_logits.shape[1]), label_smoothing)
     labeled = soft_cross_entropy(labeled_logits, targets).mean()
-    unlabeled = (weights * soft_cross_entropy(unlabeled_logits, smoothed(pseudo_labels, label_smoothing))).mean()
+    unlabeled = (weights * soft_cross_entropy(unlabeled_logits, pseudo_labels)).mean()
     if average == "each_source":
         return labeled + unlabeled, labeled, unlabeled
     if average == "labeled_size":
@@ -77,6 +77,8 @@ class NoisyStudent(Algorithm):
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         logits = runtime.logits(self.student, labeled=labeled["image"], unlabeled=unlabeled["image"])
         targets = pseudo_label_targets(unlabeled["log_probs"], self.config.labels, self.config.temperature)
+        if self.config.labels == "hard":
+            targets = smoothed(targets, self.config.label_smoothing)
         loss, labeled_loss, unlabeled_loss = noisy_student_loss(
             logits["labeled"],
             labeled["label"],

@@ -7,8 +7,8 @@ A strongly noised image (RandAugment) has to be seen as its weakly noised versio
 
 p gets no gradient. The paper: β = 0.8, T = 0.4 for CIFAR-10 and SVHN; Meta Pseudo Labels' baseline, its Table 7: T =
 0.7, λ = 2.5, as many unlabeled as labeled images a step, 1 M steps. Both leave labeled images out that the network is
-sure of already: UDA's bound rises during training ("training signal annealing", Section 4), ``labeled_confidence`` is
-a fixed one, as Meta Pseudo Labels' Appendix C.4 has it. Cross-entropy and the paper's KL differ by the target's
+sure of already: UDA's bound rises during training ("training signal annealing"); Meta Pseudo Labels' Appendix C.4 does
+not say how sure, and ``labeled_confidence`` is a fixed bound. Cross-entropy and the paper's KL differ by the target's
 entropy, which has no gradient here.
 """
 
@@ -69,7 +69,7 @@ def annealed_cross_entropy(
 ) -> Tensor:
     """Mean cross-entropy of the images whose class is not likelier than ``bound`` (0–1) yet; 0 if there are none.
 
-    (B, C) and (B,) → scalar; UDA, Section 3 ("training signal annealing"), at one value of the bound. The mean of
+    (B, C) and (B,) → scalar; UDA's "training signal annealing" at one value of the bound. The mean of
     several processes' losses is the mean over all their images.
     """
     each = functional.cross_entropy(full_precision(logits), labels, reduction="none", label_smoothing=label_smoothing)

@@ -10,18 +10,19 @@ from selftrain.cli.app import app
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="Name of a study in a pipeline's studies.yaml.")],
+    names: Annotated[list[str], typer.Argument(help="Names of studies in the pipelines' studies.yaml.")],
     show: Annotated[bool, typer.Option("--show", help="Only print what MLflow has of it.")] = False,
 ) -> None:
-    """Run a study, a grid of `dvc exp` experiments, and print its table."""
+    """Run studies, each a grid of `dvc exp` experiments, and print their tables."""
     from selftrain.studies.results import print_study
     from selftrain.studies.run import run_study
     from selftrain.studies.study import load_study
 
-    wanted, pipeline = load_study(name)
-    version = None if show else run_study(name, wanted, pipeline)
-    print_study(name, wanted.arms, version=version)
-    print(f"{wanted.question}\n{wanted.source}: {wanted.expected}")
+    studies = {name: load_study(name) for name in names}
+    for name, (wanted, pipeline) in studies.items():
+        version = None if show else run_study(name, wanted, pipeline)
+        print_study(name, wanted.arms, version=version)
+        print(f"{wanted.question}\n{wanted.source}: {wanted.expected}")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from selftrain.counters import Stream, mixed_int
 from selftrain.evaluation.metrics import proportion_interval
 from selftrain.evaluation.pseudo_labels import CONFIDENCE_BINS, by_threshold
 from selftrain.tables.held_out import HeldOut
@@ -147,7 +148,7 @@ def like_the_pool(
 
     count = len(validation.labels)
     precision = estimate(np.arange(count))
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(mixed_int(0, Stream.PRECISION))
     resampled = np.array([estimate(random.integers(0, count, count)) for _ in range(RESAMPLES)])
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     for place in range(CONFIDENCE_BINS):

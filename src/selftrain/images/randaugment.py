@@ -1,8 +1,9 @@
 """RandAugment (Cubuk et al. 2019, arXiv 1909.13719) on images (H, W, 3) uint8, from numbers that the caller gives.
 
 The strengths are those of the papers' authors (the code of Noisy Student and of Meta Pseudo Labels), lengths as shares
-of the image's side: magnitude 10 is the full strength of AutoAugment's ranges, and 27 goes beyond it. Our own because
-noise must be a function of (seed, epoch, position), and the libraries draw from global state.
+of the side of the largest network's image: magnitude 10 is the full strength of AutoAugment's ranges, and 27 goes
+beyond it. Their code moves by 100 pixels whatever the size is, and images of 32 pixels by an eighth of the side. Our
+own because noise must be a function of (seed, epoch, position), and the libraries draw from global state.
 """
 
 import math
@@ -31,7 +32,7 @@ PAIRING = 0.4
 """Share of the other image at magnitude 10 (AutoAugment, arXiv 1805.09501, Table 6)."""
 MOST_BRIGHT, MOST_ADDED = 1.9, 110
 """Where brightness and SolarizeAdd stop, at magnitude 10: beyond it a photograph of something before a white wall is
-white, 2% of views at 27. The authors' code goes on."""
+white, one or two views of a hundred at 27. The authors' code goes on."""
 
 
 class Drawn(NamedTuple):
@@ -49,18 +50,25 @@ Partner = Callable[[Drawn], Pixels]
 
 
 def drawn(
-    operations: int, magnitude: tuple[float, float], probability: float, policy: str, rng: random.Random
+    operations: int,
+    magnitude: tuple[float, float],
+    probability: tuple[float, float],
+    policy: str,
+    rng: random.Random,
 ) -> tuple[Drawn, ...]:
-    """Random operations of a policy, a file of ``policies``; each of them is applied with ``probability``.
+    """Random operations of a policy, a file of ``policies``.
 
-    ``magnitude`` is the range, within 0–30, from which each operation draws its own.
+    ``magnitude`` is the range, within 0–30, from which each operation draws its own; ``probability`` the one, within
+    0–1, from which the image draws that of each of its operations to be applied.
     """
     names = policy_operations(policy)
+    smallest, largest = probability
+    often = rng.uniform(smallest, largest) if smallest < largest else smallest
     found = []
     for _ in range(operations):
         name = names[rng.randrange(len(names))]
         sign = 1 if rng.random() < 0.5 else -1
-        applied = rng.random() < probability
+        applied = rng.random() < often
         level, x, y = rng.uniform(*magnitude) / 10, rng.random(), rng.random()
         if applied:
             found.append(Drawn(name, sign * level if name in SIGNED else level, x, y))

@@ -73,9 +73,7 @@ def planned(
     flip = rng.random() < noise.flip
     if name == "image_weak":
         return square, Plan(shift, flip)
-    operations = drawn(
-        noise.randaugment_ops, noise.magnitudes, noise.randaugment_probability, noise.randaugment_policy, rng
-    )
+    operations = drawn(noise.randaugment_ops, noise.magnitudes, noise.probabilities, noise.randaugment_policy, rng)
     if noise.cutout:
         operations += (Drawn("cutout", noise.cutout / CUTOUT, rng.random(), rng.random()),)
     return square, Plan(shift, flip, operations)

@@ -7,8 +7,8 @@ there says how good the labels were:
     g  = ∇CE(ŷ, S(u; θ))         θ' = θ − η·g         h = η · ∇CE(y, S(x; θ'))ᵀ · g          (Equation 12)
 
 The teacher descends h · CE(ŷ, T(u)). η·g is what a plain SGD step moves, so h is, to first order, by how much the
-labeled loss *falls*: a positive h makes the sampled labels likelier. Momentum, weight decay and clipping of the
-student's optimizer are in none of these, unless ``feedback_at`` says so. The labeled images pass through the student
+labeled loss *falls*: a positive h makes the sampled labels likelier. Where the student's optimizer is another one,
+``feedback_at`` says what takes the place of this step. The labeled images pass through the student
 without dropout, and do not change its BatchNorm statistics: the student depends on labeled images through the teacher
 alone.
 """
@@ -43,11 +43,12 @@ class FeedbackConfig(Section):
     feedback_sign: Literal["paper", "authors_code"] = "paper"
     """``authors_code`` turns h round: the code takes the new loss less the old, and so makes labels likelier that
     hurt."""
-    feedback_at: Literal["plain_step", "own_step", "new_student"] = "plain_step"
-    """θ': after a plain SGD step, as in the derivation; or after the optimizer's own. ``own_step`` compares that with
-    the same step at a zero gradient, so that momentum and weight decay cancel: for Adam and its kin, whose steps have
-    other directions than gradients. ``new_student``, as in the authors' code, saves copies of the weights and lets
-    momentum and weight decay into h."""
+    feedback_at: Literal["own_step", "plain_step", "new_student"] = "own_step"
+    """θ': after the optimizer's own step, or after a plain SGD step. ``own_step`` compares it with the same step at a
+    zero gradient, so that momentum and weight decay cancel. ``plain_step``, as in the derivation and its paper's
+    presets, is for SGD: of Adam and its kin, whose steps have other directions than gradients, every sixth h has the
+    wrong sign. ``new_student``, as in the authors' code, saves copies of the weights and lets momentum and weight decay
+    into h."""
     feedback_factor: float = Field(default=1.0, ge=0)
     """h is multiplied by it: a learning rate of its own for the feedback."""
     baseline: bool = True

@@ -38,7 +38,10 @@ class RestingLayers:
         self.probability, self.stream = probability, stream
 
     def resting(self, step: int) -> NDArray[np.bool_]:
-        """Which parameters (P,) stay as they are in a step; a function of (stream, step, layer)."""
+        """Which parameters (P,) stay as they are in a step; a function of (stream, step, layer).
+
+        BatchNorm's statistics of a resting layer go on.
+        """
         drawn = mix(self.stream, step, self.layers) / 2.0**64
         return drawn < self.probability
 

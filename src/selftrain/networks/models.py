@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from selftrain.networks import ensemble as _ensemble  # noqa: F401, they are registered
+from selftrain.networks import wide_efficientnet as _wide_efficientnet  # noqa: F401
 from selftrain.networks import wide_resnet as _wide_resnet  # noqa: F401
 from selftrain.networks.weights import TIMM, weights_arguments
 from selftrain.plumbing.errors import UserError, one_line

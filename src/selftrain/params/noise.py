@@ -8,6 +8,7 @@ from selftrain.plumbing.sections import MODULE_NAME, Section
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Magnitude = Annotated[float, Field(ge=0, le=30)]
+Probability = Annotated[float, Field(gt=0, le=1)]
 
 
 Noise = Literal["augmentation", "weak_augmentation", "stochastic_depth", "dropout"]
@@ -37,9 +38,10 @@ class NoiseConfig(Section):
     randaugment_magnitude: Magnitude | tuple[Magnitude, Magnitude] = 9
     """10 is the full strength of AutoAugment's ranges; the paper's 27 goes beyond them, as its code does. A range, such
     as FixMatch's ``[1, 10]``: each operation draws its own."""
-    randaugment_probability: float = Field(default=1.0, gt=0, le=1)
+    randaugment_probability: Probability | tuple[Probability, Probability] = 1.0
     """Of each operation to be applied. RandAugment and Noisy Student's code always apply it, FixMatch's in half of the
-    cases. Meta Pseudo Labels' code draws the probability itself, for each operation, from 0.2 to 0.8: that is 0.5."""
+    cases. A range, such as ``[0.2, 0.8]`` of Meta Pseudo Labels' code: each image draws one for all of its operations.
+    """
     randaugment_policy: str = Field(default="full", pattern=MODULE_NAME)
     """A file of ``images/policies``. ``svhn`` leaves out what turns one digit into another: rotation and horizontal
     translation."""
@@ -77,6 +79,18 @@ class NoiseConfig(Section):
         """``randaugment_magnitude`` as a range."""
         magnitude = self.randaugment_magnitude
         return magnitude if isinstance(magnitude, tuple) else (magnitude, magnitude)
+
+    @property
+    def probabilities(self) -> tuple[float, float]:
+        """``randaugment_probability`` as a range."""
+        probability = self.randaugment_probability
+        return probability if isinstance(probability, tuple) else (probability, probability)
+
+    @model_validator(mode="after")
+    def _probabilities_in_order(self) -> "NoiseConfig":
+        if self.probabilities[0] > self.probabilities[1]:
+            raise ValueError("`randaugment_probability` is a number, or [smallest, largest]")
+        return self
 
     @model_validator(mode="after")
     def _magnitudes_in_order(self) -> "NoiseConfig":
