@@ -14,7 +14,7 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import load_params
 from selftrain.rehearsal import rehearse as rehearse_module
 from selftrain.rehearsal.rehearse import rehearse
-from selftrain.rehearsal.tiny import tiny
+from selftrain.rehearsal.tiny import largest_size, tiny
 from tests.repository import ROOT, copy_of_repository
 
 MAIN = "noisy_student"
@@ -121,19 +121,20 @@ def test_a_policy_that_untrained_networks_cannot_satisfy_stops_no_rehearsal(monk
 
 def test_tiny_parameters_keep_what_matters() -> None:
     preset = load_params(FOLDERS / "noisy_student" / "paper.yaml")
-    made = tiny(preset)
+    made = tiny(preset, largest_size([preset]))
     student = made["rounds"]["student1"]["train"]
     assert student["algorithm"] == preset["rounds"]["student1"]["train"]["algorithm"]
     assert made["train"]["noise"] == preset["train"]["noise"]
     sizes = (made["train"]["image_size"], student["image_size"], student["then"]["resolution_fix"]["image_size"])
     assert sizes == (24, 19, 32), "600, 475 and 800 in proportion"
+    robustness = load_params(FOLDERS / "robustness" / "paper.yaml")
+    assert largest_size([robustness]) == 224
+    assert tiny(robustness, largest_size([preset, robustness]))["robustness"]["image_size"] == 16, "below the networks'"
     assert made["train"]["steps"] == student["then"]["resolution_fix"]["steps"] == 2
     assert "epochs" not in made["train"]
     assert student["unlabeled_ratio"] == 2
-    assert tiny({"ensembles": {"two": {"models": ["a", "b"], "weights": [2, 1]}}})["ensembles"]["two"]["weights"] == [
-        2,
-        1,
-    ]
+    ensemble = tiny({"ensembles": {"two": {"models": ["a", "b"], "weights": [2, 1]}}}, 32)
+    assert ensemble["ensembles"]["two"]["weights"] == [2, 1]
 
 
 @pytest.mark.slow

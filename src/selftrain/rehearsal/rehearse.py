@@ -17,7 +17,7 @@ from selftrain.plumbing.files import read_json, write_json
 from selftrain.plumbing.hardware import HARDWARE_HERE
 from selftrain.project import PARAMS, PIPELINES, Project, all_pipelines
 from selftrain.rehearsal.made_up import write_corpus, write_corrupted_folder, write_labeled_folder, write_model
-from selftrain.rehearsal.tiny import LARGEST, tiny
+from selftrain.rehearsal.tiny import LARGEST, largest_size, tiny
 from selftrain.selection.select import NothingSelected
 from selftrain.tables.corrections import no_corrections, write_corrections
 
@@ -43,9 +43,11 @@ def rehearse(pipelines: Mapping[str, Mapping[str, Any]], main: str, wanted: str,
     ``pipelines`` are the parameters of all by name, ``main`` is the root's; ``stages`` is the text of a dvc.yaml.
     Raises UserError naming the command that would fail.
     """
+    needed = {wanted, *_pipelines_read(pipelines[wanted])}
+    largest = largest_size(values for name, values in pipelines.items() if name in needed)
     with _empty_project():
         for name, values in pipelines.items():
-            _write_pipeline(name, tiny(values), stages, is_main=name == main)
+            _write_pipeline(name, tiny(values, largest), stages, is_main=name == main)
         with contextlib.redirect_stdout(io.StringIO()):
             make_dvc_folder()
             commands = stage_commands(Path() if wanted == main else PIPELINES / wanted, MADE_HERE)
@@ -67,6 +69,13 @@ def rehearse(pipelines: Mapping[str, Mapping[str, Any]], main: str, wanted: str,
             except FAILURES as error:
                 raise UserError(f"`{command}` would fail: {error or type(error).__name__}") from error
     return commands
+
+
+def _pipelines_read(values: Mapping[str, Any]) -> set[str]:
+    """The pipelines whose models a pipeline tests or learns from."""
+    entries = [entry for section in ("teachers", "ensembles") for entry in (values.get(section) or {}).values()]
+    models = [model.removeprefix("models/") for entry in entries for model in entry["models"]]
+    return {model.partition("/")[0] for model in (*models, *(values.get("tested") or {}).values())}
 
 
 def _ours(commands: list[str]) -> tuple[list[str], list[str]]:

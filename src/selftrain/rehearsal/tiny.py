@@ -1,7 +1,7 @@
 """A pipeline's parameters made tiny: the same runs, algorithms and policies, with nothing left to wait for."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,13 +23,17 @@ MADE_UP = "made_up"
 MACHINE = {"device": "cpu", "precision": "fp32", "processes": 1, "workers": 0, "threads": 1}
 
 
-def tiny(values: Mapping[str, Any]) -> dict[str, Any]:
+def largest_size(pipelines: Iterable[Mapping[str, Any]]) -> int:
+    """Pixels a side of the largest images that these pipelines see."""
+    return max((size for values in pipelines for size in _sizes(values)), default=LARGEST)
+
+
+def tiny(values: Mapping[str, Any], largest: int) -> dict[str, Any]:
     """Parameters of a whole pipeline, as in its file, made tiny.
 
-    Image sizes keep their proportions, so that runs that see different sizes go on seeing different ones. All paths
-    lead into the project.
+    Image sizes keep their proportions to ``largest``, so that runs that see different sizes go on seeing different
+    ones. All paths lead into the project.
     """
-    largest = max(_sizes(values), default=LARGEST)
     found: dict[str, Any] = {}
     for name, section in values.items():
         if name in RUN_SECTIONS:  # what stands there are names that a user chose
