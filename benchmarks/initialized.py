@@ -33,7 +33,7 @@ def main() -> None:
     out = options.out.resolve()
     found = []
     for seed in options.seeds:
-        project = made(options.images.resolve(), options.per_class, seed, out)
+        project = project_of(options.images.resolve(), options.per_class, seed, out)
         subprocess.run(["dvc", "repro", "--quiet"], cwd=project, check=True)
         found.append({run: figures(project, run) for run in RUNS})
     print(f"| run | {' | '.join(f'seed {seed}: test | kept labels right (coverage)' for seed in options.seeds)} |")
@@ -42,11 +42,14 @@ def main() -> None:
         print(f"| {run} | {' | '.join(of_seed[run] for of_seed in found)} |")
 
 
-def made(images: Path, per_class: int, seed: int, out: Path) -> Path:
+def project_of(images: Path, per_class: int, seed: int, out: Path) -> Path:
     """The project of a seed, beside the folder of its images."""
     project, own = out / f"project-{per_class}-{seed}", out / f"images-{per_class}-{seed}"
-    if project.exists():
+    made = project / "made"
+    if made.exists():
         return project
+    for folder in (project, own):
+        shutil.rmtree(folder, ignore_errors=True)
     files = sorted((images / "train").glob("*/*"))
     classes = [path.parent.name for path in files]
     labels: NDArray[np.int32] = np.unique(classes, return_inverse=True)[1].astype(np.int32)
@@ -64,6 +67,7 @@ def made(images: Path, per_class: int, seed: int, out: Path) -> Path:
     params["seed"] = seed
     params["ingest"]["truth"] = "truth.csv"
     yaml.dump(params, project / "params.yaml")
+    made.touch()
     return project
 
 

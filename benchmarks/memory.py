@@ -20,7 +20,7 @@ CLASSES = [str(number) for number in range(1000)]
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "supervised": {},
     "pretraining": {},
-    "reduced_meta_pseudo_labels": {},
+    "reduced_meta_pseudo_labels": {"feedback_at": "plain_step"},
     "noisy_student": {},
     "noisy_student, in 4 parts": {},
     "noisy_student, blocks computed again": {},
@@ -34,7 +34,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "fixmatch": {},
     "dynamic_teacher": {},
     "mutual_learning": {},
-    "meta_pseudo_labels": {},
+    "meta_pseudo_labels": {"feedback_at": "plain_step"},
 }
 SMALLER: dict[str, dict[str, Any]] = {
     "noisy_student, in 4 parts": {"grad_accum_steps": 4},

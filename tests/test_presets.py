@@ -230,6 +230,18 @@ def of_table(config: TrainConfig) -> tuple[float, ...]:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("folder", PIPELINES, ids=lambda path: path.name)
+def test_presets_say_at_which_step_feedback_is_taken(folder: Path) -> None:
+    """A plain step with SGD, as the papers have it; the optimizer's own with others."""
+    for path in sorted(set(folder.glob("*.yaml")) - {folder / "dvc.yaml", folder / "studies.yaml"}):
+        params = load_params(path)
+        for run in (*params.get("supervised", {}), *params.get("rounds", {})):
+            config = train_config(params, run, "p")
+            if config.algorithm.name.endswith("meta_pseudo_labels"):
+                plain = config.optimizer in ("sgd", "momentum")
+                assert config.algorithm.parameters["feedback_at"] == ("plain_step" if plain else "own_step"), run
+
+
 def assert_small_images_are_noised_as_in_the_authors_code(config: TrainConfig) -> None:
     noise = config.noise
     assert (noise.shift, noise.cutout, noise.randaugment_magnitude) == (4 / 32, 16 / 32, 16)

@@ -137,6 +137,17 @@ def test_tiny_parameters_keep_what_matters() -> None:
     assert ensemble["ensembles"]["two"]["weights"] == [2, 1]
 
 
+def test_pipelines_that_are_needed_are_those_of_others_models_too() -> None:
+    pipelines: dict[str, dict[str, Any]] = {
+        "a": {"tested": {"student": "b/student1"}},
+        "b": {"teachers": {"from_elsewhere": {"models": ["models/c/best", "/nas/d"]}}, "tested": {"own": "b/teacher"}},
+        "c": {"ensembles": {"two": {"models": ["models/a/one", "models/c/two"]}}},
+        "e": {},
+    }
+    needed = {name: rehearse_module._needed(pipelines, name) for name in pipelines}
+    assert needed == {"a": {"a", "b", "c"}, "b": {"a", "b", "c"}, "c": {"a", "b", "c"}, "e": {"e"}}
+
+
 @pytest.mark.slow
 def test_the_command_leaves_nothing_behind(tmp_path: Path) -> None:
     project = copy_of_repository(tmp_path / "project")

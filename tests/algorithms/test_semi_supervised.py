@@ -264,6 +264,11 @@ def test_meta_pseudo_labels_teacher(teacher_loss: str, labels_from: str, mixed: 
             {"feedback": "exact", "labels": "soft", "feedback_sign": "authors_code"},
             "no other sign",
         ),
+        (
+            "meta_pseudo_labels",
+            {"feedback": "exact", "labels": "soft", "feedback_at": "own_step"},
+            "derivative at `feedback_at: plain_step`",
+        ),
     ],
 )
 def test_parameters_that_contradict_each_other(name: str, parameters: dict[str, Any], message: str) -> None:

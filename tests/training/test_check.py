@@ -98,7 +98,7 @@ def test_what_does_not_go_with_the_machine_is_told_too() -> None:
     compiled = HardwareConfig(compile=True)
     with pytest.raises(UserError, match="p: train.sync_batchnorm: compiled networks do not wait"):
         check_run(config("noisy_student", sync_batchnorm=True), True, "p", compiled)
-    exact = {"name": "meta_pseudo_labels", "feedback": "exact", "feedback_at": "plain_step", "labels": "soft"}
+    exact = {"name": "meta_pseudo_labels", "feedback": "exact", "labels": "soft"}
     for parameter, hardware in (("compile", compiled), ("fsdp", HardwareConfig(fsdp=True))):
         with pytest.raises(UserError, match=f"p: hardware.{parameter}: meta_pseudo_labels takes second derivatives"):
             check_run(config("meta_pseudo_labels", algorithm=exact), True, "p", hardware)

@@ -69,7 +69,8 @@ class FeedbackConfig(Section):
     def _exact_needs_soft_labels(self) -> "FeedbackConfig":
         if self.feedback == "exact" and self.labels != "soft":
             raise ValueError("`feedback: exact` differentiates through the labels: set `labels: soft`")
-        if self.feedback == "exact" and (self.feedback_at, self.feedback_sign) != ("plain_step", "paper"):
+        elsewhere = "feedback_at" in self.model_fields_set and self.feedback_at != "plain_step"
+        if self.feedback == "exact" and (elsewhere or self.feedback_sign != "paper"):
             raise ValueError("`feedback: exact` is the derivative at `feedback_at: plain_step`, and has no other sign")
         return self
 

@@ -43,8 +43,7 @@ def rehearse(pipelines: Mapping[str, Mapping[str, Any]], main: str, wanted: str,
     ``pipelines`` are the parameters of all by name, ``main`` is the root's; ``stages`` is the text of a dvc.yaml.
     Raises UserError naming the command that would fail.
     """
-    needed = {wanted, *_pipelines_read(pipelines[wanted])}
-    largest = largest_size(values for name, values in pipelines.items() if name in needed)
+    largest = largest_size(pipelines[name] for name in _needed(pipelines, wanted))
     with _empty_project():
         for name, values in pipelines.items():
             _write_pipeline(name, tiny(values, largest), stages, is_main=name == main)
@@ -71,8 +70,17 @@ def rehearse(pipelines: Mapping[str, Mapping[str, Any]], main: str, wanted: str,
     return commands
 
 
-def _pipelines_read(values: Mapping[str, Any]) -> set[str]:
-    """The pipelines whose models a pipeline tests or learns from."""
+def _needed(pipelines: Mapping[str, Mapping[str, Any]], wanted: str) -> set[str]:
+    """The pipeline, those whose models it tests or learns from, and those that they need."""
+    found, new = set[str](), {wanted}
+    while new:
+        found |= new
+        new = {other for name in new for other in _read_by(pipelines[name])} & pipelines.keys() - found
+    return found
+
+
+def _read_by(values: Mapping[str, Any]) -> set[str]:
+    """The pipelines, or folders beside them, whose models a pipeline tests or learns from."""
     entries = [entry for section in ("teachers", "ensembles") for entry in (values.get(section) or {}).values()]
     models = [model.removeprefix("models/") for entry in entries for model in entry["models"]]
     return {model.partition("/")[0] for model in (*models, *(values.get("tested") or {}).values())}
