@@ -66,11 +66,13 @@ def predict(
     stamps_of = {way: made_with(model_folder, way[0], layer, way[1]) for way in set(ways.values())}
     units: list[Parts] = []
     total = 0
+    tables: list[tuple[dict[int, str], list[Path]]] = []
     for split in splits:
         embeddings = embeddings_folder(out, split) if config.embeddings else None
         folders = [out / split, *([] if embeddings is None else [embeddings])]
         teacher, top_k = ways[split]
         every = wanted(corpus / split, stamps_of[ways[split]])
+        tables.append((every, folders))
         if rank == 0:
             remove_strays(every, folders)
         todo = outdated(dict(list(every.items())[rank::world_size]), folders)
@@ -86,6 +88,10 @@ def predict(
         _write(
             units, total, engine, partial(PartWriter, model_folder, engine.share_of(machine), noised, layer), out.name
         )
+    if rank == 0:
+        # A node that died while it wrote a part, which another one made again, has left some of it.
+        for every, folders in tables:
+            remove_strays(every, folders)
     if not config.embeddings and rank == 0:
         shutil.rmtree(out / FOLDER, ignore_errors=True)
 
