@@ -61,8 +61,7 @@ def one_seed(images: Path, train: Split, test: Split, per_class: int, seed: int)
     done = folder / "figures.json"
     if done.exists():
         return dict(json.loads(done.read_text()))
-    labeled, pool = lay_out(images, train[1], per_class, seed, folder)
-    files = sorted((images / "train").glob("*/*"))
+    files, labeled, pool = lay_out(images, per_class, seed, folder)
     of_pool = [files[place] for place in pool]
     on_test = sorted((images / "test").glob("*/*"))
     given: dict[str, Any] = {"validation": images / "test", "seed": seed, "hardware": {"device": "auto"}}

@@ -15,8 +15,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from photograph_features import lay_out
 from ruamel.yaml import YAML
 
@@ -50,16 +48,13 @@ def project_of(images: Path, per_class: int, seed: int, out: Path) -> Path:
         return project
     for folder in (project, own):
         shutil.rmtree(folder, ignore_errors=True)
-    files = sorted((images / "train").glob("*/*"))
-    classes = [path.parent.name for path in files]
-    labels: NDArray[np.int32] = np.unique(classes, return_inverse=True)[1].astype(np.int32)
-    _, pool = lay_out(images, labels, per_class, seed, own)
+    files, _, pool = lay_out(images, per_class, seed, own)
     for split in ("validation", "test"):
         shutil.copytree(images / split, own / split, copy_function=os.symlink)
     with (own / "truth.csv").open("w", newline="") as truth:
         rows = csv.writer(truth)
         rows.writerow(["file", "label"])
-        rows.writerows((f"pool/{place}{files[place].suffix}", classes[place]) for place in pool)
+        rows.writerows((f"pool/{place}{files[place].suffix}", files[place].parent.name) for place in pool)
     folders = [f"--{split}={own / split}" for split in ("labeled", "pool", "validation", "test")]
     subprocess.run(["selftrain", "init", str(project), *folders], check=True)
     yaml = YAML()

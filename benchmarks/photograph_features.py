@@ -68,15 +68,15 @@ def cut(
 
 
 def lay_out(
-    images: Path, labels: NDArray[np.int32], per_class: int, seed: int, out: Path
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Links to ``train``'s files: ``out/labeled``, by class, and ``out/pool``, flat; the places of both, as `cut`.
+    images: Path, per_class: int, seed: int, out: Path
+) -> tuple[list[Path], NDArray[np.int64], NDArray[np.int64]]:
+    """Links to ``train``'s files: ``out/labeled``, by class, and ``out/pool``, flat.
 
-    ``labels`` are those of ``train``'s files in the order of their paths, as `features` gives them. A link is named by
-    its place.
+    Returns the files in the order in which `features` has them, and the places of both as `cut`. A link is named by its
+    place.
     """
     files = sorted((images / "train").glob("*/*"))
-    assert len(files) == len(labels)
+    labels: NDArray[np.int32] = np.unique([path.parent.name for path in files], return_inverse=True)[1].astype(np.int32)
     labeled, pool = cut(labels, per_class, np.random.default_rng(seed))
     for split, places in (("labeled", labeled), ("pool", pool)):
         shutil.rmtree(out / split, ignore_errors=True)
@@ -85,7 +85,7 @@ def lay_out(
             link = out / split / (path.parent.name if split == "labeled" else "") / f"{place}{path.suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path)
-    return labeled, pool
+    return files, labeled, pool
 
 
 def over_seeds(seeds: int, one_seed: Callable[[int], dict[str, list[float]]]) -> dict[str, NDArray[np.float64]]:

@@ -44,9 +44,14 @@ class Case:
     """A teacher, a student and a batch; the teacher stands still and the student takes plain SGD steps."""
 
     def __init__(self, learning_rate: float = 0.1, optimizer: dict[str, Any] | None = None, **config: Any) -> None:
-        plain = {"feedback": "dot_product", "feedback_at": "plain_step", "teacher_loss": "supervised"}
+        plain = {
+            "feedback": "dot_product",
+            "feedback_at": "plain_step",
+            "teacher_loss": "supervised",
+            "baseline": False,
+        }
         self.teacher, self.student = network(1), network(2)
-        own = MetaPseudoLabelsConfig.model_validate({"baseline": False} | plain | config)
+        own = MetaPseudoLabelsConfig.model_validate(plain | config)
         self.algorithm = MetaPseudoLabels(self.student, own, GivenNetworks(lambda _: self.teacher))
         options = {"optimizer_options": {"momentum": 0, "nesterov": False}, "weight_decay": 0} | (optimizer or {})
         train = TrainConfig.model_validate(TINY | PLAIN | {"learning_rate": learning_rate} | options)

@@ -42,7 +42,7 @@ def signs(optimizer: str, feedback_at: str, feedback: str) -> float:
 
 @pytest.mark.parametrize("feedback", ["cosine", "dot_product", "finite_difference"])
 def test_with_adamw_its_own_step_tells_what_the_labels_did(feedback: str) -> None:
-    assert signs("adamw", "own_step", feedback) >= 0.95
+    assert signs("adamw", "own_step", feedback) >= (1 if feedback == "cosine" else 0.95)
     assert signs("adamw", "plain_step", feedback) < 0.93, "whose steps have another direction than gradients"
 
 

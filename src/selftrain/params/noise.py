@@ -77,29 +77,21 @@ class NoiseConfig(Section):
     @property
     def magnitudes(self) -> tuple[float, float]:
         """``randaugment_magnitude`` as a range."""
-        magnitude = self.randaugment_magnitude
-        return magnitude if isinstance(magnitude, tuple) else (magnitude, magnitude)
+        return _as_range(self.randaugment_magnitude)
 
     @property
     def probabilities(self) -> tuple[float, float]:
         """``randaugment_probability`` as a range."""
-        probability = self.randaugment_probability
-        return probability if isinstance(probability, tuple) else (probability, probability)
+        return _as_range(self.randaugment_probability)
 
     @model_validator(mode="after")
-    def _probabilities_in_order(self) -> "NoiseConfig":
-        if self.probabilities[0] > self.probabilities[1]:
-            raise ValueError("`randaugment_probability` is a number, or [smallest, largest]")
+    def _ranges_in_order(self) -> "NoiseConfig":
+        for name in ("random_crop", "randaugment_magnitude", "randaugment_probability"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and value[0] > value[1]:
+                raise ValueError(f"`{name}` is [smallest, largest], not {list(value)}")
         return self
 
-    @model_validator(mode="after")
-    def _magnitudes_in_order(self) -> "NoiseConfig":
-        if self.magnitudes[0] > self.magnitudes[1]:
-            raise ValueError("`randaugment_magnitude` is a number, or [smallest, largest]")
-        return self
 
-    @model_validator(mode="after")
-    def _crop_in_order(self) -> "NoiseConfig":
-        if self.random_crop is not None and self.random_crop[0] > self.random_crop[1]:
-            raise ValueError("`random_crop` is [smallest, largest] share of the area")
-        return self
+def _as_range(value: float | tuple[float, float]) -> tuple[float, float]:
+    return value if isinstance(value, tuple) else (value, value)

@@ -88,10 +88,10 @@ def predict(
         _write(
             units, total, engine, partial(PartWriter, model_folder, engine.share_of(machine), noised, layer), out.name
         )
-    if rank == 0:
-        # A node that died while it wrote a part, which another one made again, has left some of it.
-        for every, folders in tables:
-            remove_strays(every, folders)
+        if rank == 0:
+            # A node that died while it wrote a part, which another one made again, has left some of it.
+            for every, folders in tables:
+                remove_strays(every, folders)
     if not config.embeddings and rank == 0:
         shutil.rmtree(out / FOLDER, ignore_errors=True)
 

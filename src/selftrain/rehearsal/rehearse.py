@@ -81,9 +81,14 @@ def _needed(pipelines: Mapping[str, Mapping[str, Any]], wanted: str) -> set[str]
 
 def _read_by(values: Mapping[str, Any]) -> set[str]:
     """The pipelines, or folders beside them, whose models a pipeline tests or learns from."""
+    return {model.removeprefix("models/").partition("/")[0] for model in _models_of(values)}
+
+
+def _models_of(values: Mapping[str, Any]) -> list[str]:
+    """The folders of the models that a pipeline tests or learns from and that are not its own runs."""
     entries = [entry for section in ("teachers", "ensembles") for entry in (values.get(section) or {}).values()]
-    models = [model.removeprefix("models/") for entry in entries for model in entry["models"]]
-    return {model.partition("/")[0] for model in (*models, *(values.get("tested") or {}).values())}
+    tested = [f"models/{model}" for model in (values.get("tested") or {}).values()]
+    return [*(model for entry in entries for model in entry["models"]), *tested]
 
 
 def _ours(commands: list[str]) -> tuple[list[str], list[str]]:
@@ -131,10 +136,7 @@ def _make_up(projects: list[Project], commands: list[str]) -> None:
     for project in projects:
         if not project.corrections.exists():
             write_corrections(project.corrections, no_corrections())
-        models = [Path("models") / model for model in project.config.tested.values()]
-        for section in ("teachers", "ensembles"):
-            models += [Path(model) for entry in project.values.get(section, {}).values() for model in entry["models"]]
-        for model in models:
+        for model in map(Path, _models_of(project.values)):
             if model not in made and not model.exists():
                 write_model(model, LARGEST)
         robustness = project.section("robustness", RobustnessConfig)
