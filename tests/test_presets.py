@@ -137,6 +137,33 @@ def test_noisy_students_preset_is_the_papers() -> None:
     assert params["predict"]["noise"] == []
 
 
+AUTHORS_SCRIPT = {  # size: (pixels, dropout, unlabeled ratio, magnitude, epochs)
+    0: (224, 0.2, 1, None, 700),
+    1: (240, 0.2, 3, None, 700),
+    2: (260, 0.3, 3, 6, 700),
+    3: (300, 0.3, 3, 12, 700),
+    4: (380, 0.4, 3, 15, 700),
+    5: (456, 0.4, 3, 18, 350),
+    6: (528, 0.5, 3, 24, 350),
+    7: (600, 0.5, 3, 27, 350),
+}
+
+
+def test_the_study_of_model_sizes_has_the_authors_magnitudes_and_the_papers_epochs() -> None:
+    params = load_params(ROOT / "pipelines" / "noisy_student" / "model_size.yaml")
+    for size, (pixels, dropout, ratio, magnitude, epochs) in AUTHORS_SCRIPT.items():
+        assert run_entry(params, f"b{size}_student", "p")[0].teacher == f"b{size}_teacher"
+        for name, unlabeled in ((f"b{size}_teacher", 0), (f"b{size}_student", ratio)):
+            config, noise = train_config(params, name, "p"), train_config(params, name, "p").noise
+            assert (config.model, config.image_size) == (f"tf_efficientnet_b{size}", pixels)
+            # A border of 32 pixels around the crop, of the larger image.
+            assert config.crop_fraction == pytest.approx(pixels / (pixels + 32), abs=0.001)
+            assert (config.epochs, config.unlabeled_ratio, noise.dropout) == (epochs, unlabeled, dropout)
+            assert config.decay_epochs == pytest.approx(2.4 * epochs / 350)
+            assert config.warmup == pytest.approx(5 / epochs, abs=0.0001)
+            assert (noise.randaugment_magnitude if noise.randaugment_ops else None) == magnitude
+
+
 def test_the_replications_preset_is_the_reports() -> None:
     params = load_params(ROOT / "pipelines" / "noisy_student_lite" / "paper.yaml")
     assert (params["ingest"]["validation"]["share"], params["ingest"]["test"]["share"]) == (0.1, 0.2)

@@ -62,6 +62,10 @@ def test_every_stage_of_a_preset_runs(pipeline: str) -> None:
 @pytest.mark.parametrize("preset", OTHERS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_stage_of_the_other_presets_runs(preset: Path) -> None:
     values = load_params(preset)
+    if preset.name == "model_size.yaml":  # eight times the same
+        for section in ("supervised", "rounds"):
+            values[section] = {run: entry for run, entry in values[section].items() if run.startswith(("b0", "b7"))}
+        values["runs"] = [*values["supervised"], *values["rounds"]]
     pipelines = {MAIN: all_presets()[MAIN]} | {values["pipeline"]: values}
     main = MAIN if values["pipeline"] in all_presets() else values["pipeline"]
     assert len(rehearsed(pipelines if main == MAIN else {main: values}, values["pipeline"], main)) >= 8
