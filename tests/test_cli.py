@@ -132,6 +132,7 @@ def test_the_commands_that_there_are() -> None:
         (("supervised", "labeled_only", "select"), {"treshold": 9}, "supervised.labeled_only.select: only rounds have one"),
         (("supervised", "labeled_only", "teacher"), "student1", "supervised.labeled_only.teacher: only rounds have one"),
         (("supervised", "labeled_only", "train", "resplit"), {"splits": ["labeled", "test"], "validation": 0.2}, "supervised.labeled_only.train.resplit: a run that reads test images stands under `leaky`"),
+        (("robustness",), {"randaugment_policy": "fulll"}, "params.yaml: robustness.randaugment_policy: there is no 'fulll'; did you mean 'full'?"),
         (("train", "noise", "randaugment_policy"), "shvn", "train.noise.randaugment_policy: there is no 'shvn'; did you mean 'svhn'?"),
     ],
 )  # fmt: skip

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from selftrain.doctor import Trouble, examine
-from selftrain.plumbing.files import read_json, write_json
+from selftrain.plumbing.dvc_lock import maker_of
+from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.files import HERE, read_json, write_json
 from selftrain.plumbing.tracking import connect
 from selftrain.project import Project
 from selftrain.training.checkpoint import save_checkpoint
@@ -48,8 +50,12 @@ def test_every_trouble_is_named_once_and_what_is_safe_is_mended(folder: Path) ->
     teacher = folder / "models" / "noisy_student" / "teacher"
     write_json(teacher / "run.json", read_json(teacher / "run.json", "") | {"weights": "0" * 64})
     flip(next((folder / ".selftrain" / "checkpoints").rglob("step-0000000002.safetensors")), 60)
-    (folder / "models" / ".tmp-4194305-model").write_text("half")
-    (folder / "models" / f".tmp-{os.getpid()}-model").write_text("a living process writes it")
+    (folder / "models" / f".tmp-4194305.{HERE}-model").write_text("half")
+    (folder / "models" / f".tmp-{os.getpid()}.{HERE}-model").write_text("a living process writes it")
+    (folder / "models" / ".tmp-4194305.elsewhere-model").write_text("another machine may write it")
+    half = folder / "models" / "noisy_student" / ".tmp-teacher"
+    half.mkdir()
+    (half / ".tmp-4194305-config.json").write_text("half")
     (folder / ".dvc" / "tmp").mkdir(parents=True)
     (folder / ".dvc" / "tmp" / "rwlock").write_text('{"models": {"wri')
     client, experiment = connect()
@@ -61,21 +67,28 @@ def test_every_trouble_is_named_once_and_what_is_safe_is_mended(folder: Path) ->
         "selections/noisy_student/student/part-00000000.parquet: the table cannot be read",
         "model.safetensors: not the weights that",
         "step-0000000002.safetensors: damaged",
-        ".tmp-4194305-model: left by a killed process",
+        f".tmp-4194305.{HERE}-model: left by a killed process",
+        "models/noisy_student/.tmp-teacher: left by a killed process",
         "rwlock: half-written by a killed DVC",
         f"MLflow: the run student ({run.info.run_id}) is RUNNING, and no process trains it",
     ):
         assert sum(expected in trouble.what for trouble in found) == 1, expected
-    assert len(found) == 8
+    assert len(found) == 9
     printed = selftrain(folder, "doctor", "--fix")
     assert printed.returncode == 1
-    assert printed.stdout.count("mended: ") == 6
+    assert printed.stdout.count("mended: ") == 7
     assert "2 troubles" in printed.stdout
     left = troubles(folder)
     assert [trouble.fix for trouble in left] == [None, None]
     assert "shard-00000000.tar" in left[0].what
     assert "model.safetensors" in left[1].what
     assert client.get_run(run.info.run_id).info.status == "KILLED"
+
+
+def test_a_merge_conflict_in_dvcs_lock_is_named(folder: Path) -> None:
+    (folder / "dvc.lock").write_text("<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> theirs\n")
+    with pytest.raises(UserError, match=r"dvc.lock: not valid YAML .*mend what a merge left in it"):
+        maker_of(Path("models/x"))
 
 
 def test_a_split_that_is_gone_is_named(folder: Path) -> None:

@@ -10,12 +10,14 @@ import pytest
 
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import (
+    HERE,
     atomic_folder,
     atomic_path,
     read_json,
     remove_temporary_files,
     sha256_of,
     write_json,
+    writer_is_alive,
 )
 
 
@@ -41,6 +43,15 @@ def test_a_killed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
     remove_temporary_files(tmp_path)
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_writer_of_another_machine_is_never_called_dead(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.touch()
+        assert writer_is_alive(temporary)
+        dead = temporary.with_name(temporary.name.replace(f"{os.getpid()}.", "4194305.", 1))
+        assert not writer_is_alive(dead)
+        assert writer_is_alive(dead.with_name(dead.name.replace(HERE, "elsewhere")))
 
 
 def test_a_folder_is_the_old_one_or_the_new_one_whole(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def main() -> None:
         if QUICK:
             ours = alone = own
         against, unit = f"DVC's own start, {stages} stages", "a second of processor time"
-        table.rows.append(Row("nothing to do, twelve pipelines in the repository", against, 1 / ours, 1 / own, unit))
+        table.rows.append(Row("nothing to do, eleven pipelines in the repository", against, 1 / ours, 1 / own, unit))
         table.rows.append(Row("nothing to do, one pipeline", against, 1 / alone, 1 / own, unit))
     table.write()
 

@@ -72,7 +72,7 @@ def check_project(project: Project, paths: bool = True) -> None:
         _check_corrections(project)
     from selftrain.training.check import check_run, check_takes_weights
 
-    if paths and (missing := missing_device(project.hardware)):
+    if paths and (missing := missing_device(project.hardware.device)):
         print(f"note: {missing}")
     for where, (config, is_round) in configs.items():
         check_run(config, is_round, where, project.hardware)
@@ -83,8 +83,10 @@ def check_project(project: Project, paths: bool = True) -> None:
 
 def _check_names(project: Project) -> None:
     """What is found by the name of its file is there."""
-    for suite in project.section("robustness", RobustnessConfig).suites:
-        find_module("evaluation.robustness.suites", suite, f"{project.params_path}: robustness.suites")
+    where, robustness = f"{project.params_path}: robustness", project.section("robustness", RobustnessConfig)
+    for suite in robustness.suites:
+        find_module("evaluation.robustness.suites", suite, f"{where}.suites")
+    find_module("images.policies", robustness.randaugment_policy, f"{where}.randaugment_policy")
 
 
 def _train_configs(project: Project) -> dict[str, tuple[TrainConfig, bool]]:

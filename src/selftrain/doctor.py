@@ -116,7 +116,12 @@ def _leftovers(project: Project) -> Iterator[Trouble]:
         yield Trouble(f"{RWLOCK}: half-written by a killed DVC", "remove it", mend_dvc_lock)
     for folder in project.outputs:
         for path in sorted(folder.rglob(f"{TEMPORARY_PREFIX}*")):
-            if path.is_file() and not writer_is_alive(path):
+            if any(parent.name.startswith(TEMPORARY_PREFIX) for parent in path.parents):
+                continue
+            if path.is_dir():
+                if not has_writer(path.with_name(path.name.removeprefix(TEMPORARY_PREFIX))):
+                    yield Trouble(f"{path}: left by a killed process", "remove it", partial(shutil.rmtree, path))
+            elif not writer_is_alive(path):
                 yield Trouble(f"{path}: left by a killed process", "remove it", path.unlink)
 
 

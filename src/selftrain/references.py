@@ -12,8 +12,6 @@ from selftrain.plumbing.sections import did_you_mean
 from selftrain.project import Project, all_pipelines
 from selftrain.workspace import made_by_stages
 
-OF_ONE_POLICY = ("threshold", "precision", "neighbours")
-"""Parameters of ``select`` that only some policies read."""
 BEST = "best"
 
 
@@ -71,18 +69,18 @@ def _check_pipelines(project: Project) -> None:
 
 def _unread(project: Project) -> Iterator[str]:
     """A round's own parameters that its policy does not read. Raises UserError where what it reads is not written."""
-    from selftrain.selection.policy import find_policy
+    from selftrain.selection.policy import Policy, find_policy
 
     embeddings = project.section("predict", PredictConfig).embeddings
     for run in project.rounds:
         config, where = project.select_config(run.name), f"{project.params_path}: rounds.{run.name}.select"
         own = (project.values["rounds"][run.name] or {}).get("select") or {}
         policy = find_policy(config.policy, f"{where}.policy")
-        for name in OF_ONE_POLICY:
+        for name in Policy.parameters:
             if name in own and name not in policy.parameters:
                 reads = f", but `{'` and `'.join(policy.parameters)}`" if policy.parameters else ""
                 yield f"note: {where}.{name}: the policy '{config.policy}' does not read it{reads}"
-        if not embeddings and (config.gate is not None or config.policy == "neighbours"):
+        if not embeddings and (config.gate is not None or policy.uses_embeddings):
             name = "gate" if config.gate is not None else "policy"
             raise UserError(f"{where}.{name}: it needs embeddings; set `predict.embeddings: true`")
 

@@ -69,15 +69,20 @@ def test_answers_are_labeled_images_and_their_images_of_the_pool_are_duplicates(
     )
 
 
-def test_another_answer_takes_the_place_of_the_first(ingest_config: Any, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["labeled", "@labeled"])
+def test_another_answer_takes_the_place_of_the_first(
+    ingest_config: Any, photos: Path, tmp_path: Path, folder: str
+) -> None:
     corpus, file = tmp_path / "corpus", tmp_path / "corrections.parquet"
-    ingest(ingest_config(), 0, corpus)
+    (photos / "labeled").rename(photos / folder)  # a spreadsheet takes a name that begins with @ for a formula
+    config = ingest_config(labeled={"images": folder})
+    ingest(config, 0, corpus)
     row = manifest(corpus, "unlabeled").row(0, named=True)
     for label in ("dog", "owl"):
         said = {"key": row["key"], "action": "correct", "label": label, "who": "me", "when": NOW}
         write_corrections(file, pl.DataFrame([said | {"sha256": row["sha256"]}], schema=no_corrections().schema))
-        (written,) = move_to_labeled(file, corpus, ingest_config())
-        assert list((photos / "labeled").rglob("answer-*")) == [written]
+        (written,) = move_to_labeled(file, corpus, config)
+        assert list((photos / folder).rglob("answer-*")) == [written]
         with (photos / ANSWERS).open(newline="") as lines:
             assert [line["label"] for line in csv.DictReader(lines)] == [label]
 

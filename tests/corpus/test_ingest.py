@@ -151,7 +151,10 @@ def test_other_files_are_counted_by_suffix_and_odd_ones_together(
     names = ["a.txt", "b.txt", "rec.000001", "rec.000002", "x.a very long one", *(f"n.s{n}" for n in range(70))]
     for name in [*map(os.fsencode, names), b"Kopie.jpg (f\xfcr)", b"k.\xfc"]:
         (photos / "pool" / os.fsdecode(name)).write_bytes(b"")
-    found = ingest(ingest_config(), 0, tmp_path / "corpus")["unlabeled"]["no_images"]
+    (photos / "labeled" / "beside.psd").write_bytes(b"")
+    summary = ingest(ingest_config(), 0, tmp_path / "corpus")
+    assert summary["labeled"]["no_images"] == {".psd": 1}
+    found = summary["unlabeled"]["no_images"]
     assert found[".txt"] == 2
     assert found["others"] == len(names) + 2 - sum(number for suffix, number in found.items() if suffix != "others")
     assert found["others"] >= 5

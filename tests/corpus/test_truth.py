@@ -29,6 +29,7 @@ def test_truth_is_matched_by_file(ingest_config: MakeConfig, photos: Path, tmp_p
         ("file,label\npool/gone.png,cat\n", "pool/gone.png is not among the unlabeled images"),
         ("name,label\n", "expected the columns file,label; found name,label"),
         ("file,label\npool/0-000.png,cat\npool/0-000.png,dog\n", "0-000.png has the labels 'cat' and 'dog'; keep one"),
+        ("file,label\npool/0-000.png,cat\n,cat\n", "row 3 names no file"),
         ("", "not a CSV in UTF-8"),
         ("file,label\na,b,c,d\n", "not a CSV in UTF-8"),
     ],

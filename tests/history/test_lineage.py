@@ -179,6 +179,23 @@ def test_the_corrections_of_a_selection_are_part_of_the_line(project: Path) -> N
     assert broken(trace(Path("models/student1"))) == [("corrections", "missing")]
 
 
+def test_weights_that_a_run_started_from_are_part_of_the_line(project: Path) -> None:
+    start = Path("elsewhere/model.safetensors")
+    start.parent.mkdir()
+    start.write_bytes(b"before")
+    path = Path("models/teacher/run.json")
+    values = json.loads(path.read_text())
+    values["data"]["weights"] = hashlib.sha256(b"before").hexdigest()
+    values["paths"]["weights"] = str(start)
+    path.write_text(json.dumps(values))
+    assert broken(trace(Path("models/student1"))) == []
+    assert "weights" in [link.kind for link in recorded(RunRecord.read(path), {}, "teacher").all()]
+    start.write_bytes(b"after")
+    assert broken(trace(Path("models/student1"))) == [("weights", "changed")]
+    start.unlink()
+    assert broken(trace(Path("models/student1"))) == [("weights", "missing")]
+
+
 def test_what_is_recorded_needs_nothing_but_the_records(project: Path) -> None:
     records = {run: RunRecord.read(Path(f"models/{run}/run.json")) for run in ("teacher", "student1")}
     shutil.rmtree("data")

@@ -113,11 +113,13 @@ def test_what_serves_a_model_brings_every_library_that_it_imports() -> None:
 def test_the_champion_is_served(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
+    from selftrain.plumbing.tracking import tracking_uri
     from selftrain.release.register import register
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    assert tracking_uri() == uri
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient(uri)
     run = client.create_run(client.create_experiment("selftrain"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 import selftrain as st
 from selftrain.check import check_project
@@ -121,6 +122,13 @@ def test_what_ingest_would_refuse_is_refused_first(images: Path, tmp_path: Path)
     with pytest.raises(UserError, match="class 'small' has 1 labeled images, too few to cut validation and test from"):
         init(tmp_path / "shop", images / "labeled", images / "pool")
     assert not (tmp_path / "shop").exists()
+
+
+def test_an_image_that_ingest_leaves_out_is_no_hindrance(images: Path, tmp_path: Path) -> None:
+    with (images / "pool" / "0-huge.png").open("wb") as file:
+        file.truncate(2**28 + 1)  # a hole: more bytes than are read, of which the disk has none
+    Image.new("1", (20_000, 20_000)).save(images / "pool" / "0-wide.png")
+    assert look(tmp_path / "shop", images / "labeled", images / "pool", None, None).side < 20_000
 
 
 def test_a_check_looks_into_the_image_folders(images: Path, tmp_path: Path) -> None:

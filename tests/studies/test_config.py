@@ -59,6 +59,14 @@ def test_mistakes_are_named(pipelines: Path) -> None:
         load_study("noise", pipelines)
 
 
+@pytest.mark.parametrize("name", ["it's better", "a b", "-a", "a?", ""])
+def test_a_study_has_a_name_that_git_and_mlflow_take(pipelines: Path, name: str) -> None:
+    path = pipelines / "one" / "studies.yaml"
+    path.write_text(yaml.safe_dump({name: yaml.safe_load(path.read_text())["noise"]}))
+    with pytest.raises(UserError, match=r"studies.yaml: .* cannot name a study"):
+        load_study("noise", pipelines)
+
+
 def test_a_study_belongs_to_one_pipeline(pipelines: Path) -> None:
     (pipelines / "two").mkdir()
     text = (pipelines / "one" / "studies.yaml").read_text()

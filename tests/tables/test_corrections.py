@@ -148,6 +148,10 @@ def test_two_peoples_files_become_one(tmp_path: Path) -> None:
     assert merge_files(mine, theirs) == 1
     assert read_corrections(mine).select("key", "who").rows() == [(KEY, "me"), (OTHER, "ann")]
     assert merge_files(mine, theirs) == 0
+    # Another tool's file may have its columns in another order.
+    reordered = pl.read_parquet(theirs).with_columns(key=pl.col("key") + 10)
+    reordered.select(reversed(reordered.columns)).write_parquet(tmp_path / "reordered")
+    assert merge_files(mine, tmp_path / "reordered") == 2
     of_another = correction(KEY, "a") | {"sha256": bytes(31) + b"x"}
     write_rows(tmp_path / "foreign", [of_another])
     with pytest.raises(UserError, match=rf"key {KEY}: .*mine and .*foreign mean two images by it"):

@@ -1,6 +1,7 @@
 """Whole trainings by several processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,11 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from selftrain.tables.parquet import write_frame
 from tests.training.project import (
     TEACHING,
     TRAIN_STUDENT,
@@ -62,6 +65,16 @@ def test_two_processes_end_like_one(digits_corpus: Path, tmp_path: Path, algorit
     for key in one:
         torch.testing.assert_close(one[key], two[key], atol=2e-4, rtol=1e-3)
     assert mlflow_rows(tmp_path / "2", "select status from runs") == [("FINISHED",)]
+
+
+@pytest.mark.slow
+def test_a_process_without_a_validation_image_takes_part(digits_corpus: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(digits_corpus, corpus)
+    manifest = next((corpus / "validation" / "manifest").iterdir())
+    write_frame(pl.read_parquet(manifest).head(1), manifest)
+    changes = {"steps": 2, "validate_every": 1, "calibration": "validation"}
+    trained_by(2, tmp_path / "project", corpus, **changes)
 
 
 @pytest.mark.slow

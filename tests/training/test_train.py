@@ -99,6 +99,23 @@ def test_sigterm_saves_and_a_failure_is_marked(digits_corpus: Path, tmp_path: Pa
     assert sorted(mlflow_rows(folder, "select status from runs")) == [("FAILED",), ("KILLED",)]
 
 
+def test_a_training_that_died_while_it_wrote_its_result_goes_on(digits_corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    write_project(folder, digits_corpus)
+    first = selftrain(folder, *TRAIN_STUDENT)
+    assert first.returncode == 0, first.stderr
+    model = folder / "models" / "noisy_student" / "student"
+    weights = (model / "model.safetensors").read_bytes()
+    result = next((folder / ".selftrain" / "checkpoints").rglob("result"))
+    for made in (result, model):
+        made.rename(made.with_name(f".tmp-{made.name}"))
+    (model.parent / ".tmp-student" / "config.json").unlink()
+    again = selftrain(folder, *TRAIN_STUDENT)
+    assert again.returncode == 0, again.stderr
+    assert (model / "model.safetensors").read_bytes() == weights
+    assert not list(folder.rglob(".tmp-*"))
+
+
 TWO_PHASES = {
     "algorithm": {"name": "pretraining", "labels": "hard"},
     "unlabeled_ratio": 1,

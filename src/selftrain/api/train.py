@@ -51,6 +51,7 @@ def train(
     from selftrain.plumbing.locks import WORK
     from selftrain.plumbing.sections import load_seed, parse_section
     from selftrain.prediction.predict import predict
+    from selftrain.selection.policy import find_policy
     from selftrain.training.check import check_run, check_takes_weights
     from selftrain.training.run import Training
     from selftrain.training.train import train as run_train
@@ -99,7 +100,7 @@ def train(
         of_teacher = _teacher(teacher, corpus, work, of_labels, machine, seed)
         predictions = work / "predictions" / "unlabeled"
         splits = ("labeled", "validation", "unlabeled") if takes_pool else ("labeled",)
-        embeddings = selecting.gate is not None or selecting.policy == "neighbours"
+        embeddings = selecting.gate is not None or find_policy(selecting.policy).uses_embeddings
         predict(of_teacher, corpus, splits, work / "predictions", PredictConfig(embeddings=embeddings), seed, machine)
     if takes_pool:
         from selftrain.selection.select import select as run_select

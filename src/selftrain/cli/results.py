@@ -1,5 +1,7 @@
 """The commands that read results: tables, servers, corrections, differences, lineage, models in other formats."""
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -65,15 +67,16 @@ def register(
     model: Model = None,
 ) -> None:
     """Register a model in MLflow under the alias `champion`, to be served by `mlflow models serve`."""
-    from selftrain.plumbing.tracking import tracking_uri
+    from selftrain.plumbing.tracking import STORE, tracking_uri
     from selftrain.project import Project
     from selftrain.release.register import register as run_register
 
     folder = model or Project.open().best
     uri = run_register(folder, name)
-    server = tracking_uri().replace("sqlite:///mlflow.db", f"sqlite:///{Path('mlflow.db').resolve()}")
+    # An address that a person has set may have a password, and is in the environment already.
+    server = "" if os.environ.get(STORE) else f"{STORE}={shlex.quote(tracking_uri())} "
     print(f"{uri}: {folder}")
-    print(f"serve it: MLFLOW_TRACKING_URI={server} mlflow models serve -m {uri} --env-manager local -p 5001")
+    print(f"serve it: {server}mlflow models serve -m {shlex.quote(uri)} --env-manager local -p 5001")
     print(
         """ask it:   echo '{"dataframe_records": [{"image": "'$(base64 -w0 image.jpg)'"}]}' | """
         "curl -s localhost:5001/invocations -H 'Content-Type: application/json' -d @-"

@@ -68,11 +68,13 @@ def ingest(
 @app.command()
 def train(run: RunName, pipeline: Pipeline = None) -> None:
     """Train one run; goes on where a killed process stopped."""
+    from selftrain.params.runs import train_config
     from selftrain.plumbing.locks import sole_writer
     from selftrain.project import Project
 
     project = Project.open(pipeline=pipeline)
-    config, hardware = project.train_config(run), project.hardware
+    # Not asked of the project, whose code no result depends on: how a run's parameters are laid over the others does.
+    config, hardware = train_config(project.values, run, str(project.params_path)), project.hardware
     in_torchrun = "RANK" in os.environ
     # The process that started torchrun holds the lock.
     with contextlib.nullcontext() if in_torchrun else sole_writer(project.run(run).model):

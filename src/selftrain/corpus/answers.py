@@ -17,7 +17,7 @@ from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.dvc_lock import maker_of
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import LONGEST_NAME, atomic_path
-from selftrain.tables.cells import as_cell
+from selftrain.tables.cells import as_cell, from_cell
 from selftrain.tables.corpus import REPEATS, classes_of
 from selftrain.tables.corrections import CORRECT, check_corrections, read_corrections, write_corrections
 from selftrain.tables.manifest import find_rows
@@ -91,7 +91,7 @@ def _append(root: Path, lines: list[list[str]]) -> None:
     files, images = {row[0] for row in lines}, {row[-1] for row in lines}  # by sha256
     for row in known:
         if row[-1] in images and row[0] not in files:
-            (root / row[0]).unlink(missing_ok=True)
+            (root / from_cell(row[0])).unlink(missing_ok=True)
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

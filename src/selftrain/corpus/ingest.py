@@ -11,7 +11,7 @@ from selftrain.corpus.append import SplitCounts, update_split
 from selftrain.corpus.duplicates import in_two_classes, write_duplicates
 from selftrain.corpus.in_place import update_in_place
 from selftrain.corpus.layout import checked_classes, cut_splits, found_images
-from selftrain.corpus.source_image import SourceImage
+from selftrain.corpus.source_image import SourceImage, told
 from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.engines import Here, all_cores, engine_of
 from selftrain.plumbing.errors import UserError, one_line
@@ -201,7 +201,7 @@ def _images_per_class(split_folder: Path, classes: list[str]) -> dict[str, int]:
 
 
 def _print_split(split: str, count: SplitCounts, ignored: Counter[str], quarantine: Path) -> None:
-    others = ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in sorted(ignored.items()))
+    others = told(ignored)
     print(
         f"{split}: {count.kept + count.added:,} images ({count.added:,} new, {count.removed:,} removed, "
         f"{len(count.quarantined):,} quarantined, {count.listed_twice:,} listed twice)"

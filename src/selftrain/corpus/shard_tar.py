@@ -8,7 +8,7 @@ from selftrain.images.decode import EXTENSIONS
 
 BLANK = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 """The header of a member without a name and of no size."""
-NAME, SIZE, CHECKSUM, AFTER_CHECKSUM = 0, 124, 148, 155
+NAME, SIZE, CHECKSUM = 0, 124, 148
 DIGITS = 11
 """Octal ones, of a size."""
 SUM_OF_BLANK = sum(BLANK) - sum(BLANK[CHECKSUM : CHECKSUM + 8]) + 8 * ord(" ") - sum(BLANK[SIZE : SIZE + DIGITS])

@@ -6,6 +6,7 @@ from pathlib import Path
 from selftrain.corpus.append import update_split
 from selftrain.corpus.duplicates import write_duplicates
 from selftrain.corpus.ingest import drop_splits_of_other_classes
+from selftrain.corpus.source_image import told
 from selftrain.corpus.sources import class_folders, find_images
 from selftrain.corpus.splits import cut
 from selftrain.params.ingest import IngestConfig
@@ -33,6 +34,8 @@ def ingest_small(labeled: Path, pool: Path | None, validation: Path | None, corp
             raise UserError(f"{validation}: the class '{name}' is no folder of {labeled}")
     with sole_writer(corpus):
         _bring(labeled, pool, validation, corpus, classes, seed, ignored)
+    if ignored:
+        print(f"no images: {told(ignored)}")
 
 
 def _bring(

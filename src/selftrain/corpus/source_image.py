@@ -32,6 +32,11 @@ def count_other(ignored: "Counter[str]", suffix: str) -> None:
     ignored[OTHER if odd or (suffix not in ignored and len(ignored) >= MOST_SUFFIXES) else suffix] += 1
 
 
+def told(ignored: "Counter[str]") -> str:
+    """The counts of files that are no images, as words; empty where there is none."""
+    return ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in sorted(ignored.items()))
+
+
 def too_large(size: int) -> str | None:
     """What is wrong with a file of this size; None if nothing is."""
     return None if size <= MAX_BYTES else f"has {size:,} bytes; more than {MAX_BYTES:,} are not read"

@@ -105,6 +105,8 @@ def _from_folder(root: Path, path: str, ignored: Counter[str], *, labeled: bool)
             ignored[HIDDEN] += 1
         elif entry.is_file() and entry.suffix.lower() in SUFFIXES:
             yield found.image(str(entry), None, problem="lies beside the class folders, so it has no class")
+        elif not entry.is_dir():
+            count_other(ignored, entry.suffix.lower())
     for class_path in class_paths:
         empty, class_name = True, _class_name(class_path)
         for file in _image_files(str(class_path), ignored, set()):

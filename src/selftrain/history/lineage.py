@@ -3,23 +3,24 @@
 ``run.json`` of a model says what it was made from, by path and by digest. Each link is found, changed or missing.
 """
 
-import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from selftrain.history.shards import shard_troubles
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, sha256_of
+from selftrain.plumbing.git import git
 from selftrain.tables.corrections import file_digest
 from selftrain.tables.manifest import manifest_digest
 from selftrain.tables.predictions import made_from_digest, weights_of
-from selftrain.tables.records import RunRecord
+from selftrain.tables.records import WEIGHTS, RunRecord
 from selftrain.tables.selection import parts_digest
 
 State = Literal["found", "changed", "missing", "recorded"]
 SPLITS = ("labeled", "validation", "unlabeled", "test")
+"""In the order in which they are told: what a model learned from, what chose it, its pool."""
 TABLES = ("predictions", "labeled_predictions")
 
 
@@ -66,6 +67,8 @@ def recorded(record: RunRecord, others: Mapping[str, RunRecord], path: str, kind
     for name in (*SPLITS, "selection", *TABLES):
         if name in record["data"]:
             link.made_from.append(Link(name, _path_of(record, name), record["data"][name], "recorded"))
+    for name in _weights_of(record):
+        link.made_from.append(Link(name, _path_of(record, name), record["data"][name], "recorded"))
     for member in record.get("members", []):
         run_id = member["mlflow_run_id"] or ""
         link.made_from.append(Link("adopted", member["path"], member["weights"], "recorded", "", run_id))
@@ -99,6 +102,8 @@ def _model(kind: str, path: str, expected: str | None, deep: bool, seen: dict[st
     for table in TABLES:
         if table in record["data"]:
             link.made_from.append(_predictions(record, table))
+    for name in _weights_of(record):
+        link.made_from.append(_held_file(name, Path(_path_of(record, name)), record["data"][name]))
     for member in record.get("members", []):
         if member["run"]:
             link.made_from.append(_model("adopted", member["path"], member["weights"], deep, seen))
@@ -111,13 +116,21 @@ def _model(kind: str, path: str, expected: str | None, deep: bool, seen: dict[st
 
 def _from_elsewhere(folder: Path, expected: str) -> Link:
     """A model folder that no run made: its line ends there."""
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        return Link("adopted", str(folder), expected, "missing", "the model is not there; it is not this project's")
-    found = sha256_of(weights)
-    return _held(
-        "adopted", folder, expected, "" if found == expected else f"another model lies there now, {found[:12]}"
-    )
+    link = _held_file("adopted", folder / "model.safetensors", expected)
+    return replace(link, path=str(folder))
+
+
+def _weights_of(record: RunRecord) -> list[str]:
+    """The names of the links to weights that the run's networks started from."""
+    return [name for name in record["data"] if name.startswith(WEIGHTS) and name in record.get("paths", {})]
+
+
+def _held_file(kind: str, path: Path, expected: str) -> Link:
+    """A file of weights that no run of this project may have made: its line ends there."""
+    if not path.is_file():
+        return Link(kind, str(path), expected, "missing", "the model is not there; it is not this project's")
+    found = sha256_of(path)
+    return _held(kind, path, expected, "" if found == expected else f"another model lies there now, {found[:12]}")
 
 
 def _path_of(record: RunRecord, kind: str) -> str:
@@ -186,9 +199,4 @@ def _split(name: str, path: str, expected: str, deep: bool, seen: dict[str, list
 def commit_is_known(commit: str) -> bool:
     """Whether git has a commit, which ``run.json`` gives with ``+changes`` if files differed from it."""
     name = commit.partition("+")[0]
-    if not name:
-        return False
-    return (
-        subprocess.run(["git", "cat-file", "-e", f"{name}^{{commit}}"], capture_output=True, check=False).returncode
-        == 0
-    )
+    return bool(name) and git("cat-file", "-t", f"{name}^{{commit}}") == "commit"

@@ -58,8 +58,6 @@ def _tree(link: Link, unknown_runs: set[str], unknown_commits: set[str], into: "
 
 
 def _runs_not_in_mlflow(run_ids: set[str]) -> set[str]:
-    from mlflow.exceptions import MlflowException
-
     from selftrain.plumbing.errors import UserError
     from selftrain.plumbing.tracking import connect
 
@@ -67,6 +65,8 @@ def _runs_not_in_mlflow(run_ids: set[str]) -> set[str]:
         client, _ = connect()
     except UserError:
         return run_ids
+    from mlflow.exceptions import MlflowException
+
     unknown = set()
     for run_id in run_ids:
         try:

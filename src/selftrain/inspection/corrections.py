@@ -7,13 +7,13 @@ remembers what both had last, and the two are merged against that: what one side
 import datetime
 import getpass
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from selftrain.inspection.media import piece_of_name
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.git import git
 from selftrain.tables.corrections import (
     CORRECT,
     NO_COPY,
@@ -239,8 +239,7 @@ def _in_app(said: Correction) -> str:
 
 
 def _author() -> str:
-    named = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False).stdout.strip()
     try:
-        return named or getpass.getuser()
+        return git("config", "user.name") or getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         return f"user {os.getuid()}"

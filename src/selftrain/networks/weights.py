@@ -49,7 +49,10 @@ def weights_arguments(source: str, model: str, options: Mapping[str, Any]) -> tu
             "(`safetensors.torch.save_file(state_dict, …)` makes one of weights that you trust)"
         )
     if path.is_dir():
-        _check_architecture(source, read_json(path / "config.json", "dvc repro")["architecture"], model)
+        architecture = read_json(path / "config.json", "dvc repro").get("architecture")
+        if architecture is None:
+            raise UserError(f"train.weights: {path / 'config.json'}: names no `architecture`, so it is no timm model")
+        _check_architecture(source, architecture, model)
         return f"local-dir:{path}", {"pretrained": True}
     if path.suffix == ".safetensors" and path.is_file():
         return model, _from_file(path, model, options)
@@ -76,12 +79,12 @@ def installed_package(model: str) -> bool:
     return architecture in PACKAGES and importlib.util.find_spec(PACKAGES[architecture][0]) is not None
 
 
-def weights_files(source: str) -> list[Path]:
-    """The local files that a source names."""
+def weights_file(source: str) -> Path | None:
+    """The local file that a source names, if it names one."""
     path = Path(source)
     if path.suffix == ".safetensors":
-        return [path]
-    return [] if source in (TIMM, PACKAGE) or source.startswith(HUB) else [path / "model.safetensors"]
+        return path
+    return None if source in (TIMM, PACKAGE) or source.startswith(HUB) else path / "model.safetensors"
 
 
 def _check_architecture(source: str, architecture: str, model: str) -> None:

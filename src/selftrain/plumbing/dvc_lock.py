@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from selftrain.plumbing.errors import UserError, one_line
+
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 
 
@@ -22,10 +24,16 @@ def mend_dvc_lock() -> None:
 def locked_stages() -> Iterator[tuple[str, Any]]:
     """The stages of all pipelines' ``dvc.lock``, by name; their paths are relative to the project's folder."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     for path in (LOCK, *sorted(Path("pipelines").glob(f"*/{LOCK}"))):
         if path.is_file():
-            yield from (YAML(typ="safe").load(path) or {}).get("stages", {}).items()
+            try:
+                found = YAML(typ="safe").load(path) or {}
+            except YAMLError as error:
+                what = f"{path}: not valid YAML ({one_line(error)}); mend what a merge left in it"
+                raise UserError(f"{what}, or remove it: `dvc repro` writes it anew") from None
+            yield from found.get("stages", {}).items()
 
 
 def maker_of(path: Path) -> str | None:

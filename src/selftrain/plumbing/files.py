@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.room import writing
 
 TEMPORARY_PREFIX = ".tmp-"
+HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+"""This machine, in names of temporary files: machines that share a disk have processes of the same number."""
 LONGEST_NAME = 200
 """Bytes; file systems take 255, and something may be added."""
 
@@ -25,7 +28,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     Raises UserError, naming the file, if the disk is full or may not be written.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}.{HERE}-{path.name}")
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,15 +62,18 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def writer_is_alive(temporary: Path) -> bool:
-    """Whether the process that writes a temporary file is alive; its name has the process' id."""
-    pid = temporary.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
-    return pid.isdigit() and Path("/proc", pid).exists()
+    """Whether the process that writes a temporary file is alive; of another machine's, nobody can tell, and it is."""
+    pid, _, machine = temporary.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0].partition(".")
+    return machine != HERE or Path("/proc", pid).exists()
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what killed writers left in a folder."""
+    """Remove the files and folders that killed writers left in a folder, which has no other writer now."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -130,12 +130,19 @@ class Hardware:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=not self.fsdp)
 
 
-def missing_device(config: HardwareConfig) -> str | None:
+def missing_device(name: str) -> str | None:
     """What to tell of a device that is not on this machine, where the parameters may be written for another."""
     import torch
 
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
+    kind, _, number = name.partition(":")
+    if kind == "cuda" and not torch.cuda.is_available():
         return "hardware.device: there is no CUDA device on this machine; use auto or cpu"
+    if kind == "cuda" and number.isdigit() and int(number) >= (count := torch.cuda.device_count()):
+        return (
+            f"hardware.device: there is no {name}, as this machine has {count}; take a lower number or fewer processes"
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        return "hardware.device: there is no Apple GPU on this machine; use auto or cpu"
     return None
 
 
@@ -156,7 +163,7 @@ def resolve(config: HardwareConfig) -> Hardware:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"hardware.device: '{name}' is not a device; use auto, cpu, cuda or cuda:0") from None
-    if missing := missing_device(config):
+    if missing := missing_device(name):
         raise UserError(missing)
     cores = max(1, usable_cores() // local_processes)
     workers = config.workers if config.workers != "auto" else (min(8, cores) if device.type == "cuda" else cores // 2)

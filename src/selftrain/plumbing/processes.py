@@ -12,8 +12,9 @@ from pathlib import Path
 
 from selftrain.plumbing.dvc_lock import RWLOCK
 from selftrain.plumbing.errors import one_line
+from selftrain.plumbing.locks import WORK
 
-FAILURES = Path(".selftrain") / "failures"
+FAILURES = WORK / "failures"
 LAUNCH = "SELFTRAIN_LAUNCH"
 """The variable with the id of the launch that a process of several belongs to."""
 TERMINATED = 128 + signal.SIGTERM

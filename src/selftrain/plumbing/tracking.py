@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+STORE = "MLFLOW_TRACKING_URI"
+"""The variable that says where MLflow is."""
 DEFAULT_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "selftrain"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -26,8 +28,13 @@ def is_installed() -> bool:
 
 
 def tracking_uri() -> str:
-    """``MLFLOW_TRACKING_URI``, or a sqlite file in this folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    """``MLFLOW_TRACKING_URI``, or a sqlite file in this folder; a database's path is absolute.
+
+    MLflow remembers databases by their addresses, whatever folder a process works in later.
+    """
+    uri = os.environ.get(STORE) or DEFAULT_URI
+    path = uri.removeprefix("sqlite:///")
+    return f"sqlite:///{Path(path).absolute()}" if path != uri and not path.startswith("/") else uri
 
 
 def connect(name: str | None = None) -> "tuple[MlflowClient, str]":
@@ -57,7 +64,7 @@ def connect(name: str | None = None) -> "tuple[MlflowClient, str]":
     try:
         # Two processes that create the database's tables at once break each other.
         with FileLock(WORK / "mlflow.lock"):
-            uri = _absolute(tracking_uri())
+            uri = tracking_uri()
             _make_database(uri)
             client = MlflowClient(uri)
             experiment = client.get_experiment_by_name(name)
@@ -86,12 +93,6 @@ def finished_runs(query: str, experiment: str | None = None) -> "list[Run]":
         token = page.token
         if not token:
             return runs
-
-
-def _absolute(uri: str) -> str:
-    """MLflow remembers databases by their addresses, whatever folder a process works in later."""
-    path = uri.removeprefix("sqlite:///")
-    return f"sqlite:///{Path(path).absolute()}" if path != uri and not path.startswith("/") else uri
 
 
 def _make_database(uri: str) -> None:

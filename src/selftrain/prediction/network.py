@@ -23,6 +23,7 @@ from selftrain.prediction.compiled import Forward, seconds_of
 from selftrain.prediction.noised_teacher import BATCH_SIZE, NoisedTeacher
 from selftrain.prediction.precision import SAMPLE, Verdict, compare
 from selftrain.tables.manifest import manifest_parts
+from selftrain.tables.records import label_names
 
 FEW = 16
 """Images that are timed."""
@@ -38,8 +39,8 @@ class LabelingNetwork:
         self.batch_size = config.predict_batch_size if noised is None else BATCH_SIZE
         self.precision: Verdict | None = None
         self.compiled: Forward | None = None
-        model, config_json = load_model(folder) if noised is None else noised.load(folder)
-        self.classes: list[str] = config_json["label_names"]
+        model, _ = load_model(folder) if noised is None else noised.load(folder)
+        self.classes: list[str] = label_names(folder)
         self.size, self.crop_fraction = input_square(model)
         self.mean, self.std = normalization(model)
         model = folded(model, self.size) if noised is None else model

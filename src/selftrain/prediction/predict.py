@@ -25,6 +25,7 @@ from selftrain.tables.corpus import classes_of
 from selftrain.tables.embeddings import FOLDER, embeddings_folder
 from selftrain.tables.manifest import part_path
 from selftrain.tables.parquet import row_count
+from selftrain.tables.records import label_names
 
 KEY_BYTES = 32
 """Of a row beside its arrays."""
@@ -54,7 +55,7 @@ def predict(
     """
     classes = classes_of(corpus)
     network = read_json(model_folder / "config.json", "dvc repro")
-    if network["label_names"] != classes:
+    if label_names(model_folder) != classes:
         raise UserError(f"{model_folder}: was trained on other classes than {corpus} has; train it again")
     noised = NoisedTeacher(model_folder, config.noise, seed) if config.noise else None
     engine = engine_of(machine, Here(), on_gpu=True)

@@ -46,7 +46,7 @@ def tiny(values: Mapping[str, Any], largest: int) -> dict[str, Any]:
     # Weights from elsewhere are made up, too: as folders.
     made_up = {run: {"models": [f"models/elsewhere/{run}"]} for run in found.get("pretrained", {})}
     found["teachers"] = found.get("teachers", {}) | made_up
-    if "robustness" in found:
+    if found.get("robustness"):
         found["robustness"] |= _folders(values["robustness"])
     return found | {"pretrained": {}, "hardware": MACHINE, "seed": values.get("seed", 0)}
 

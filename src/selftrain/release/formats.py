@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from selftrain.networks.models import input_square, load_model, normalization
 from selftrain.plumbing.errors import UserError
+from selftrain.tables.records import label_names
 
 TOLERANCE = 1e-3
 """Largest difference of log-probabilities to the original that is taken for rounding."""
@@ -42,7 +43,8 @@ def export_formats(model_folder: Path, out: Path) -> dict[str, float]:
 
     Raises UserError if a library is missing or a result differs.
     """
-    model, config_json = load_model(model_folder)
+    classes = label_names(model_folder)
+    model, _ = load_model(model_folder)
     side, crop = input_square(model)
     deployed = Deployed(model).eval()
     images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -51,7 +53,7 @@ def export_formats(model_folder: Path, out: Path) -> dict[str, float]:
     out.mkdir(parents=True, exist_ok=True)
     program = torch.export.export(deployed, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, out / "model.pt2")
-    seen = {"classes": json.dumps(config_json["label_names"]), "image_size": str(side), "crop_fraction": str(crop)}
+    seen = {"classes": json.dumps(classes), "image_size": str(side), "crop_fraction": str(crop)}
     _write_onnx(deployed, images[:2], out / "model.onnx", seen)
     again = {
         "model.pt2": torch.export.load(out / "model.pt2").module()(images).detach(),

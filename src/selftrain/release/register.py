@@ -37,17 +37,17 @@ def register(model_folder: Path, name: str) -> str:
     the folder is no run's model, its run is not in this MLflow, or MLflow takes no such name or not the model.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import Array, ColSpec, DataType, Schema
-
     from selftrain.plumbing.tracking import connect, tracking_uri
 
     if not name.strip() or set(name) & set("/:"):
         raise UserError(f"'{name}': MLflow takes no model's name that is empty or has / or : in it; give another NAME")
     run_id = RunRecord.read(model_folder / "run.json").mlflow_run_id
     client, _ = connect()
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema
+
     mlflow.set_tracking_uri(tracking_uri())
     try:
         run = client.get_run(run_id)

@@ -18,10 +18,11 @@ _DECISION_COLOURS = {
     "leak": RED,
     "duplicate": "#8a63b8",
     "not_sampled": "#cfcfcf",
+    "out_of_domain": "#2e8f8f",
     "rejected": "#5b2b2b",
     "corrected": BLUE,
 }
-_COLOURS_OF_POLICIES = ("#b08d2e", "#2e8f8f", "#b0578d", "#6b7f2e")
+_COLOURS_OF_POLICIES = ("#b08d2e", "#b0578d", "#6b7f2e")
 """Of reasons that only some selection policy gives."""
 
 

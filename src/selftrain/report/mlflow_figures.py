@@ -22,17 +22,21 @@ def log_figures(name: str, run_id: str, figures: dict[str, float], charts: dict[
     """
     if not run_id:  # trained where MLflow is not installed
         return
-    from mlflow.entities import Metric
-    from mlflow.exceptions import MlflowException
-
-    from selftrain.plumbing.errors import UserError
+    from selftrain.plumbing.errors import UserError, one_line
     from selftrain.plumbing.tracking import connect
 
     try:
         client, _ = connect()
+    except UserError as error:
+        print(f"{name}: its figures are not in MLflow: {error}")
+        return
+    from mlflow.entities import Metric
+    from mlflow.exceptions import MlflowException
+
+    try:
         client.get_run(run_id)
-    except (UserError, MlflowException) as error:
-        print(f"{name}: its figures are not in MLflow: {' '.join(str(error).split())[:200]}")
+    except MlflowException as error:
+        print(f"{name}: its figures are not in MLflow: {one_line(error)}")
         return
     now = int(time.time() * 1000)
     client.log_batch(run_id, metrics=[Metric(key, float(value), now, 0) for key, value in figures.items()])

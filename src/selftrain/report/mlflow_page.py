@@ -12,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from selftrain.plumbing.secrets import masked
 from selftrain.plumbing.tracking import connect, tracking_uri
 from selftrain.report.runs import EvaluatedRun, load_runs
 
@@ -98,8 +99,8 @@ def serve_mlflow(evaluation: Path, names: Collection[str], port: int) -> None:
     remote = uri.startswith(("http://", "https://"))
     server = uri.rstrip("/") if remote else f"http://{ADDRESS}:{port}"
     url = comparison_url(key, experiment_id, server)
-    print(f"runs compared: {url}")
-    print(f"side by side:  {table_url(runs, experiment_id, server)}", flush=True)
+    print(f"runs compared: {comparison_url(key, experiment_id, masked(server))}")
+    print(f"side by side:  {table_url(runs, experiment_id, masked(server))}", flush=True)
     if remote:
         _open(url)
         return

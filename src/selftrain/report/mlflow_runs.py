@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.tracking import connect, finished_runs
-from selftrain.report.drawing import as_svg, panels_figure
+from selftrain.report.drawing import GREY, as_svg, panels_figure
 
 if TYPE_CHECKING:
     import polars as pl
@@ -80,7 +80,7 @@ def parallel_svg(runs: "pl.DataFrame", metrics: list[str]) -> str:
         ]
         axes.plot(range(len(metrics)), heights, marker="o", label=row["run"], color=f"C{place}")
     for x, (name, low, high) in enumerate(zip(metrics, lows, highs, strict=True)):
-        axes.plot([x, x], [0, 1], color="#8c8c8c", linewidth=0.8)
+        axes.plot([x, x], [0, 1], color=GREY, linewidth=0.8)
         axes.annotate(f"{high:.3g}", (x, 1.04), ha="center", fontsize=9)
         axes.annotate(f"{low:.3g}", (x, -0.1), ha="center", fontsize=9)
         axes.annotate(name.replace("_", "\n"), (x, -0.16), ha="center", va="top", fontsize=9)

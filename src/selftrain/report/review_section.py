@@ -35,9 +35,13 @@ class ReviewSection:
 def review_section(review: Path, rounds: list[str], unlabeled: Path, classes: list[str], count: int) -> ReviewSection:
     """Read the lists of a pipeline, with pictures of the last round's first and of the suspected strangers."""
     summary = read_json(review / "summary.json", "dvc repro review")
+    lists = [
+        (name, f"most doubtful labels of {name}", "its label, and what else it is likeliest to be")
+        for name in rounds[-1:]
+    ]
     grids = []
     for name, title, caption in (
-        (rounds[-1], f"most doubtful labels of {rounds[-1]}", "its label, and what else it is likeliest to be"),
+        *lists,
         ("out_of_domain", "suspected out of domain", "strangest to the first teacher"),
     ):
         rows = read_frame(review / f"{name}.parquet").head(count)

@@ -31,8 +31,7 @@ class EvaluatedRun:
 
     def saw(self, split: str) -> bool:
         """Whether it, or what it was adopted from, was trained on a cut that holds images of a held-out split."""
-        resplit = (self.record.train or {}).get("resplit") or {"splits": []}
-        return split in resplit["splits"] or split in self.record.saw
+        return split in self.record.splits_seen
 
     @property
     def is_round(self) -> bool:

@@ -24,6 +24,8 @@ class Policy:
     """The decisions that it may give."""
     parameters: ClassVar[tuple[str, ...]] = ("threshold", "precision", "neighbours")
     """What it reads of these; `selftrain check` says so where a round that has this policy sets another."""
+    uses_embeddings: ClassVar[bool] = False
+    """Whether it asks its source for embeddings of the pool."""
     counts_copies: ClassVar[bool] = False
     """Whether it says itself how often the epoch holds each image; otherwise classes are balanced."""
 

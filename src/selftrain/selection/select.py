@@ -84,7 +84,7 @@ def select(
         connection.read_parquet([str(Path(spill) / part.name) for part in parts]).create_view("candidates")
         planned = decisions.plan(connection)
     if planned is None:
-        raise NothingSelected(_nothing_passed(decisions, parts, source))
+        raise NothingSelected(_nothing_passed(decisions, parts, source, corrections))
     quota, plans, plan = planned
 
     shutil.rmtree(out, ignore_errors=True)
@@ -171,16 +171,17 @@ def _summary(
     }
 
 
-def _nothing_passed(decisions: Decisions, parts: list[Path], source: Tables) -> str:
+def _nothing_passed(decisions: Decisions, parts: list[Path], source: Tables, corrections: Path | None) -> str:
     """Why there is no candidate at all."""
     predictions, of_parts = source.predictions, _highest(decisions, parts, source)
     highest, highest_usable = (max(found, default=None) for found in zip(*of_parts, strict=True))
     if highest is None or highest < 0:
         return f"{predictions}: every confidence is NaN; the teacher did not learn, so train it anew"
     if highest_usable is None or highest_usable < 0:
+        reasons = " and ".join(str(path) for path in (source.corpus / REPEATS, corrections) if path is not None)
         return (
             f"{predictions}: leaks, duplicates, rejected images and `select.share` leave no image at all; look at "
-            "data/corpus/duplicates.parquet and corrections.parquet, or use a larger share"
+            f"{reasons}, or use a larger share"
         )
     threshold = decisions.policy.threshold
     if decisions.config.policy != "threshold" or decisions.gate is not None:

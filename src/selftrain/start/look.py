@@ -10,8 +10,9 @@ from itertools import combinations, islice
 from pathlib import Path
 
 from selftrain.corpus.layout import check_sources
+from selftrain.corpus.source_image import SourceImage
 from selftrain.corpus.sources import class_folders, find_images
-from selftrain.images.decode import BrokenImage, decode
+from selftrain.images.decode import BrokenImage, decode_with_format
 from selftrain.params.ingest import IngestConfig
 from selftrain.plumbing.errors import UserError
 
@@ -97,7 +98,7 @@ def look(project: Path, labeled: Path, pool: Path, validation: Path | None, test
     for image in find_images(root, [relative["--pool"]], labeled=False, classes=classes, ignored=ignored):
         pool_images += 1
         if len(sides) < SAMPLED:
-            sides += _side(image.read())
+            sides += _side(image)
     if not sides:
         raise UserError(f"--pool: {pool} has no images that can be read")
     per_class = min(counts[name] for name in classes)
@@ -126,11 +127,12 @@ def _as_config(root: Path, relative: dict[str, str]) -> IngestConfig:
     return IngestConfig.model_validate({"root": str(root), **ours, **given})
 
 
-def _side(data: bytes) -> list[int]:
-    """The shorter side of an image in pixels; nothing for one that is broken."""
+def _side(image: SourceImage) -> list[int]:
+    """The shorter side of an image in pixels; nothing for one that `ingest` will leave out."""
     try:
-        return [min(decode(data).size)]
-    except BrokenImage:
+        pixels, _ = decode_with_format(image.read(), IngestConfig.model_fields["max_pixels"].default)
+        return [min(pixels.shape[:2])]
+    except (BrokenImage, OSError):
         return []
 
 

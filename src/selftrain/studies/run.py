@@ -10,8 +10,9 @@ from typing import Any
 
 from selftrain.code import code_digest, commands
 from selftrain.plumbing.errors import UserError
+from selftrain.plumbing.git import git
 from selftrain.plumbing.progress import progress_bar
-from selftrain.plumbing.tracking import connect, tracking_uri
+from selftrain.plumbing.tracking import STORE, connect, tracking_uri
 from selftrain.project import Project
 from selftrain.studies.results import EXPERIMENT, recorded
 from selftrain.studies.study import Study, experiment_name
@@ -28,7 +29,7 @@ def run_study(name: str, study: Study, pipeline: str) -> str:
     what arms have in common is taken from DVC's cache. Raises UserError if an experiment fails.
     """
     version = code_version(pipeline)
-    if _git("status", "--porcelain", "--untracked-files=no"):
+    if git("status", "--porcelain", "--untracked-files=no"):
         raise UserError("studies run what is committed, and tracked files differ from the commit; commit them first")
     done = recorded(name, version)
     wanted = [(arm, seed) for seed in study.seeds for arm in study.arms]
@@ -50,10 +51,11 @@ def code_version(pipeline: str) -> str:
 
     Of a program that is installed, its own digest.
     """
-    _git("rev-parse", "HEAD")
+    if not git("rev-parse", "--verify", "--quiet", "HEAD"):
+        raise UserError("studies need a git repository with a commit: DVC keeps experiments beside it")
     params = Project.open(pipeline=pipeline).params_path
     paths = dict.fromkeys((*VERSIONED, str(params), str(params.with_name("dvc.yaml"))))
-    committed = _git("ls-tree", "HEAD", "--", *paths)
+    committed = git("ls-tree", "HEAD", "--", *paths)
     program = "" if Path("src/selftrain").is_dir() else "".join(code_digest(command) for command in commands())
     return hashlib.sha256(f"{committed}{program}".encode()).hexdigest()[:16]
 
@@ -69,14 +71,11 @@ def _run_experiment(experiment: str, overrides: list[str], targets: list[str]) -
     command = ["dvc", "exp", "run", "--temp", "--name", experiment]
     for override in overrides:
         command += ["--set-param", override]
-    if Path("dvc.lock").exists() and not _git("ls-files", "dvc.lock"):
+    if Path("dvc.lock").exists() and not git("ls-files", "dvc.lock"):
         command += ["--copy-paths", "dvc.lock"]
-    uri = tracking_uri()
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
     # The package is installed as a link to this workspace's source; each experiment has to run its own.
     source = os.pathsep.join(filter(None, ["src", os.environ.get("PYTHONPATH")]))
-    settings = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": TRAININGS, "PYTHONPATH": source}
+    settings = {STORE: tracking_uri(), "MLFLOW_EXPERIMENT_NAME": TRAININGS, "PYTHONPATH": source}
     environment = os.environ | settings
     result = subprocess.run(
         [sys.executable, "-m", *command, *targets], env=environment, capture_output=True, text=True, check=False
@@ -106,13 +105,6 @@ def _record(
         made.info.run_id,
         metrics=[Metric(key, float(value), now, 0) for key, value in values.items()],
         params=[Param(key, value) for key, value in changed.items()],
-        tags=[RunTag("mlflow.source.git.commit", _git("rev-parse", "HEAD"))],
+        tags=[RunTag("mlflow.source.git.commit", git("rev-parse", "HEAD"))],
     )
     client.set_terminated(made.info.run_id)
-
-
-def _git(*arguments: str) -> str:
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    if result.returncode and arguments[0] == "rev-parse":
-        raise UserError("studies need a git repository with a commit: DVC keeps experiments beside it")
-    return result.stdout.strip()

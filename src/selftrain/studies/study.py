@@ -11,6 +11,9 @@ from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.sections import Section, did_you_mean, load_params, merged, parse_section
 from selftrain.project import PARAMS, PIPELINES, Project
 
+STUDY_NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
+"""What git, DVC and a query of MLflow take."""
+
 
 class Arm(Section):
     """One way of doing it."""
@@ -60,6 +63,8 @@ def all_studies(pipelines: Path = PIPELINES) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(pipelines.glob("*/studies.yaml")):
         for name in load_params(path):
+            if not STUDY_NAME.fullmatch(str(name)):
+                raise UserError(f"{path}: {name!r} cannot name a study; use letters, digits, - and _")
             if name in found:
                 raise UserError(f"{path}: {name}: {pipelines / found[name]} has a study of this name; rename one")
             found[name] = path.parent.name

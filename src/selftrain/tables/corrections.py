@@ -74,7 +74,7 @@ def read_corrections(path: Path) -> "pl.DataFrame":
             f"{path}: rows {first['row']} and {second['row']} are both of key {first['key']}: "
             f"{describe(first)}, and {describe(second)}; keep one"
         )
-    return table.sort("key")
+    return table.select(expected.names()).sort("key")
 
 
 def check_corrections(corrections: "pl.DataFrame", path: Path, classes: list[str], unlabeled: Path) -> None:

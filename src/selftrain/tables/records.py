@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, sha256_of, write_json
 
+WEIGHTS = "weights"
+"""In a run's ``data`` and ``paths``: the file that its network started from; of its other networks, with their names
+behind."""
+
 
 class Record(BaseModel):
     """A file of named values. Unknown names are errors, instances are immutable."""
@@ -95,6 +99,11 @@ class RunRecord(Record):
     weights: str = ""
     """The sha256 of model.safetensors."""
 
+    @property
+    def splits_seen(self) -> set[str]:
+        """Splits that it, or what it was adopted from, was trained on, where they are not the usual ones."""
+        return {*((self.train or {}).get("resplit") or {"splits": []})["splits"], *self.saw}
+
 
 class EvaluatedRecord(RunRecord):
     """``details/run.json`` of an evaluation: the same, with what was found of the classes."""
@@ -168,6 +177,15 @@ class Metrics(Record):
     recommended_precision_low: float | None = None
     recommended_precision_high: float | None = None
     recommended_precision_true: float | None = None
+
+
+def label_names(model_folder: Path) -> list[str]:
+    """The names of a model's classes. Raises UserError for a folder that names none, such as timm's own."""
+    path = model_folder / "config.json"
+    names = read_json(path, "dvc repro").get("label_names")
+    if not isinstance(names, list):
+        raise UserError(f"{path}: names no classes (`label_names`); put the model under `teachers` as a run of its own")
+    return names
 
 
 def check_weights(model_folder: Path) -> str:

@@ -100,5 +100,8 @@ def read_truth_csv(path: Path, parameter: str) -> "pl.DataFrame":
         raise UserError(f"{path}: not a CSV in UTF-8: {' '.join(str(error).split())[:200]}") from None
     if table.columns != ["file", "label"]:
         raise UserError(f"{path}: expected the columns file,label; found {','.join(table.columns)}")
+    nameless = table["file"].is_null()
+    if nameless.any():
+        raise UserError(f"{path}: row {nameless.arg_true()[0] + 2} names no file; give its name, or remove the row")
     empty_is_none = pl.when(pl.col("label") != "").then(pl.col("label"))
     return table.select(pl.col("file").alias("source"), empty_is_none.alias("class"))

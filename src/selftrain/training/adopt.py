@@ -169,9 +169,8 @@ def _saw(folder: Path) -> set[str]:
     if not (folder / "run.json").is_file():
         return set()
     record = RunRecord.read(folder / "run.json")
-    resplit = (record.train or {}).get("resplit") or {"splits": []}
     teacher = record.paths.get("teacher")
-    return {*resplit["splits"], *record.saw} | (_saw(Path(teacher)) if teacher else set())
+    return record.splits_seen | (_saw(Path(teacher)) if teacher else set())
 
 
 def _origin(source: str) -> dict[str, Any]:

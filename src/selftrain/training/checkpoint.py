@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from selftrain.plumbing.errors import UserError
-from selftrain.plumbing.files import atomic_path, remove_temporary_files
+from selftrain.plumbing.files import atomic_path
 
 KEPT_CHECKPOINTS = 2
 DAMAGE = (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError)
@@ -45,7 +45,6 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """
     if not folder.is_dir():
         return None
-    remove_temporary_files(folder)
     paths = sorted(folder.glob("step-*.safetensors"), reverse=True)
     for path in paths:
         state = _load(path)

@@ -1,12 +1,11 @@
 """One training: its name, its parameters, what it reads and where it writes."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from selftrain.counters import Stream, mixed_int, word
 from selftrain.learning.algorithm import Needs
-from selftrain.networks.weights import weights_files
+from selftrain.networks.weights import weights_file
 from selftrain.params.train import TrainConfig
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import sha256_of
@@ -14,7 +13,7 @@ from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.project import Project
 from selftrain.tables.manifest import manifest_digest
 from selftrain.tables.predictions import made_from_digest
-from selftrain.tables.records import RunRecord
+from selftrain.tables.records import WEIGHTS, RunRecord
 from selftrain.tables.selection import selection_digest
 from selftrain.training.check import check_hardware
 
@@ -62,17 +61,18 @@ class Training:
         if labeled_predictions:
             assert self.labeled_predictions is not None
             digests["labeled_predictions"] = made_from_digest(self.labeled_predictions)
-        if files := [path for path in self._weights_files() if path.is_file()]:
-            # DVC does not watch them: a checkpoint from other weights is not gone on with.
-            digests["weights"] = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()[:32]
+        # DVC does not watch them: a checkpoint from other weights is not gone on with.
+        digests |= {name: sha256_of(path) for name, path in self._weights_files().items() if path.is_file()}
         if self.teacher is not None:
             digests["teacher"] = self.teacher_weights()[:32]
         return digests
 
-    def _weights_files(self) -> list[Path]:
-        """The local files that networks start from."""
-        networks = [self.config, *(self.config.of_network(name) for name in self.config.networks)]
-        return [path for network in networks if network.weights for path in weights_files(network.weights)]
+    def _weights_files(self) -> dict[str, Path]:
+        """The local files that networks start from, by the names of their links."""
+        networks = {WEIGHTS: self.config}
+        networks |= {f"{WEIGHTS} of {name}": self.config.of_network(name) for name in self.config.networks}
+        files = {name: weights_file(network.weights) for name, network in networks.items() if network.weights}
+        return {name: path for name, path in files.items() if path is not None}
 
     @property
     def labeled_predictions(self) -> Path | None:
@@ -86,6 +86,7 @@ class Training:
             "selection": self.selection,
             "predictions": self.predictions,
             "teacher": self.teacher,
+            **self._weights_files(),
         }
         return {name: str(path) for name, path in read.items() if path is not None}
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from selftrain.plumbing.git import git_commit
 from selftrain.plumbing.tracker import RUN, Tracker, read_run
 from selftrain.plumbing.tracking import is_installed
+from selftrain.tables.keys import SPLITS
 from selftrain.training.loop import Curves
 from selftrain.training.run import Training
 
@@ -93,11 +94,12 @@ def _params(training: Training) -> dict[str, str]:
 
 
 def _datasets(training: Training, data: dict[str, str]) -> dict[str, tuple[str, str]]:
-    contexts = {"labeled": "training", "selection": "pseudo-labels", "unlabeled": "pool"}
+    contexts = {split: split for split in SPLITS}
+    contexts |= {"labeled": "training", "selection": "pseudo-labels", "unlabeled": "pool"}
     return {
-        contexts.get(name, name): (str(training.selection if name == "selection" else training.corpus / name), digest)
-        for name, digest in data.items()
-        if name not in ("predictions", "labeled_predictions", "teacher")
+        context: (str(training.selection if name == "selection" else training.corpus / name), data[name])
+        for name, context in contexts.items()
+        if name in data
     }
 
 

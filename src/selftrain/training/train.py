@@ -5,6 +5,7 @@ from pathlib import Path
 
 from selftrain.learning.algorithm import find_algorithm
 from selftrain.params.train import TrainConfig, phases
+from selftrain.plumbing.files import remove_temporary_files
 from selftrain.plumbing.hardware import resolve
 from selftrain.plumbing.locks import WORK
 from selftrain.plumbing.room import check_room
@@ -42,6 +43,9 @@ def train(training: Training, restart: list[str]) -> None:
         config, arithmetic = training.config.model_dump(mode="json"), [machine.bf16, machine.compile]
         version = fingerprint(config, list(planned.values()), training.seed, data, arithmetic)
         checkpoints = WORK / "checkpoints" / training.pipeline / (training.place or training.name) / version
+        if rank == 0:
+            for name in planned:
+                remove_temporary_files(checkpoints / name)
         with tracked(training, data, checkpoints, rank) as curves:
             weights = training.teacher if training.config.init == "teacher" else None
             ended: list[EndedPhase] = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -53,13 +54,12 @@ class Validation:
         The model stays in eval mode.
         """
         share_buffers(model)
-        log_probs, labels = [], []
-        for logits, of_batch in self._logits(model.eval()):
-            log_probs.append(logits.log_softmax(dim=1))
-            labels.append(of_batch)
-        everywhere = gathered((torch.cat(log_probs).numpy(), torch.cat(labels).numpy()))
-        log_probs_of_all, labels_of_all = (np.concatenate(arrays) for arrays in zip(*everywhere, strict=True))
-        return fit_temperature(log_probs_of_all, labels_of_all, FIRMNESS)
+        mine = [
+            (logits.log_softmax(dim=1).numpy(), of_batch.numpy()) for logits, of_batch in self._logits(model.eval())
+        ]
+        # Put together after they are gathered: a process without images does not know the number of classes.
+        log_probs, labels = zip(*chain.from_iterable(gathered(mine)), strict=True)
+        return fit_temperature(np.concatenate(log_probs), np.concatenate(labels), FIRMNESS)
 
     def _logits(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         """(logits (B, C), labels (B,)) batch by batch, of this process's images."""

@@ -49,6 +49,7 @@ def tables(digits_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
                 root / "other" / name / f"{number}.png"
             )
     (root / "other" / "1" / "broken.png").write_bytes(b"\x89PNG nothing")
+    (root / "other" / "beside.png").write_bytes((root / "other" / "1" / "0.png").read_bytes())
     config = RobustnessConfig(images=12, fgsm=(1, 8), pgd=(8,), passes=2, folders={"other": str(root / "other")})
     for seed, (name, teacher) in enumerate((("teacher", None), ("student", "teacher"))):
         run_suites(make_model(root / name, seed, teacher), digits_corpus, config, 0, MACHINE, root / "tables" / name)

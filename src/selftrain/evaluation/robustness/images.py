@@ -71,6 +71,9 @@ def folder_batches(
     squares: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     for image in find_images(Path(), [folder], labeled=True, classes=classes, ignored=Counter()):
+        if image.problem:
+            broken.append(f"{image.source}: {image.problem}")
+            continue
         if image.class_name not in places:
             raise UserError(
                 f"{folder}: its class '{image.class_name}' is none of the model's; rename or remove the folder"

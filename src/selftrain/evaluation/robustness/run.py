@@ -35,6 +35,7 @@ def run_suites(
     subject = Subject(model, machine)
     if subject.classes != classes_of(corpus):
         raise UserError(f"{model}: was trained on other classes than {corpus} has; train it again")
+    record = RunRecord.read(model / "run.json")
     out.mkdir(parents=True, exist_ok=True)
     testbed = Testbed(subject, corpus, config, seed, machine.predict_batch_size)
     engine = engine_of(machine, Here(), on_gpu=True)
@@ -59,7 +60,6 @@ def run_suites(
     with progress_bar(f"robustness {out.name}", total=len(tables), done=len(tables) - len(todo)) as advance:
         for _ in engine.done(make_work, todo, lambda table: str(table.path), f"robustness {out.name}"):
             advance()
-    record = RunRecord.read(model / "run.json")
     TestedRecord(**record.as_dict(), robustness_size=testbed.size).write(out / "run.json")
 
 

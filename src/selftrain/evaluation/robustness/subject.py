@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from selftrain.networks.models import in_float32, input_square, load_model, normalization, to_input
 from selftrain.plumbing.hardware import Hardware, HardwareConfig, resolve
+from selftrain.tables.records import label_names
 
 
 class Subject:
@@ -16,11 +17,11 @@ class Subject:
 
     def __init__(self, folder: Path, config: HardwareConfig) -> None:
         self.hardware: Hardware = resolve(config)
-        model, config_json = load_model(folder)
+        model, _ = load_model(folder)
         self.model = model.to(self.hardware.device).to(memory_format=torch.channels_last)
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
-        self.classes: list[str] = config_json["label_names"]
+        self.classes: list[str] = label_names(folder)
         self.size, self.crop_fraction = input_square(model)
         self.mean, self.std = normalization(model)
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes())

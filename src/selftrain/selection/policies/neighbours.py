@@ -28,6 +28,7 @@ class Neighbours(Threshold):
     """``low_confidence`` as ``threshold``; ``lonely`` where fewer than half of the neighbours have the label."""
 
     parameters = ("threshold", "neighbours")
+    uses_embeddings = True
     reasons = (LOW_CONFIDENCE, LONELY)
 
     def __init__(self, config: SelectConfig, source: Source) -> None:
