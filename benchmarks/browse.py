@@ -43,7 +43,7 @@ def make_project(folder: Path, count: int) -> None:
     from selftrain.params.ingest import IngestConfig
     from selftrain.params.select import SelectConfig
     from selftrain.selection.select import select
-    from selftrain.tables.embeddings import Embeddings, write_embeddings
+    from selftrain.tables.embeddings import Embeddings, embeddings_folder, write_embeddings
     from selftrain.tables.manifest import iter_manifest
     from selftrain.tables.predictions import PredictionPart, write_part
 
@@ -69,7 +69,7 @@ def make_project(folder: Path, count: int) -> None:
                 write_part(predictions / run / split, shard, part, CLASSES, run)
                 if split == "unlabeled":
                     vectors = rng.normal(size=(rows, 64)).astype(np.float16)
-                    write_embeddings(predictions / run / "embeddings", shard, Embeddings(part.keys, vectors), run)
+                    write_embeddings(embeddings_folder(predictions / run), shard, Embeddings(part.keys, vectors), run)
     for round_, teacher in (("student1", "teacher"), ("student2", "student1")):
         table = predictions / teacher / "unlabeled"
         select(SelectConfig(threshold=0.5), 0, table, corpus, folder / "selections" / PIPELINE / round_)

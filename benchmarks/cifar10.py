@@ -12,9 +12,11 @@ import argparse
 import json
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from seeds import new_clone
 
 CLONES = Path(".selftrain/cifar10").resolve()
 PIPELINE = "cifar10_4k"
@@ -27,9 +29,13 @@ def clone(name: str, preset: str, images: Path, seed: int, all_labels: bool) -> 
     images.
     """
     folder = CLONES / f"{name}-{seed}"
-    if folder.exists():
-        return folder
-    subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
+    if not folder.exists():
+        new_clone(folder, partial(prepare, preset, images, seed, all_labels))
+    return folder
+
+
+def prepare(preset: str, images: Path, seed: int, all_labels: bool, folder: Path) -> None:
+    """Make a clone such a project."""
     (folder / "data").mkdir(exist_ok=True)
     (folder / "data" / "cifar10").symlink_to(images)
     yaml = YAML()
@@ -43,7 +49,6 @@ def clone(name: str, preset: str, images: Path, seed: int, all_labels: bool) -> 
         params["rounds"] = {}
         params["runs"] = ["supervised_all"]
     yaml.dump(params, folder / "params.yaml")
-    return folder
 
 
 def figures(folder: Path) -> dict[str, dict[str, float]]:

@@ -11,11 +11,14 @@ import argparse
 import json
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from seeds import CLONES, MAIN, SEEDS, mean_and_interval, run_seed
+from seeds import CLONES, MAIN, SEEDS, mean_and_interval, new_clone, run_seed
+
+from selftrain.plumbing.files import as_file_name
 
 SHARES = ("first_1%", "first_5%")
 WAYS = ("by_quality", "by_confidence")
@@ -23,32 +26,36 @@ WAYS = ("by_quality", "by_confidence")
 
 def of_folder(images: Path) -> dict[str, Any]:
     """Run the main job, shortened, on a folder's images in a clone; return what its review says."""
-    clone = CLONES.parent / "review" / images.name
+    clone = CLONES.parent / "review" / as_file_name(images.resolve())
     if not clone.exists():
-        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
-        yaml = YAML()
-        params = yaml.load(clone / "params.yaml")
-        params["ingest"] = {
-            "root": str(images.resolve()),
-            "labeled": {"images": "train"},
-            "unlabeled": {"cut_from": "labeled", "share": 0.9},
-            "validation": {"cut_from": "labeled", "share": 0.04},
-            "test": {"images": "test"},
-            "images_per_shard": 5000,
-        }
-        params["train"] |= {"batch_size": 128, "steps": 1200, "validate_every": 200}
-        params["train"]["noise"] |= {"flip": 0.5, "randaugment_policy": "full"}
-        params["supervised"] = {"teacher": {"train": {"algorithm": {"name": "supervised"}, "steps": 1200}}}
-        del params["rounds"]["student3"]
-        params["runs"] = ["teacher", "student1", "student2"]
-        params["stages"]["digits"] = []
-        for entry in params["rounds"].values():
-            entry["select"]["threshold"] = 0.5
-        yaml.dump(params, clone / "params.yaml")
+        new_clone(clone, partial(prepare, images))
     subprocess.run(
         ["dvc", "repro", "--quiet"], cwd=clone, env=os.environ | {"PYTHONPATH": str(clone / "src")}, check=True
     )
     return review_of(clone)
+
+
+def prepare(images: Path, clone: Path) -> None:
+    """Make a clone the main job, shortened, on a folder's images."""
+    yaml = YAML()
+    params = yaml.load(clone / "params.yaml")
+    params["ingest"] = {
+        "root": str(images.resolve()),
+        "labeled": {"images": "train"},
+        "unlabeled": {"cut_from": "labeled", "share": 0.9},
+        "validation": {"cut_from": "labeled", "share": 0.04},
+        "test": {"images": "test"},
+        "images_per_shard": 5000,
+    }
+    params["train"] |= {"batch_size": 128, "steps": 1200, "validate_every": 200}
+    params["train"]["noise"] |= {"flip": 0.5, "randaugment_policy": "full"}
+    params["supervised"] = {"teacher": {"train": {"algorithm": {"name": "supervised"}, "steps": 1200}}}
+    del params["rounds"]["student3"]
+    params["runs"] = ["teacher", "student1", "student2"]
+    params["stages"]["digits"] = []
+    for entry in params["rounds"].values():
+        entry["select"]["threshold"] = 0.5
+    yaml.dump(params, clone / "params.yaml")
 
 
 def review_of(clone: Path) -> dict[str, Any]:

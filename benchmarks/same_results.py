@@ -88,6 +88,9 @@ def differences(before: Path, after: Path) -> Iterator[str]:
 def main() -> None:
     """Print the differences and how much was compared; exit 1 if there are some."""
     before, after = map(Path, sys.argv[1:])
+    for folder in (before, after):
+        if not files(folder):
+            raise SystemExit(f"{folder}: has no results; run `dvc repro` there")
     found = list(differences(before, after))
     print("\n".join(found))
     print(f"{len(files(before))} files before, {len(files(after))} after, {len(found)} differences")

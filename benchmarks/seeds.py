@@ -11,6 +11,7 @@ plays a part. A seed that is done is not run again; remove its folder to have it
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,15 @@ MAIN = "noisy_student"
 ROBUSTNESS = "robustness"
 
 
+def new_clone(clone: Path, change: Callable[[Path], None]) -> None:
+    """Clone this repository and change the clone, which gets its name at the end: no half-made one is ever run."""
+    half = clone.with_name(f".half-{clone.name}")
+    shutil.rmtree(half, ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", ".", str(half)], check=True)
+    change(half)
+    half.rename(clone)
+
+
 def run_in_clone(
     clone: Path,
     seed: int,
@@ -38,14 +48,17 @@ def run_in_clone(
 
     ``change`` may change a new clone's files; ``settings`` are more of the environment.
     """
-    if not clone.exists():
-        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+
+    def prepared(made: Path) -> None:
         yaml = YAML()
-        for params in [clone / "params.yaml", *clone.glob("pipelines/*/params.yaml")]:
+        for params in [made / "params.yaml", *made.glob("pipelines/*/params.yaml")]:
             values = yaml.load(params)
             values["seed"] = seed
             yaml.dump(values, params)
-        change(clone)
+        change(made)
+
+    if not clone.exists():
+        new_clone(clone, prepared)
     done = clone / f"{pipeline}.done"
     if not done.exists():
         target = [] if pipeline == MAIN else [f"pipelines/{pipeline}/dvc.yaml"]

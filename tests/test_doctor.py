@@ -91,6 +91,11 @@ def test_a_merge_conflict_in_dvcs_lock_is_named(folder: Path) -> None:
         maker_of(Path("models/x"))
 
 
+def test_a_full_disk_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selftrain.doctor.FREE", 2**62)
+    assert any("MiB are free on its disk" in trouble.what for trouble in troubles(folder))
+
+
 def test_a_split_that_is_gone_is_named(folder: Path) -> None:
     shutil.rmtree(folder / "data" / "corpus" / "validation")
     told = [trouble for trouble in troubles(folder) if "validation" in trouble.what]

@@ -86,15 +86,25 @@ def test_slurm_runs_all_nodes_and_ends_as_dvc_does(cluster: Path, status: int) -
     }
 
 
-def test_slurm_takes_a_job_that_was_told_to_end_again(cluster: Path) -> None:
-    job = submitted(cluster, SLURM_JOB_NUM_NODES="1", SECONDS_OF_WORK="50")
-    until = time.monotonic() + 20
-    while time.monotonic() < until and not (cluster / "said").exists():
+def told_to_end(cluster: Path, **environment: str) -> list[str]:
+    """What is said by a job that Slurm tells to end while it works."""
+    job, said = submitted(cluster, SECONDS_OF_WORK="50", **environment), cluster / "said"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (said.exists() and "selftrain repro" in said.read_text()):
         time.sleep(0.05)
     time.sleep(0.5)
     job.terminate()
     assert job.wait(timeout=120) == 0
-    assert (cluster / "said").read_text().splitlines() == ["selftrain repro with ", "saved", "scontrol requeue 7"]
+    return said.read_text().splitlines()
+
+
+def test_slurm_takes_a_job_that_was_told_to_end_again(cluster: Path) -> None:
+    assert told_to_end(cluster, SLURM_JOB_NUM_NODES="1") == ["selftrain repro with ", "saved", "scontrol requeue 7"]
+
+
+def test_slurm_takes_a_job_again_whose_other_nodes_have_ended(cluster: Path) -> None:
+    write_command(cluster / ".venv" / "bin", "srun", 'echo "srun $*" >> said; exit 1')
+    assert told_to_end(cluster)[-2:] == ["saved", "scontrol requeue 7"]
 
 
 def pods(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -168,6 +178,7 @@ def test_skypilot_and_compose_have_what_they_need() -> None:
     database, mlflow = compose["services"]["database"], compose["services"]["mlflow"]
     assert mlflow["depends_on"] == {"database": {"condition": "service_healthy"}}
     assert "pg_isready" in str(database["healthcheck"]["test"])
+    assert mlflow["healthcheck"]["test"] == ["CMD", "curl", "-fsS", "http://127.0.0.1:5000/health"]
     assert mlflow["ports"] == ["${MLFLOW_BIND:-127.0.0.1}:5000:5000"], "this machine alone, if nobody says otherwise"
     (store,) = [word for word in mlflow["command"] if word.startswith("--backend-store-uri=")]
     assert "@database/" in store

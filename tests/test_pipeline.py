@@ -36,7 +36,9 @@ def test_a_second_repro_does_nothing(project: Project) -> None:
 def test_the_doctor_looks_into_dvcs_cache_and_says_what_would_run(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from selftrain.doctor import examine
     from selftrain.plumbing.dvc_state import damaged_objects, would_run
+    from selftrain.project import Project as Workspace
 
     folder = tmp_path / "copy"
     shutil.copytree(project.folder, folder)
@@ -51,6 +53,7 @@ def test_the_doctor_looks_into_dvcs_cache_and_says_what_would_run(
         damaged.chmod(0o644)
         damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
         assert damaged in [path.relative_to(folder) if path.is_absolute() else path for path, _ in damaged_objects()]
+    assert any("DVC's copy of" in trouble.what for trouble in examine(Workspace.open()))
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["rounds"]["student2"]["select"] = {"threshold": 0.2}
     Path("params.yaml").write_text(yaml.safe_dump(params))

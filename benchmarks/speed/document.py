@@ -29,15 +29,23 @@ MARKED = r"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
 def main() -> None:
     text = DOCUMENT.read_text()
     for stage in STAGES:
-        file = OUT / f"{stage}.json"
-        if file.exists():
-            text = between(text, stage, as_table(json.loads(file.read_text())))
-    scale = OUT / "scale.json"
-    if scale.exists():
-        rows = json.loads(scale.read_text())["rows"]
+        if found := measured(stage):
+            text = between(text, stage, as_table(found))
+    if found := measured("scale"):
+        rows = found["rows"]
         draw(rows)
         text = between(text, "scale", scale_table(rows))
     DOCUMENT.write_text(text)
+
+
+def measured(stage: str) -> dict | None:
+    """What a benchmark found; None where it was not run, or at tiny sizes (`QUICK=1`)."""
+    file = OUT / f"{stage}.json"
+    found = json.loads(file.read_text()) if file.exists() else {"quick": True}
+    if found["quick"]:
+        print(f"{stage}: not measured; its table stays")
+        return None
+    return found
 
 
 def between(text: str, name: str, content: str) -> str:

@@ -87,7 +87,7 @@ def main() -> None:
                 results.append({"rows": rows, "stage": stage, "seconds": seconds, "peak": peak - imported})
                 print(f"| {rows:,} | {stage} | {seconds:.2f} | {(peak - imported) / 2**20:,.0f} |", flush=True)
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "scale.json").write_text(json.dumps({"machine": machine(), "rows": results}, indent=2))
+    (OUT / "scale.json").write_text(json.dumps({"machine": machine(), "quick": QUICK, "rows": results}, indent=2))
 
 
 def write_tables(folder: Path, rows: int) -> None:

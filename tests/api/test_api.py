@@ -104,6 +104,10 @@ def test_a_project_is_itself_from_any_folder(photos: Path, tmp_path: Path, monke
         assert (path / "mlflow.db").is_file(), "its own, though both are called the same"
     assert Path.cwd() == tmp_path / "elsewhere"
     assert list(Path().iterdir()) == []
+    monkeypatch.chdir(tmp_path / "one")
+    here = st.open(".")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(here.corrections()) == 0, "it is still the project of the folder in which it was opened"
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_whole_views_are_the_loaders_but_for_sampling() -> None:
     assert np.abs(np.stack([np.asarray(square) for square, _ in made]) - expected).mean() > 10
 
 
-@pytest.mark.parametrize("magnitude", [9, 17, 27])
+@pytest.mark.parametrize("magnitude", [5, 9, 17, 27])
 def test_photographs_are_noised_as_by_the_loader_and_something_is_left_to_see(magnitude: float) -> None:
     given, rng = photographs(), random.Random(0)
     plans = [Plan(operations=drawn(2, (magnitude, magnitude), (1, 1), "full", rng)) for _ in range(1000)]
@@ -101,7 +101,7 @@ def test_photographs_are_noised_as_by_the_loader_and_something_is_left_to_see(ma
     found = on_device([Image.fromarray(square) for square in squares], plans, 2)
     views = [randaugment(square, plan.operations, nobody) for square, plan in zip(squares, plans, strict=True)]
     assert (np.abs(found - np.stack(views)) > 1).mean() < 0.01
-    assert (found.std(axis=(1, 2, 3)) < 8).mean() < 0.005
+    assert (found.std(axis=(1, 2)).max(axis=1) < 8).mean() < 0.005, "no colour changes from place to place"
 
 
 def nobody(operation: Drawn) -> np.ndarray:

@@ -57,6 +57,18 @@ def test_views_are_functions_of_the_noise_seed() -> None:
     assert len({made("image_clean", seed) for seed in range(20)}) == 1
 
 
+def test_cutout_is_a_square_of_its_share_of_the_side_with_its_centre_anywhere() -> None:
+    noise, white = NoiseConfig(flip=0, randaugment_ops=0, cutout=0.5), Image.new("RGB", (32, 32), "white")
+    grey = np.stack([view(Given(white), 0, "image", 32, 1.0, noise, seed)[:, :, 0] < 255 for seed in range(2000)])
+    places = grey.any(axis=(1, 2))
+    heights, widths = grey.any(axis=2).sum(axis=1), grey.any(axis=1).sum(axis=1)
+    assert (grey.sum(axis=(1, 2)) == heights * widths).all(), "a rectangle"
+    assert (heights.max(), widths.max(), places.all()) == (16, 16, True)
+    # A centre that is c < 8 from an edge leaves 8 - c outside: 2 · 8² / 2 / 32 = 2 in the mean.
+    assert heights.mean() == pytest.approx(14, abs=0.3)
+    assert widths.mean() == pytest.approx(14, abs=0.3)
+
+
 def test_without_noise_every_view_is_the_clean_image() -> None:
     noise = NoiseConfig(flip=0, randaugment_ops=0)
     views = [

@@ -47,6 +47,18 @@ def test_rows_are_the_manifests_and_values_are_plain_timms(project: Path, photos
         np.testing.assert_allclose(part.confidences, np.exp(part.log_probs.max(1).astype(np.float32)), rtol=2e-3)
 
 
+def test_a_part_with_one_flipped_bit_is_made_again(project: Path) -> None:
+    first = run(project)
+    part = project / "out" / "test" / "part-00000001.parquet"
+    whole = part.read_bytes()
+    data = bytearray(whole)
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    again = run(project)
+    assert {name for name in first if first[name] != again.get(name)} == {"test/part-00000001.parquet"}
+    assert part.read_bytes() == whole
+
+
 def test_again_writes_nothing_and_a_missing_part_is_made_alone(project: Path) -> None:
     first = run(project)
     assert len(first) == 2 + 3
@@ -149,7 +161,8 @@ def test_a_part_that_another_process_writes_is_waited_for_and_not_made_again(pro
         assert not part.exists()
         part.write_bytes(content)  # what the other process makes
         written = os.stat(part).st_mtime_ns
-    waiting.join(60)
+    waiting.join(120)
+    assert not waiting.is_alive()
     assert os.stat(part).st_mtime_ns == written
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from selftrain.report.rounds import best_run, stop_lines, verdicts
 from selftrain.report.runs import chain_saw, load_runs
+from selftrain.report.summary import print_summary
 from tests.report.evaluated import write_run
 
 NAMES = ("teacher", "student1", "student2", "student3")
@@ -19,7 +20,8 @@ def evaluation(tmp_path: Path) -> Path:
     """Round 2 does not beat round 1; round 3 beats round 2, but lies beyond the stop; round 2 is the best."""
     write_run(tmp_path, "teacher", None, validation_accuracy=0.90, validation_nll=0.3)
     write_run(tmp_path, "student1", "teacher", validation_accuracy=0.94, validation_nll=0.2, **gain(0.01, 0.04, 0.07))
-    write_run(tmp_path, "student2", "student1", validation_accuracy=0.95, validation_nll=0.1, **gain(-0.01, 0.01, 0.03))
+    best = {"validation_accuracy_low": 0.93, "validation_accuracy_high": 0.97, "validation_nll": 0.1}
+    write_run(tmp_path, "student2", "student1", validation_accuracy=0.95, **best, **gain(-0.01, 0.01, 0.03))
     write_run(tmp_path, "student3", "student2", validation_accuracy=0.95, validation_nll=0.2, **gain(0.0, 0.02, 0.04))
     return tmp_path
 
@@ -45,6 +47,11 @@ def test_the_stop_rule_marks_the_rounds_beyond(evaluation: Path) -> None:
         "student2 does not beat student1 on validation by more than its interval (+1.0%, -1.0% to +3.0%); "
         "beyond the stop: student3"
     ]
+
+
+def test_the_summary_says_where_to_stop(evaluation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(evaluation, ["teacher", "student1", "student2", "student3"], Path("reports"))
+    assert "stop rule: student2 does not beat student1 on validation" in capsys.readouterr().out
 
 
 def test_the_best_is_not_the_last(evaluation: Path) -> None:

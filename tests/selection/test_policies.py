@@ -86,6 +86,9 @@ def test_adaptive_thresholds_by_hand(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=f"log_probs: row {row} has not as many numbers as others"):
             st.select(frame.with_columns(log_probs=wrong), policy="adaptive")
+    for kind in (pl.Float64, pl.String):
+        with pytest.raises(UserError, match=f"log_probs: lists or arrays of numbers, or a table's bytes, not {kind}"):
+            st.select(frame.with_columns(log_probs=pl.lit(0).cast(kind)), policy="adaptive")
     for column, value, said in (
         ("key", 1, "row 0: its key is that of another row too"),
         ("label", -1, "row 1: its label is no class's index"),

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 
 from selftrain.plumbing.errors import UserError
-from selftrain.studies.study import all_studies, experiment_name, load_study
+from selftrain.studies.study import _overrides, all_studies, experiment_name, load_study
 from tests.repository import with_pipeline
 
 
@@ -48,6 +50,30 @@ def test_arms_become_overrides_of_dvc(pipelines: Path, monkeypatch: pytest.Monke
     assert study.measured("as it is") == ["student1"]
     assert study.measured("otherwise, 2") == ["x"]
     assert experiment_name("noise", "otherwise, 2", 3) == "noise-otherwise-2-3"
+
+
+VALUES = [
+    "x, y", "my photos (old)", "null", "True", "1e-3", "it's", "a\\", "a\\'b", "images/c++", "${x}", "", "a: b", "é", "12",
+    "svhn", "models/x-1.y", None, True, 0, -1.5, 1e-8, [1, "a b", [None]], [{"keep": 0.5, "names": ["it's", "b"]}], {},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_what_dvc_is_told_means_what_was_written(value: object) -> None:
+    parser = OverridesParser.create()
+    (override,) = _overrides({"train": {"name": value}})
+    parsed = parser.parse_override(override)
+    assert parsed.key_or_group == "train.name"
+    assert plain(parsed.value()) == value
+
+
+def plain(value: object) -> object:
+    """Hydra's own kinds of text as text."""
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def test_mistakes_are_named(pipelines: Path) -> None:

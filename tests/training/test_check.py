@@ -19,6 +19,10 @@ def config(name: str, **changes: Any) -> TrainConfig:
     ("made", "message"),
     [
         (config("supervised", networks={"teacher": {}}), "supervised has no such network; it has the student alone"),
+        (
+            config("supervised", model="resnet18", unlabeled_ratio=0, batch_size=1, image_size=32),
+            "'resnet18' cannot be trained on 1 images of 32 pixels at a time",
+        ),
         (config("meta_pseudo_labels", networks={"techer": {}}), "did you mean 'teacher'"),
         (config("meta_pseudo_labels", networks={"teacher": {"model": "resnet19"}}), "timm knows no model 'resnet19'"),
         (config("meta_pseudo_labels", networks={"teacher": {"optimizer": "sdg"}}), "timm knows no optimizer 'sdg'"),

@@ -44,7 +44,7 @@ class Moons:
 def two_moons(draws: int = 20, steps: int | None = None, seed: int = 0, shown: int = 3) -> Moons:
     """Run every setting over random draws; ``steps`` None is each setting's own; ``shown`` draws have figures.
 
-    Raises UserError for fewer than two draws.
+    Raises UserError for fewer than two draws, and for no step.
     """
     from selftrain.plumbing.errors import UserError
     from selftrain.studies.two_moons import SETTINGS
@@ -52,6 +52,8 @@ def two_moons(draws: int = 20, steps: int | None = None, seed: int = 0, shown: i
 
     if draws < 2:
         raise UserError(f"draws: two or more, not {draws}")
+    if steps is not None and steps < 1:
+        raise UserError(f"steps: one or more, not {steps}")
     shown = min(shown, draws)
     settings = {name: each.model_copy(update={"steps": steps or each.steps}) for name, each in SETTINGS.items()}
     return Moons(settings, {name: run_setting(name, each, draws, seed, shown) for name, each in settings.items()})

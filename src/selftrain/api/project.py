@@ -27,8 +27,7 @@ def open(path: str | Path = ".", pipeline: str | None = None) -> "Project":
 
     Raises UserError if there is no project or no such pipeline.
     """
-    root = Path() if Path(path).resolve() == Path.cwd() else Path(path).resolve()
-    return Project(folders.Project.open(root, pipeline))
+    return Project(folders.Project.open(Path(path).resolve(), pipeline))
 
 
 def init(

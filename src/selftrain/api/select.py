@@ -74,6 +74,8 @@ def _as_arrays(predictions: "pl.DataFrame") -> "pl.Series":
         lengths = column.bin.size() / 2
     elif isinstance(column.dtype, pl.List):
         lengths = column.list.len()
+    elif not isinstance(column.dtype, pl.Array):
+        raise UserError(f"select: log_probs: lists or arrays of numbers, or a table's bytes, not {column.dtype}")
     else:
         lengths = column.is_null().replace_strict({True: None, False: 1}, return_dtype=pl.Int64)
     width = int(lengths.max() or 0)  # type: ignore[arg-type]

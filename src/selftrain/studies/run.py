@@ -96,7 +96,7 @@ def _record(
 
     figures = json.loads(DVCFileSystem(rev=experiment).read_text(f"/evaluation/{pipeline}/{run}/metrics.json"))
     client, experiment_id = connect(EXPERIMENT)
-    changed = dict(override.rpartition("++")[2].split("=", 1) for override in overrides)
+    changed = dict(override.partition("++")[2].split("=", 1) for override in overrides)
     values: dict[str, Any] = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
     tags = {"study": study, "arm": arm, "seed": str(seed), "run": run, "version": version, "dvc_experiment": experiment}
     made = client.create_run(experiment_id, run_name=f"{study}: {arm} ({run}, seed {seed})", tags=tags)

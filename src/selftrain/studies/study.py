@@ -13,6 +13,8 @@ from selftrain.project import PARAMS, PIPELINES, Project
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 """What git, DVC and a query of MLflow take."""
+PLAIN_WORD = re.compile(r"(?!(?:null|true|false|inf|nan)$)[a-z][\w./-]*", re.ASCII | re.IGNORECASE)
+"""Text that Hydra takes for text without quotes."""
 
 
 class Arm(Section):
@@ -100,6 +102,11 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _as_hydra(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_as_hydra, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_as_hydra(item)}' for key, item in value.items())}}}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str) and not PLAIN_WORD.fullmatch(value):
+        # A backslash means itself but before a quote.
+        return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value) + "'"
     return str(value)
