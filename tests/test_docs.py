@@ -144,7 +144,7 @@ def test_schemas_are_those_of_the_tables(digits_rounds: Path) -> None:
         "predictions/<pipeline>/<run>/<split>/part-*.parquet": next(
             (digits_rounds / "predictions/noisy_student/student2/unlabeled").iterdir()
         ),
-        "predictions/<pipeline>/<run>/embeddings/part-*.parquet": next(
+        "predictions/<pipeline>/<run>/embeddings/<split>/part-*.parquet": next(
             (digits_rounds / "predictions/noisy_student/student2/embeddings/unlabeled").iterdir()
         ),
         "selections/<pipeline>/<round>/part-*.parquet": next(
