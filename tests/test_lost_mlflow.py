@@ -47,7 +47,7 @@ def test_without_a_server_training_goes_on_and_every_point_is_sent_later(kind: s
         )  # fmt: skip
     assert "120 points wait in work; `selftrain doctor --fix` sends them" in ended.stdout
     assert "secret" not in ended.stdout + ended.stderr
-    assert float(ended.stdout.split()[-1]) < 1, "seconds that a step waited"
+    assert float(ended.stdout.split()[-1]) < 2, "seconds that a step waited: no step waits for an answer"
     assert waiting(Path("work")) == "120 points wait"
     resend(Path("work"))
     assert rows("select count(*) from metrics") == [(120,)]

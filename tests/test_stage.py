@@ -9,47 +9,60 @@ import pytest
 from selftrain.plumbing.locks import has_writer
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from selftrain.plumbing.processes import begin
 begin()
 from selftrain.plumbing.locks import sole_writer
 with sole_writer(Path("models/a")):
     print("in", flush=True)
-    time.sleep(float(sys.argv[1]))
+    sys.stdin.read()
 """
 
 
-def hold(folder: Path, seconds: float, **environment: str) -> "subprocess.Popen[str]":
+def started(folder: Path, program: str, **environment: str) -> "subprocess.Popen[str]":
+    """A process that holds what it holds until its input ends."""
+    pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(seconds)],
+        [sys.executable, "-c", program],
         cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
         text=True,
         env=os.environ | environment,
     )
 
 
+def is_in(process: "subprocess.Popen[str]") -> bool:
+    assert process.stdout is not None
+    return process.stdout.readline() == "in\n"
+
+
+def waits_and_says(second: "subprocess.Popen[str]", first: "subprocess.Popen[str]") -> str:
+    """What the second says while it waits for the first, which then ends, as the second does."""
+    assert second.stderr is not None
+    said = second.stderr.readline()
+    assert second.poll() is None, "it waits"
+    assert first.communicate(timeout=120)[1] == ""
+    assert is_in(second)
+    second.communicate(timeout=120)
+    assert (first.returncode, second.returncode) == (0, 0)
+    return said
+
+
 def test_one_writer_at_a_time_and_the_second_says_that_it_waits(tmp_path: Path) -> None:
-    first = hold(tmp_path, 2)
-    assert first.stdout is not None
-    assert first.stdout.readline() == "in\n"
-    began = time.monotonic()
-    second = hold(tmp_path, 0)
-    _, errors = second.communicate()
-    assert time.monotonic() - began > 1
-    assert "models/a: another process is still writing it" in errors
-    assert first.wait() == 0
+    first = started(tmp_path, HOLD)
+    assert is_in(first)
+    assert "models/a: another process is still writing it" in waits_and_says(started(tmp_path, HOLD), first)
 
 
 def test_an_output_has_one_lock_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "project"
     project.mkdir()
     (project / "params.yaml").write_text("")
-    with hold(project, 5) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "in\n"
+    with started(project, HOLD) as holder:
+        assert is_in(holder)
         for folder, path in (
             (project, "models/a"),
             (tmp_path, "project/x/../models/a"),
@@ -62,48 +75,38 @@ def test_an_output_has_one_lock_however_it_is_spelled(tmp_path: Path, monkeypatc
 
 
 READ = """
-import sys, time
+import sys
 from pathlib import Path
 from selftrain.plumbing.locks import Reading
 reading = Reading(Path("models/a"))
 print("in", flush=True)
-time.sleep(float(sys.argv[1]))
+sys.stdin.read()
 """
 
 
 def test_a_writer_waits_for_readers_and_readers_for_a_writer(tmp_path: Path) -> None:
-    def read(seconds: float) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-c", READ, str(seconds)], cwd=tmp_path, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    for begin, second, message in (
-        (lambda: read(2), lambda: hold(tmp_path, 0), "models/a: another process is reading it"),
-        (lambda: hold(tmp_path, 2), lambda: read(0), "models/a: it is being written"),
+    for one, other, message in (
+        (READ, HOLD, "models/a: another process is reading it"),
+        (HOLD, READ, "models/a: it is being written"),
     ):
-        first = begin()
-        assert first.stdout is not None
-        assert first.stdout.readline() == "in\n"
-        _, errors = second().communicate(timeout=120)
-        assert message in errors
-        assert first.wait() == 0
-    first = read(2)
-    assert first.stdout is not None
-    assert first.stdout.readline() == "in\n"
-    second = read(0)
-    _, errors = second.communicate(timeout=120)
-    assert errors == "", "several may read"
-    assert first.wait() == 0
+        first = started(tmp_path, one)
+        assert is_in(first)
+        assert message in waits_and_says(started(tmp_path, other), first)
+    first, second = started(tmp_path, READ), started(tmp_path, READ)
+    assert is_in(first)
+    assert is_in(second), "several may read"
+    for process in (first, second):
+        assert process.communicate(timeout=120)[1] == ""
 
 
 def test_a_killed_writer_frees_the_output(tmp_path: Path) -> None:
-    first = hold(tmp_path, 60)
-    assert first.stdout is not None
-    first.stdout.readline()
+    first = started(tmp_path, HOLD)
+    assert is_in(first)
     first.kill()
     first.wait()
-    assert hold(tmp_path, 0).wait(timeout=10) == 0
+    second = started(tmp_path, HOLD)
+    second.communicate(timeout=120)
+    assert second.returncode == 0
 
 
 def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path: Path) -> None:

@@ -293,4 +293,4 @@ def test_others_come_in_by_the_token_alone(project: Path) -> None:
         server = server_of(process)
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
-    server.wait(timeout=15)  # FiftyOne alone would wait half a minute for the database
+    server.wait(timeout=25)  # FiftyOne alone would wait half a minute for the database

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -76,7 +75,7 @@ def test_it_opens_on_the_comparison(tmp_path: Path) -> None:
         url = process.stdout.readline().split()[-1]
         wait_for(port, process)
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             page = browser.new_page(viewport={"width": 1500, "height": 2400})
             page.set_default_timeout(60_000)
             page.goto(url)

@@ -96,7 +96,7 @@ def test_a_container_with_little_shared_memory_is_a_line(digits_corpus: Path, tm
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=240,
         check=False,
     )
     if ended.stderr.startswith(("unshare:", "mount:")):
