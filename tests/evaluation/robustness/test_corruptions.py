@@ -145,3 +145,92 @@ def test_zoom_blur_changes_photographs_as_the_authors_does(size: int, severity: 
     expected = 255 * np.clip(total / (len(factors) + 1), 0, 1)
     found = corrupt(image[None], np.array([3]), "zoom_blur", severity, 0)[0]
     assert np.abs(found - expected).max() <= 0.51, "rounding alone"
+
+
+PUBLISHED = {  # of make_cifar_c.py and make_imagenet_c.py, severities 1 to 5
+    "gaussian_noise": ([0.04, 0.06, 0.08, 0.09, 0.1], [0.08, 0.12, 0.18, 0.26, 0.38]),
+    "shot_noise": ([500, 250, 100, 75, 50], [60, 25, 12, 5, 3]),
+    "impulse_noise": ([0.01, 0.02, 0.03, 0.05, 0.07], [0.03, 0.06, 0.09, 0.17, 0.27]),
+    "defocus_blur": (
+        [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)],
+        [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)],
+    ),
+    "glass_blur": (
+        [(0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)],
+        [(0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)],
+    ),
+    "motion_blur": (
+        [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)],
+        [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)],
+    ),
+    "snow": (
+        [
+            (0.1, 0.2, 1, 0.6, 8, 3, 0.95), (0.1, 0.2, 1, 0.5, 10, 4, 0.9), (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85), (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+        ],
+        [
+            (0.1, 0.3, 3, 0.5, 10, 4, 0.8), (0.2, 0.3, 2, 0.5, 12, 4, 0.7), (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+            (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65), (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+        ],
+    ),
+    "frost": (
+        [(1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)],
+        [(1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)],
+    ),
+    "fog": (
+        [(0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)],
+        [(1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)],
+    ),
+    "brightness": ([0.05, 0.1, 0.15, 0.2, 0.3], [0.1, 0.2, 0.3, 0.4, 0.5]),
+    "contrast": ([0.75, 0.5, 0.4, 0.3, 0.15], [0.4, 0.3, 0.2, 0.1, 0.05]),
+    "pixelate": ([0.95, 0.9, 0.85, 0.75, 0.65], [0.6, 0.5, 0.4, 0.3, 0.25]),
+    "jpeg_compression": ([80, 65, 58, 50, 40], [25, 18, 15, 10, 7]),
+}  # fmt: skip
+
+
+def test_strengths_are_the_published_ones() -> None:
+    found = {name: (list(CORRUPTIONS[name][1]), list(CORRUPTIONS[name][2])) for name in PUBLISHED}
+    assert found == PUBLISHED
+    shares = [(0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)]
+    np.testing.assert_allclose(CORRUPTIONS["elastic_transform"][1], 32 * np.array(shares))
+    assert CORRUPTIONS.keys() - PUBLISHED.keys() == {"zoom_blur", "elastic_transform"}, "tested by themselves"
+
+
+def test_snow_whitens_and_lies_twice_once_turned_by_half() -> None:
+    image = photos(32, 1)[0].astype(np.float32) / 255
+    flakes = np.zeros((32, 32), np.float32)
+    flakes[3, 5] = 0.5
+    found = corruptions.snowed(image[None], flakes[None], 0.8)[0]
+    for row, column in ((0, 0), (3, 5), (28, 26), (5, 3)):
+        red, green, blue = image[row, column].tolist()
+        white = 1.5 * (0.299 * red + 0.587 * green + 0.114 * blue) + 0.5
+        flake = 0.5 if (row, column) in ((3, 5), (31 - 3, 31 - 5)) else 0
+        expected = [0.8 * value + 0.2 * max(value, white) + flake for value in (red, green, blue)]
+        np.testing.assert_allclose(found[row, column], expected, rtol=1e-5)
+
+
+def test_frost_and_elastic_transform_do_as_much_as_they_are_told() -> None:
+    images = photos(32, 2).astype(np.float32) / 255
+
+    def rngs() -> list[np.random.Generator]:
+        return [np.random.default_rng(seed) for seed in range(len(images))]
+
+    ice = corruptions.frost(images, (0, 1), rngs())
+    assert ice.std() > 0.05
+    np.testing.assert_allclose(corruptions.frost(images, (0.7, 0.4), rngs()), 0.7 * images + 0.4 * ice, atol=1e-6)
+    still = corruptions.elastic_transform(images, (0, 1, 0), rngs())
+    np.testing.assert_allclose(still, images, atol=1e-5)
+    # The affine map moves three corners by at most so many pixels: the middle by at most as many.
+    moved = corruptions.elastic_transform(np.stack([disc(32)] * 2), (0, 1, 2.0), rngs())
+    for image in moved:
+        weight = image[:, :, 0] / image[:, :, 0].sum()
+        centre = [(weight * place).sum() for place in np.indices((32, 32))]
+        assert np.abs(np.array(centre) - 16).max() <= 2.5
+    assert np.abs(moved[0] - moved[1]).max() > 0.1
+
+
+def disc(size: int) -> np.ndarray:
+    rows, columns = np.indices((size, size))
+    return np.repeat(((rows - size / 2) ** 2 + (columns - size / 2) ** 2 < 16)[:, :, None], 3, axis=2).astype(
+        np.float32
+    )
