@@ -88,7 +88,7 @@ def killed_after(series: Series, clone: Path, seconds: float) -> int:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     deadline = time.monotonic() + 10
-    while (living := members(process.pid)) and time.monotonic() < deadline:
+    while (living := members(clone)) and time.monotonic() < deadline:
         time.sleep(0.05)
     for pid in living:
         os.kill(pid, signal.SIGKILL)
@@ -117,12 +117,12 @@ def start(series: Series, clone: Path) -> "subprocess.Popen[str]":
     )
 
 
-def members(session: int) -> list[int]:
-    """Living processes of a session."""
+def members(clone: Path) -> list[int]:
+    """Living processes that work in a clone: torchrun's have sessions of their own."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and os.getsid(int(entry.name)) == session:
+            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(clone):
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
                 found += [int(entry.name)] if state != "Z" else []
         except OSError:

@@ -19,6 +19,7 @@ from torch import Tensor
 from selftrain.plumbing.hardware import HardwareConfig
 from selftrain.training.launch import Launch
 from tests.conftest import free_port
+from tests.processes import living_in
 from tests.training.project import TRAIN_STUDENT, mlflow_rows, newest_step, selftrain, write_params, write_project
 
 CHANGES: dict[str, Any] = {"model": "test_vit", "image_size": 32, "steps": 30, "validate_every": 10, "ema_decay": None}
@@ -48,14 +49,10 @@ def together(digits_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def ranks_of(folder: Path) -> list[int]:
     """Processes that torchrun started in a folder."""
     found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(folder):
-                environment = (entry / "environ").read_bytes()
-                if b"\0LOCAL_RANK=1" in environment and b"train" in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-        except OSError:
-            continue
+    for pid in living_in(folder):
+        environment, command = (Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline"))
+        if b"\0LOCAL_RANK=1" in environment and b"train" in command:
+            found.append(pid)
     return found
 
 

@@ -16,6 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from selftrain.tables.parquet import write_frame
+from tests.processes import living_in
 from tests.training.project import (
     TEACHING,
     TRAIN_STUDENT,
@@ -138,18 +139,6 @@ def test_another_number_of_processes_goes_on_from_a_checkpoint(
     assert points == [(10,), (20,), (30,)]
 
 
-def processes_in(folder: Path) -> list[int]:
-    """Processes whose working directory is the folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(folder):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
-
-
 @pytest.mark.slow
 def test_a_killed_training_of_several_processes_leaves_none_behind(digits_corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "p"
@@ -163,10 +152,10 @@ def test_a_killed_training_of_several_processes_leaves_none_behind(digits_corpus
     while newest_step(folder / ".selftrain" / "checkpoints" / "noisy_student" / "student") < 1:
         assert process.poll() is None
         time.sleep(0.1)
-    assert len(processes_in(folder)) >= 3, "this one, and two that train"
+    assert len(living_in(folder)) >= 3, "this one, and two that train"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 60
-    while processes_in(folder) and time.monotonic() < deadline:
+    while living_in(folder) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert processes_in(folder) == []
+    assert living_in(folder) == []

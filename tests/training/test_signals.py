@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.processes import living_in, send
 from tests.training.project import TRAIN_STUDENT, mlflow_rows, newest_step, write_params, write_project
 
 
@@ -38,45 +39,37 @@ def checkpoints(folder: Path) -> Path:
     return folder / ".selftrain" / "checkpoints" / "noisy_student" / "student"
 
 
-def members(group: int) -> list[int]:
-    """Living processes of a process group."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.getpgid(int(entry.name)) == group:
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                found += [int(entry.name)] if state != "Z" else []
-        except (OSError, IndexError):
-            continue
-    return found
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_to_the_whole_group_saves_a_checkpoint(digits_corpus: Path, tmp_path: Path, processes: int) -> None:
+@pytest.mark.parametrize(("processes", "to"), [(1, "its group"), (2, "its group"), (2, "all of them")])
+def test_sigterm_to_all_that_a_training_runs_saves_a_checkpoint(
+    digits_corpus: Path, tmp_path: Path, processes: int, to: str
+) -> None:
     folder = tmp_path / "p"
     process = start(folder, digits_corpus, workers=2, processes=processes, checkpoint_seconds=4)
     before = newest_step(checkpoints(folder))
     time.sleep(1)
-    os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    if to == "its group":
+        os.killpg(process.pid, signal.SIGTERM)
+    else:  # torchrun's processes have sessions of their own, and Slurm ends them all
+        send(signal.SIGTERM, living_in(folder))
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert newest_step(checkpoints(folder)) > before, "it saved where it was"
     assert mlflow_rows(folder, "select status from runs") == [("KILLED",)]
     assert "Traceback" not in errors, errors
-    assert members(process.pid) == []
+    assert living_in(folder) == []
 
 
 @pytest.mark.slow
 def test_a_worker_that_dies_ends_the_training_in_a_line(digits_corpus: Path, tmp_path: Path) -> None:
     process = start(tmp_path / "p", digits_corpus, workers=2, processes=1)
-    (worker, *_) = [pid for pid in members(process.pid) if pid != process.pid]
+    (worker, *_) = [pid for pid in living_in(tmp_path / "p") if pid != process.pid]
     os.kill(worker, signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "set `hardware.workers` to fewer or 0" in errors
     assert "Traceback" not in errors
-    assert members(process.pid) == []
+    assert living_in(tmp_path / "p") == []
 
 
 @pytest.mark.slow
@@ -109,13 +102,13 @@ def test_a_container_with_little_shared_memory_is_a_line(digits_corpus: Path, tm
 @pytest.mark.slow
 def test_workers_end_with_a_training_that_is_killed(digits_corpus: Path, tmp_path: Path) -> None:
     process = start(tmp_path / "p", digits_corpus, workers=2, processes=1)
-    assert len(members(process.pid)) >= 3
+    assert len(living_in(tmp_path / "p")) >= 3
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=120)
     deadline = time.monotonic() + 10
-    while members(process.pid) and time.monotonic() < deadline:
+    while living_in(tmp_path / "p") and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert members(process.pid) == []
+    assert living_in(tmp_path / "p") == []
 
 
 def test_a_stage_whose_dvc_is_gone_does_not_begin(tmp_path: Path) -> None:
