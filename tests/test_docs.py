@@ -219,3 +219,17 @@ def test_the_page_of_licences_has_every_library_that_is_locked_and_installed() -
 
 
 LICENCES = "import sys; sys.path.insert(0, '.ci'); import licences; print(licences.table())"
+
+
+def test_files_that_pages_name_are_there() -> None:
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *DOCS.glob("*.md"),
+        *(ROOT / "pipelines").glob("*/README.md"),
+    ]
+    named = re.compile(r"`((?:tests|benchmarks|src|pipelines|notebooks|examples)/[\w./-]+)`")
+    found = {(page.name, path) for page in pages for path in named.findall(page.read_text())}
+    assert len(found) > 40
+    examples = {(page, path) for page, path in found if "/my_" in path or "test_my_" in path or "NAME" in path}
+    assert [(page, path) for page, path in sorted(found - examples) if not (ROOT / path).exists()] == []
