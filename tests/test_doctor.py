@@ -53,6 +53,8 @@ def test_every_trouble_is_named_once_and_what_is_safe_is_mended(folder: Path) ->
     (folder / "models" / f".tmp-4194305.{HERE}-model").write_text("half")
     (folder / "models" / f".tmp-{os.getpid()}.{HERE}-model").write_text("a living process writes it")
     (folder / "models" / ".tmp-4194305.elsewhere-model").write_text("another machine may write it")
+    for own in (".tmp-holiday", ".tmp-mine.jpg"):
+        (folder / "data" / own).mkdir()
     half = folder / "models" / "noisy_student" / ".tmp-teacher"
     half.mkdir()
     (half / ".tmp-4194305-config.json").write_text("half")
@@ -78,6 +80,7 @@ def test_every_trouble_is_named_once_and_what_is_safe_is_mended(folder: Path) ->
     assert printed.returncode == 1
     assert printed.stdout.count("mended: ") == 7
     assert "2 troubles" in printed.stdout
+    assert {".tmp-holiday", ".tmp-mine.jpg"} <= set(os.listdir(folder / "data"))
     left = troubles(folder)
     assert [trouble.fix for trouble in left] == [None, None]
     assert "shard-00000000.tar" in left[0].what

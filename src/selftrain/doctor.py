@@ -119,7 +119,9 @@ def _leftovers(project: Project) -> Iterator[Trouble]:
             if any(parent.name.startswith(TEMPORARY_PREFIX) for parent in path.parents):
                 continue
             if path.is_dir():
-                if not has_writer(path.with_name(path.name.removeprefix(TEMPORARY_PREFIX))):
+                # A user's own folders lie under data.
+                is_ours = folder != project.root / "data"
+                if is_ours and not has_writer(path.with_name(path.name.removeprefix(TEMPORARY_PREFIX))):
                     yield Trouble(f"{path}: left by a killed process", "remove it", partial(shutil.rmtree, path))
             elif not writer_is_alive(path):
                 yield Trouble(f"{path}: left by a killed process", "remove it", path.unlink)
