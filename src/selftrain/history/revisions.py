@@ -1,6 +1,7 @@
 """DVC's outputs as they were at a git revision."""
 
 import logging
+import os
 from pathlib import Path
 
 from selftrain.plumbing.errors import UserError, one_line
@@ -19,7 +20,8 @@ def at_revision(path: Path, rev: str, into: Path) -> Path:
     target = into / path.name
     try:
         tree = DVCFileSystem(".", rev=rev)
-        tree.get(str(path), str(target), recursive=True)
+        # DVC's file system takes paths from the folder that it is opened in, and no others.
+        tree.get(os.path.relpath(path), str(target), recursive=True)
     except SCMError as error:
         raise UserError(f"--rev {rev}: git knows no such revision ({one_line(error)})") from None
     except (FileNotFoundError, DvcException) as error:

@@ -43,8 +43,8 @@ def export_formats(model_folder: Path, out: Path) -> dict[str, float]:
 
     Raises UserError if a library is missing or a result differs.
     """
-    classes = label_names(model_folder)
     model, _ = load_model(model_folder)
+    classes = label_names(model_folder)
     side, crop = input_square(model)
     deployed = Deployed(model).eval()
     images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
