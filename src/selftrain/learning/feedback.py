@@ -8,9 +8,8 @@ there says how good the labels were:
 
 The teacher descends h · CE(ŷ, T(u)). η·g is what a plain SGD step moves, so h is, to first order, by how much the
 labeled loss *falls*: a positive h makes the sampled labels likelier. Where the student's optimizer is another one,
-``feedback_at`` says what takes the place of this step. The labeled images pass through the student
-without dropout, and do not change its BatchNorm statistics: the student depends on labeled images through the teacher
-alone.
+``feedback_at`` says what takes the place of this step. The labeled images pass through the student without dropout, and
+do not change its BatchNorm statistics: the student depends on labeled images through the teacher alone.
 """
 
 from collections.abc import Callable
