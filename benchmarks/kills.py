@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import psutil
 from ruamel.yaml import YAML
 
 START_WINDOW = 4.0
@@ -119,15 +120,9 @@ def start(series: Series, clone: Path) -> "subprocess.Popen[str]":
 
 def members(clone: Path) -> list[int]:
     """Living processes that work in a clone: torchrun's have sessions of their own."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(clone):
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                found += [int(entry.name)] if state != "Z" else []
-        except OSError:
-            continue
-    return found
+    every = psutil.process_iter(["cwd", "status"])
+    here = [process for process in every if process.info["cwd"] == str(clone)]
+    return [process.pid for process in here if process.info["status"] != psutil.STATUS_ZOMBIE]
 
 
 def make_series(clone: Path) -> list[Series]:

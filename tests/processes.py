@@ -3,18 +3,16 @@
 import os
 from pathlib import Path
 
+import psutil
+
 
 def living_in(folder: Path) -> list[int]:
     """Living processes whose working directory is the folder, those in sessions of their own too."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(folder):
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                found += [int(entry.name)] if state != "Z" else []
-        except OSError:
-            continue
-    return found
+    return [
+        process.pid
+        for process in psutil.process_iter(["cwd", "status"])
+        if process.info["cwd"] == str(folder) and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
 
 
 def send(number: int, processes: list[int]) -> None:

@@ -42,7 +42,7 @@ def measured(stage: str) -> dict | None:
     """What a benchmark found; None where it was not run, or at tiny sizes (`QUICK=1`)."""
     file = OUT / f"{stage}.json"
     found = json.loads(file.read_text()) if file.exists() else {"quick": True}
-    if found["quick"]:
+    if found.get("quick", True):
         print(f"{stage}: not measured; its table stays")
         return None
     return found

@@ -67,14 +67,14 @@ def register(
     model: Model = None,
 ) -> None:
     """Register a model in MLflow under the alias `champion`, to be served by `mlflow models serve`."""
-    from selftrain.plumbing.tracking import STORE, tracking_uri
+    from selftrain.plumbing.tracking import TRACKING_URI, tracking_uri
     from selftrain.project import Project
     from selftrain.release.register import register as run_register
 
     folder = model or Project.open().best
     uri = run_register(folder, name)
     # An address that a person has set may have a password, and is in the environment already.
-    server = "" if os.environ.get(STORE) else f"{STORE}={shlex.quote(tracking_uri())} "
+    server = "" if os.environ.get(TRACKING_URI) else f"{TRACKING_URI}={shlex.quote(tracking_uri())} "
     print(f"{uri}: {folder}")
     print(f"serve it: {server}mlflow models serve -m {shlex.quote(uri)} --env-manager local -p 5001")
     print(

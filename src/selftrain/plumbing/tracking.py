@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-STORE = "MLFLOW_TRACKING_URI"
+TRACKING_URI = "MLFLOW_TRACKING_URI"
 """The variable that says where MLflow is."""
 DEFAULT_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "selftrain"
@@ -32,7 +32,7 @@ def tracking_uri() -> str:
 
     MLflow remembers databases by their addresses, whatever folder a process works in later.
     """
-    uri = os.environ.get(STORE) or DEFAULT_URI
+    uri = os.environ.get(TRACKING_URI) or DEFAULT_URI
     path = uri.removeprefix("sqlite:///")
     return f"sqlite:///{Path(path).absolute()}" if path != uri and not path.startswith("/") else uri
 

@@ -15,6 +15,7 @@ from selftrain.plumbing.dvc_state import make_dvc_folder, stage_commands
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.files import read_json, write_json
 from selftrain.plumbing.hardware import HARDWARE_HERE
+from selftrain.plumbing.tracking import TRACKING_URI
 from selftrain.project import PARAMS, PIPELINES, Project, all_pipelines
 from selftrain.rehearsal.made_up import write_corpus, write_corrupted_folder, write_labeled_folder, write_model
 from selftrain.rehearsal.tiny import LARGEST, largest_size, tiny
@@ -112,7 +113,7 @@ def _write_pipeline(name: str, values: Mapping[str, Any], stages: str, is_main: 
 def _empty_project() -> Iterator[None]:
     """A folder in which the working directory and MLflow are while it lasts, on this machine alone."""
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as name:
-        settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{name}/mlflow.db", HARDWARE_HERE: ""}
+        settings = {TRACKING_URI: f"sqlite:///{name}/mlflow.db", HARDWARE_HERE: ""}
         before = {setting: os.environ.get(setting) for setting in settings}
         os.environ.update(settings)
         try:

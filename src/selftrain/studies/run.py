@@ -12,7 +12,7 @@ from selftrain.code import code_digest, commands
 from selftrain.plumbing.errors import UserError
 from selftrain.plumbing.git import git
 from selftrain.plumbing.progress import progress_bar
-from selftrain.plumbing.tracking import STORE, connect, tracking_uri
+from selftrain.plumbing.tracking import TRACKING_URI, connect, tracking_uri
 from selftrain.project import Project
 from selftrain.studies.results import EXPERIMENT, recorded
 from selftrain.studies.study import Study, experiment_name
@@ -75,7 +75,7 @@ def _run_experiment(experiment: str, overrides: list[str], targets: list[str]) -
         command += ["--copy-paths", "dvc.lock"]
     # The package is installed as a link to this workspace's source; each experiment has to run its own.
     source = os.pathsep.join(filter(None, ["src", os.environ.get("PYTHONPATH")]))
-    settings = {STORE: tracking_uri(), "MLFLOW_EXPERIMENT_NAME": TRAININGS, "PYTHONPATH": source}
+    settings = {TRACKING_URI: tracking_uri(), "MLFLOW_EXPERIMENT_NAME": TRAININGS, "PYTHONPATH": source}
     environment = os.environ | settings
     result = subprocess.run(
         [sys.executable, "-m", *command, *targets], env=environment, capture_output=True, text=True, check=False
